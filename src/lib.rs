@@ -1,1 +1,28 @@
+//! Hessian spectra of neural networks by stochastic Lanczos quadrature, blockwise and full, for any burn model.
 
+pub mod error;
+
+// L0: pure
+pub mod block;
+pub mod config;
+pub mod krylov;
+pub mod probe;
+pub mod spectrum;
+
+// L1: one concern each
+pub mod data;
+pub mod engine;
+pub mod models;
+pub mod output;
+
+// L2: composition
+pub mod hessian;
+
+// L3: the run
+pub mod plan;
+
+// L4: edges
+pub mod cli;
+pub mod report;
+
+pub use error::{Error, Result};
