@@ -1,1 +1,3 @@
-//! (empty)
+//! Second order for any burn model.
+
+pub mod kernels;
