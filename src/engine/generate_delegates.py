@@ -119,7 +119,7 @@ conv_transpose1d_bias_backward conv_transpose2d_x_backward conv_transpose2d_weig
 conv_transpose3d_x_backward conv_transpose3d_weight_backward conv_transpose3d_bias_backward""".split()
 OUTER_OWN = """float_detach float_div_scalar float_add float_matmul float_cumprod float_cummax float_cummin
 softmax log_softmax layer_norm attention linear
-conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d deform_conv2d rfft irfft""".split()
+conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d""".split()
 COUNTED = "float_matmul linear linear_x_backward linear_weight_backward attention conv2d".split()
 
 TRAITS = [

@@ -1,3 +1,9 @@
 //! Second order for any burn model.
 
+pub mod jvp;
 pub mod kernels;
+pub mod outer;
+
+pub use jvp::Jvp;
+pub use kernels::{Dual, Kernels};
+pub use outer::{Gradients, SecondOrder, adjoint, leaf, linear_cross_entropy, tangents_of, training};

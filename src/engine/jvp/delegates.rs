@@ -2,732 +2,793 @@
 // Each macro is the mechanical part of one `impl`; the hand-written part stands beside its call.
 
 macro_rules! delegate_int {
-() => {
-    fn int_empty(shape: Shape, device: &Device<Self>, dtype: IntDType) -> IntTensor<Self> {
-        B::int_empty(shape, device, dtype)
-    }
-
-    fn int_into_data(tensor: IntTensor<Self>) -> impl Future<Output = Result<TensorData, ExecutionError>> + Send {
-        B::int_into_data(tensor)
-    }
-
-    fn int_from_data(data: TensorData, device: &Device<Self>) -> IntTensor<Self> {
-        B::int_from_data(data, device)
-    }
-
-    fn int_device(tensor: &IntTensor<Self>) -> Device<Self> {
-        B::int_device(tensor)
-    }
-
-    fn int_to_device(tensor: IntTensor<Self>, device: &Device<Self>) -> IntTensor<Self> {
-        B::int_to_device(tensor, device)
-    }
-
-    fn int_reshape(tensor: IntTensor<Self>, shape: Shape) -> IntTensor<Self> {
-        B::int_reshape(tensor, shape)
-    }
-
-    fn int_slice(tensor: IntTensor<Self>, slices: &[Slice]) -> IntTensor<Self> {
-        B::int_slice(tensor, slices)
-    }
-
-    fn int_slice_assign(tensor: IntTensor<Self>, slices: &[Slice], value: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_slice_assign(tensor, slices, value)
-    }
-
-    fn int_mask_where(tensor: IntTensor<Self>, mask: BoolTensor<Self>, value: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_mask_where(tensor, mask, value)
-    }
-
-    fn int_mask_fill(tensor: IntTensor<Self>, mask: BoolTensor<Self>, value: Scalar) -> IntTensor<Self> {
-        B::int_mask_fill(tensor, mask, value)
-    }
-
-    fn int_gather(dim: usize, tensor: IntTensor<Self>, indices: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_gather(dim, tensor, indices)
-    }
-
-    fn int_scatter_add(dim: usize, tensor: IntTensor<Self>, indices: IntTensor<Self>, value: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_scatter_add(dim, tensor, indices, value)
-    }
-
-    fn int_scatter_nd(data: IntTensor<Self>, indices: IntTensor<Self>, values: IntTensor<Self>, reduction: burn_backend::tensor::IndexingUpdateOp) -> IntTensor<Self> {
-        B::int_scatter_nd(data, indices, values, reduction)
-    }
-
-    fn int_gather_nd(data: IntTensor<Self>, indices: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_gather_nd(data, indices)
-    }
-
-    fn int_select(tensor: IntTensor<Self>, dim: usize, indices: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_select(tensor, dim, indices)
-    }
-
-    fn int_select_add(tensor: IntTensor<Self>, dim: usize, indices: IntTensor<Self>, value: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_select_add(tensor, dim, indices, value)
-    }
-
-    fn int_repeat_dim(tensor: IntTensor<Self>, dim: usize, times: usize) -> IntTensor<Self> {
-        B::int_repeat_dim(tensor, dim, times)
-    }
-
-    fn int_cat(tensors: Vec<IntTensor<Self>>, dim: usize) -> IntTensor<Self> {
-        B::int_cat(tensors, dim)
-    }
-
-    fn int_equal(lhs: IntTensor<Self>, rhs: IntTensor<Self>, out_dtype: BoolDType) -> BoolTensor<Self> {
-        B::int_equal(lhs, rhs, out_dtype)
-    }
-
-    fn int_not_equal(lhs: IntTensor<Self>, rhs: IntTensor<Self>, out_dtype: BoolDType) -> BoolTensor<Self> {
-        B::int_not_equal(lhs, rhs, out_dtype)
-    }
-
-    fn int_equal_elem(lhs: IntTensor<Self>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Self> {
-        B::int_equal_elem(lhs, rhs, out_dtype)
-    }
-
-    fn int_not_equal_elem(lhs: IntTensor<Self>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Self> {
-        B::int_not_equal_elem(lhs, rhs, out_dtype)
-    }
-
-    fn int_greater(lhs: IntTensor<Self>, rhs: IntTensor<Self>, out_dtype: BoolDType) -> BoolTensor<Self> {
-        B::int_greater(lhs, rhs, out_dtype)
-    }
-
-    fn int_greater_elem(lhs: IntTensor<Self>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Self> {
-        B::int_greater_elem(lhs, rhs, out_dtype)
-    }
-
-    fn int_greater_equal(lhs: IntTensor<Self>, rhs: IntTensor<Self>, out_dtype: BoolDType) -> BoolTensor<Self> {
-        B::int_greater_equal(lhs, rhs, out_dtype)
-    }
-
-    fn int_greater_equal_elem(lhs: IntTensor<Self>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Self> {
-        B::int_greater_equal_elem(lhs, rhs, out_dtype)
-    }
-
-    fn int_lower(lhs: IntTensor<Self>, rhs: IntTensor<Self>, out_dtype: BoolDType) -> BoolTensor<Self> {
-        B::int_lower(lhs, rhs, out_dtype)
-    }
-
-    fn int_lower_elem(lhs: IntTensor<Self>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Self> {
-        B::int_lower_elem(lhs, rhs, out_dtype)
-    }
-
-    fn int_lower_equal(lhs: IntTensor<Self>, rhs: IntTensor<Self>, out_dtype: BoolDType) -> BoolTensor<Self> {
-        B::int_lower_equal(lhs, rhs, out_dtype)
-    }
-
-    fn int_lower_equal_elem(lhs: IntTensor<Self>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Self> {
-        B::int_lower_equal_elem(lhs, rhs, out_dtype)
-    }
-
-    fn int_add(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_add(lhs, rhs)
-    }
-
-    fn int_add_scalar(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
-        B::int_add_scalar(lhs, rhs)
-    }
-
-    fn int_powi(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_powi(lhs, rhs)
-    }
-
-    fn int_powi_scalar(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
-        B::int_powi_scalar(lhs, rhs)
-    }
-
-    fn int_powi_scalar_impl(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
-        B::int_powi_scalar_impl(lhs, rhs)
-    }
-
-    fn int_clamp_min(tensor: IntTensor<Self>, min: Scalar) -> IntTensor<Self> {
-        B::int_clamp_min(tensor, min)
-    }
-
-    fn int_clamp_max(tensor: IntTensor<Self>, max: Scalar) -> IntTensor<Self> {
-        B::int_clamp_max(tensor, max)
-    }
-
-    fn int_clamp(tensor: IntTensor<Self>, min: Scalar, max: Scalar) -> IntTensor<Self> {
-        B::int_clamp(tensor, min, max)
-    }
-
-    fn int_sub(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_sub(lhs, rhs)
-    }
-
-    fn int_sub_scalar(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
-        B::int_sub_scalar(lhs, rhs)
-    }
-
-    fn int_mul(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_mul(lhs, rhs)
-    }
-
-    fn int_mul_scalar(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
-        B::int_mul_scalar(lhs, rhs)
-    }
-
-    fn int_div(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_div(lhs, rhs)
-    }
-
-    fn int_div_scalar(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
-        B::int_div_scalar(lhs, rhs)
-    }
-
-    fn int_remainder(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_remainder(lhs, rhs)
-    }
-
-    fn int_remainder_scalar(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
-        B::int_remainder_scalar(lhs, rhs)
-    }
-
-    fn int_matmul(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_matmul(lhs, rhs)
-    }
-
-    fn int_neg(tensor: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_neg(tensor)
-    }
-
-    fn int_zeros(shape: Shape, device: &Device<Self>, dtype: IntDType) -> IntTensor<Self> {
-        B::int_zeros(shape, device, dtype)
-    }
-
-    fn int_ones(shape: Shape, device: &Device<Self>, dtype: IntDType) -> IntTensor<Self> {
-        B::int_ones(shape, device, dtype)
-    }
-
-    fn int_full(shape: Shape, fill_value: Scalar, device: &Device<Self>, dtype: IntDType) -> IntTensor<Self> {
-        B::int_full(shape, fill_value, device, dtype)
-    }
-
-    fn int_sum(tensor: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_sum(tensor)
-    }
-
-    fn int_sum_dim(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
-        B::int_sum_dim(tensor, dim)
-    }
-
-    fn int_prod(tensor: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_prod(tensor)
-    }
-
-    fn int_prod_dim(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
-        B::int_prod_dim(tensor, dim)
-    }
-
-    fn int_mean(tensor: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_mean(tensor)
-    }
-
-    fn int_mean_dim(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
-        B::int_mean_dim(tensor, dim)
-    }
-
-    fn int_cumsum(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
-        B::int_cumsum(tensor, dim)
-    }
-
-    fn int_cumprod(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
-        B::int_cumprod(tensor, dim)
-    }
-
-    fn int_cummin(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
-        B::int_cummin(tensor, dim)
-    }
-
-    fn int_cummax(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
-        B::int_cummax(tensor, dim)
-    }
-
-    fn int_argmax(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
-        B::int_argmax(tensor, dim)
-    }
-
-    fn int_argtopk(tensor: IntTensor<Self>, dim: usize, k: usize) -> IntTensor<Self> {
-        B::int_argtopk(tensor, dim, k)
-    }
-
-    fn int_topk(tensor: IntTensor<Self>, dim: usize, k: usize) -> IntTensor<Self> {
-        B::int_topk(tensor, dim, k)
-    }
-
-    fn int_argmin(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
-        B::int_argmin(tensor, dim)
-    }
-
-    fn int_max(tensor: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_max(tensor)
-    }
-
-    fn int_max_dim(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
-        B::int_max_dim(tensor, dim)
-    }
-
-    fn int_max_dim_with_indices(tensor: IntTensor<Self>, dim: usize) -> (IntTensor<Self>, IntTensor<Self>) {
-        B::int_max_dim_with_indices(tensor, dim)
-    }
-
-    fn int_max_abs(tensor: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_max_abs(tensor)
-    }
-
-    fn int_max_abs_dim(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
-        B::int_max_abs_dim(tensor, dim)
-    }
-
-    fn int_min(tensor: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_min(tensor)
-    }
-
-    fn int_min_dim(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
-        B::int_min_dim(tensor, dim)
-    }
-
-    fn int_min_dim_with_indices(tensor: IntTensor<Self>, dim: usize) -> (IntTensor<Self>, IntTensor<Self>) {
-        B::int_min_dim_with_indices(tensor, dim)
-    }
-
-    fn int_abs(tensor: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_abs(tensor)
-    }
-
-    fn int_transpose(tensor: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_transpose(tensor)
-    }
-
-    fn int_swap_dims(tensor: IntTensor<Self>, dim1: usize, dim2: usize) -> IntTensor<Self> {
-        B::int_swap_dims(tensor, dim1, dim2)
-    }
-
-    fn int_permute(tensor: IntTensor<Self>, axes: &[usize]) -> IntTensor<Self> {
-        B::int_permute(tensor, axes)
-    }
-
-    fn int_flip(tensor: IntTensor<Self>, axes: &[usize]) -> IntTensor<Self> {
-        B::int_flip(tensor, axes)
-    }
-
-    fn int_random(shape: Shape, distribution: Distribution, device: &Device<Self>, dtype: IntDType) -> IntTensor<Self> {
-        B::int_random(shape, distribution, device, dtype)
-    }
-
-    fn int_arange_step(range: Range<i64>, step: usize, device: &Device<Self>, dtype: IntDType) -> IntTensor<Self> {
-        B::int_arange_step(range, step, device, dtype)
-    }
-
-    fn int_arange(range: Range<i64>, device: &Device<Self>, dtype: IntDType) -> IntTensor<Self> {
-        B::int_arange(range, device, dtype)
-    }
-
-    fn int_any(tensor: IntTensor<Self>, out_dtype: BoolDType) -> BoolTensor<Self> {
-        B::int_any(tensor, out_dtype)
-    }
-
-    fn int_any_dim(tensor: IntTensor<Self>, dim: usize, out_dtype: BoolDType) -> BoolTensor<Self> {
-        B::int_any_dim(tensor, dim, out_dtype)
-    }
-
-    fn int_all(tensor: IntTensor<Self>, out_dtype: BoolDType) -> BoolTensor<Self> {
-        B::int_all(tensor, out_dtype)
-    }
-
-    fn int_all_dim(tensor: IntTensor<Self>, dim: usize, out_dtype: BoolDType) -> BoolTensor<Self> {
-        B::int_all_dim(tensor, dim, out_dtype)
-    }
-
-    fn int_sign(tensor: IntTensor<Self>) -> IntTensor<Self> {
-        B::int_sign(tensor)
-    }
-
-    fn int_expand(tensor: IntTensor<Self>, shape: Shape) -> IntTensor<Self> {
-        B::int_expand(tensor, shape)
-    }
-
-    fn int_sort(tensor: IntTensor<Self>, dim: usize, descending: bool) -> IntTensor<Self> {
-        B::int_sort(tensor, dim, descending)
-    }
-
-    fn int_sort_with_indices(tensor: IntTensor<Self>, dim: usize, descending: bool) -> (IntTensor<Self>, IntTensor<Self>) {
-        B::int_sort_with_indices(tensor, dim, descending)
-    }
-
-    fn int_argsort(tensor: IntTensor<Self>, dim: usize, descending: bool) -> IntTensor<Self> {
-        B::int_argsort(tensor, dim, descending)
-    }
-
-    fn bitwise_and(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
-        B::bitwise_and(lhs, rhs)
-    }
-
-    fn bitwise_and_scalar(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
-        B::bitwise_and_scalar(lhs, rhs)
-    }
-
-    fn bitwise_or(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
-        B::bitwise_or(lhs, rhs)
-    }
-
-    fn bitwise_or_scalar(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
-        B::bitwise_or_scalar(lhs, rhs)
-    }
-
-    fn bitwise_xor(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
-        B::bitwise_xor(lhs, rhs)
-    }
-
-    fn bitwise_xor_scalar(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
-        B::bitwise_xor_scalar(lhs, rhs)
-    }
-
-    fn bitwise_not(tensor: IntTensor<Self>) -> IntTensor<Self> {
-        B::bitwise_not(tensor)
-    }
-
-    fn bitwise_left_shift(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
-        B::bitwise_left_shift(lhs, rhs)
-    }
-
-    fn bitwise_left_shift_scalar(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
-        B::bitwise_left_shift_scalar(lhs, rhs)
-    }
-
-    fn bitwise_right_shift(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
-        B::bitwise_right_shift(lhs, rhs)
-    }
-
-    fn bitwise_right_shift_scalar(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
-        B::bitwise_right_shift_scalar(lhs, rhs)
-    }
-
-    fn int_cast(tensor: IntTensor<Self>, dtype: IntDType) -> IntTensor<Self> {
-        B::int_cast(tensor, dtype)
-    }
-
-    fn int_unfold(tensor: IntTensor<Self>, dim: usize, size: usize, step: usize) -> IntTensor<Self> {
-        B::int_unfold(tensor, dim, size, step)
-    }
-};
+    () => {
+        fn int_empty(shape: Shape, device: &Device<Self>, dtype: IntDType) -> IntTensor<Self> {
+            B::int_empty(shape, device, dtype)
+        }
+
+        fn int_into_data(tensor: IntTensor<Self>) -> impl Future<Output = Result<TensorData, ExecutionError>> + Send {
+            B::int_into_data(tensor)
+        }
+
+        fn int_from_data(data: TensorData, device: &Device<Self>) -> IntTensor<Self> {
+            B::int_from_data(data, device)
+        }
+
+        fn int_device(tensor: &IntTensor<Self>) -> Device<Self> {
+            B::int_device(tensor)
+        }
+
+        fn int_to_device(tensor: IntTensor<Self>, device: &Device<Self>) -> IntTensor<Self> {
+            B::int_to_device(tensor, device)
+        }
+
+        fn int_reshape(tensor: IntTensor<Self>, shape: Shape) -> IntTensor<Self> {
+            B::int_reshape(tensor, shape)
+        }
+
+        fn int_slice(tensor: IntTensor<Self>, slices: &[Slice]) -> IntTensor<Self> {
+            B::int_slice(tensor, slices)
+        }
+
+        fn int_slice_assign(tensor: IntTensor<Self>, slices: &[Slice], value: IntTensor<Self>) -> IntTensor<Self> {
+            B::int_slice_assign(tensor, slices, value)
+        }
+
+        fn int_mask_where(tensor: IntTensor<Self>, mask: BoolTensor<Self>, value: IntTensor<Self>) -> IntTensor<Self> {
+            B::int_mask_where(tensor, mask, value)
+        }
+
+        fn int_mask_fill(tensor: IntTensor<Self>, mask: BoolTensor<Self>, value: Scalar) -> IntTensor<Self> {
+            B::int_mask_fill(tensor, mask, value)
+        }
+
+        fn int_gather(dim: usize, tensor: IntTensor<Self>, indices: IntTensor<Self>) -> IntTensor<Self> {
+            B::int_gather(dim, tensor, indices)
+        }
+
+        fn int_scatter_add(
+            dim: usize,
+            tensor: IntTensor<Self>,
+            indices: IntTensor<Self>,
+            value: IntTensor<Self>,
+        ) -> IntTensor<Self> {
+            B::int_scatter_add(dim, tensor, indices, value)
+        }
+
+        fn int_scatter_nd(
+            data: IntTensor<Self>,
+            indices: IntTensor<Self>,
+            values: IntTensor<Self>,
+            reduction: burn_backend::tensor::IndexingUpdateOp,
+        ) -> IntTensor<Self> {
+            B::int_scatter_nd(data, indices, values, reduction)
+        }
+
+        fn int_gather_nd(data: IntTensor<Self>, indices: IntTensor<Self>) -> IntTensor<Self> {
+            B::int_gather_nd(data, indices)
+        }
+
+        fn int_select(tensor: IntTensor<Self>, dim: usize, indices: IntTensor<Self>) -> IntTensor<Self> {
+            B::int_select(tensor, dim, indices)
+        }
+
+        fn int_select_add(
+            tensor: IntTensor<Self>,
+            dim: usize,
+            indices: IntTensor<Self>,
+            value: IntTensor<Self>,
+        ) -> IntTensor<Self> {
+            B::int_select_add(tensor, dim, indices, value)
+        }
+
+        fn int_repeat_dim(tensor: IntTensor<Self>, dim: usize, times: usize) -> IntTensor<Self> {
+            B::int_repeat_dim(tensor, dim, times)
+        }
+
+        fn int_cat(tensors: Vec<IntTensor<Self>>, dim: usize) -> IntTensor<Self> {
+            B::int_cat(tensors, dim)
+        }
+
+        fn int_equal(lhs: IntTensor<Self>, rhs: IntTensor<Self>, out_dtype: BoolDType) -> BoolTensor<Self> {
+            B::int_equal(lhs, rhs, out_dtype)
+        }
+
+        fn int_not_equal(lhs: IntTensor<Self>, rhs: IntTensor<Self>, out_dtype: BoolDType) -> BoolTensor<Self> {
+            B::int_not_equal(lhs, rhs, out_dtype)
+        }
+
+        fn int_equal_elem(lhs: IntTensor<Self>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Self> {
+            B::int_equal_elem(lhs, rhs, out_dtype)
+        }
+
+        fn int_not_equal_elem(lhs: IntTensor<Self>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Self> {
+            B::int_not_equal_elem(lhs, rhs, out_dtype)
+        }
+
+        fn int_greater(lhs: IntTensor<Self>, rhs: IntTensor<Self>, out_dtype: BoolDType) -> BoolTensor<Self> {
+            B::int_greater(lhs, rhs, out_dtype)
+        }
+
+        fn int_greater_elem(lhs: IntTensor<Self>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Self> {
+            B::int_greater_elem(lhs, rhs, out_dtype)
+        }
+
+        fn int_greater_equal(lhs: IntTensor<Self>, rhs: IntTensor<Self>, out_dtype: BoolDType) -> BoolTensor<Self> {
+            B::int_greater_equal(lhs, rhs, out_dtype)
+        }
+
+        fn int_greater_equal_elem(lhs: IntTensor<Self>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Self> {
+            B::int_greater_equal_elem(lhs, rhs, out_dtype)
+        }
+
+        fn int_lower(lhs: IntTensor<Self>, rhs: IntTensor<Self>, out_dtype: BoolDType) -> BoolTensor<Self> {
+            B::int_lower(lhs, rhs, out_dtype)
+        }
+
+        fn int_lower_elem(lhs: IntTensor<Self>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Self> {
+            B::int_lower_elem(lhs, rhs, out_dtype)
+        }
+
+        fn int_lower_equal(lhs: IntTensor<Self>, rhs: IntTensor<Self>, out_dtype: BoolDType) -> BoolTensor<Self> {
+            B::int_lower_equal(lhs, rhs, out_dtype)
+        }
+
+        fn int_lower_equal_elem(lhs: IntTensor<Self>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Self> {
+            B::int_lower_equal_elem(lhs, rhs, out_dtype)
+        }
+
+        fn int_add(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
+            B::int_add(lhs, rhs)
+        }
+
+        fn int_add_scalar(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
+            B::int_add_scalar(lhs, rhs)
+        }
+
+        fn int_powi(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
+            B::int_powi(lhs, rhs)
+        }
+
+        fn int_powi_scalar(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
+            B::int_powi_scalar(lhs, rhs)
+        }
+
+        fn int_powi_scalar_impl(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
+            B::int_powi_scalar_impl(lhs, rhs)
+        }
+
+        fn int_clamp_min(tensor: IntTensor<Self>, min: Scalar) -> IntTensor<Self> {
+            B::int_clamp_min(tensor, min)
+        }
+
+        fn int_clamp_max(tensor: IntTensor<Self>, max: Scalar) -> IntTensor<Self> {
+            B::int_clamp_max(tensor, max)
+        }
+
+        fn int_clamp(tensor: IntTensor<Self>, min: Scalar, max: Scalar) -> IntTensor<Self> {
+            B::int_clamp(tensor, min, max)
+        }
+
+        fn int_sub(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
+            B::int_sub(lhs, rhs)
+        }
+
+        fn int_sub_scalar(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
+            B::int_sub_scalar(lhs, rhs)
+        }
+
+        fn int_mul(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
+            B::int_mul(lhs, rhs)
+        }
+
+        fn int_mul_scalar(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
+            B::int_mul_scalar(lhs, rhs)
+        }
+
+        fn int_div(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
+            B::int_div(lhs, rhs)
+        }
+
+        fn int_div_scalar(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
+            B::int_div_scalar(lhs, rhs)
+        }
+
+        fn int_remainder(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
+            B::int_remainder(lhs, rhs)
+        }
+
+        fn int_remainder_scalar(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
+            B::int_remainder_scalar(lhs, rhs)
+        }
+
+        fn int_matmul(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
+            B::int_matmul(lhs, rhs)
+        }
+
+        fn int_neg(tensor: IntTensor<Self>) -> IntTensor<Self> {
+            B::int_neg(tensor)
+        }
+
+        fn int_zeros(shape: Shape, device: &Device<Self>, dtype: IntDType) -> IntTensor<Self> {
+            B::int_zeros(shape, device, dtype)
+        }
+
+        fn int_ones(shape: Shape, device: &Device<Self>, dtype: IntDType) -> IntTensor<Self> {
+            B::int_ones(shape, device, dtype)
+        }
+
+        fn int_full(shape: Shape, fill_value: Scalar, device: &Device<Self>, dtype: IntDType) -> IntTensor<Self> {
+            B::int_full(shape, fill_value, device, dtype)
+        }
+
+        fn int_sum(tensor: IntTensor<Self>) -> IntTensor<Self> {
+            B::int_sum(tensor)
+        }
+
+        fn int_sum_dim(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
+            B::int_sum_dim(tensor, dim)
+        }
+
+        fn int_prod(tensor: IntTensor<Self>) -> IntTensor<Self> {
+            B::int_prod(tensor)
+        }
+
+        fn int_prod_dim(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
+            B::int_prod_dim(tensor, dim)
+        }
+
+        fn int_mean(tensor: IntTensor<Self>) -> IntTensor<Self> {
+            B::int_mean(tensor)
+        }
+
+        fn int_mean_dim(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
+            B::int_mean_dim(tensor, dim)
+        }
+
+        fn int_cumsum(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
+            B::int_cumsum(tensor, dim)
+        }
+
+        fn int_cumprod(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
+            B::int_cumprod(tensor, dim)
+        }
+
+        fn int_cummin(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
+            B::int_cummin(tensor, dim)
+        }
+
+        fn int_cummax(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
+            B::int_cummax(tensor, dim)
+        }
+
+        fn int_argmax(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
+            B::int_argmax(tensor, dim)
+        }
+
+        fn int_argtopk(tensor: IntTensor<Self>, dim: usize, k: usize) -> IntTensor<Self> {
+            B::int_argtopk(tensor, dim, k)
+        }
+
+        fn int_topk(tensor: IntTensor<Self>, dim: usize, k: usize) -> IntTensor<Self> {
+            B::int_topk(tensor, dim, k)
+        }
+
+        fn int_argmin(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
+            B::int_argmin(tensor, dim)
+        }
+
+        fn int_max(tensor: IntTensor<Self>) -> IntTensor<Self> {
+            B::int_max(tensor)
+        }
+
+        fn int_max_dim(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
+            B::int_max_dim(tensor, dim)
+        }
+
+        fn int_max_dim_with_indices(tensor: IntTensor<Self>, dim: usize) -> (IntTensor<Self>, IntTensor<Self>) {
+            B::int_max_dim_with_indices(tensor, dim)
+        }
+
+        fn int_max_abs(tensor: IntTensor<Self>) -> IntTensor<Self> {
+            B::int_max_abs(tensor)
+        }
+
+        fn int_max_abs_dim(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
+            B::int_max_abs_dim(tensor, dim)
+        }
+
+        fn int_min(tensor: IntTensor<Self>) -> IntTensor<Self> {
+            B::int_min(tensor)
+        }
+
+        fn int_min_dim(tensor: IntTensor<Self>, dim: usize) -> IntTensor<Self> {
+            B::int_min_dim(tensor, dim)
+        }
+
+        fn int_min_dim_with_indices(tensor: IntTensor<Self>, dim: usize) -> (IntTensor<Self>, IntTensor<Self>) {
+            B::int_min_dim_with_indices(tensor, dim)
+        }
+
+        fn int_abs(tensor: IntTensor<Self>) -> IntTensor<Self> {
+            B::int_abs(tensor)
+        }
+
+        fn int_transpose(tensor: IntTensor<Self>) -> IntTensor<Self> {
+            B::int_transpose(tensor)
+        }
+
+        fn int_swap_dims(tensor: IntTensor<Self>, dim1: usize, dim2: usize) -> IntTensor<Self> {
+            B::int_swap_dims(tensor, dim1, dim2)
+        }
+
+        fn int_permute(tensor: IntTensor<Self>, axes: &[usize]) -> IntTensor<Self> {
+            B::int_permute(tensor, axes)
+        }
+
+        fn int_flip(tensor: IntTensor<Self>, axes: &[usize]) -> IntTensor<Self> {
+            B::int_flip(tensor, axes)
+        }
+
+        fn int_random(
+            shape: Shape,
+            distribution: Distribution,
+            device: &Device<Self>,
+            dtype: IntDType,
+        ) -> IntTensor<Self> {
+            B::int_random(shape, distribution, device, dtype)
+        }
+
+        fn int_arange_step(range: Range<i64>, step: usize, device: &Device<Self>, dtype: IntDType) -> IntTensor<Self> {
+            B::int_arange_step(range, step, device, dtype)
+        }
+
+        fn int_arange(range: Range<i64>, device: &Device<Self>, dtype: IntDType) -> IntTensor<Self> {
+            B::int_arange(range, device, dtype)
+        }
+
+        fn int_any(tensor: IntTensor<Self>, out_dtype: BoolDType) -> BoolTensor<Self> {
+            B::int_any(tensor, out_dtype)
+        }
+
+        fn int_any_dim(tensor: IntTensor<Self>, dim: usize, out_dtype: BoolDType) -> BoolTensor<Self> {
+            B::int_any_dim(tensor, dim, out_dtype)
+        }
+
+        fn int_all(tensor: IntTensor<Self>, out_dtype: BoolDType) -> BoolTensor<Self> {
+            B::int_all(tensor, out_dtype)
+        }
+
+        fn int_all_dim(tensor: IntTensor<Self>, dim: usize, out_dtype: BoolDType) -> BoolTensor<Self> {
+            B::int_all_dim(tensor, dim, out_dtype)
+        }
+
+        fn int_sign(tensor: IntTensor<Self>) -> IntTensor<Self> {
+            B::int_sign(tensor)
+        }
+
+        fn int_expand(tensor: IntTensor<Self>, shape: Shape) -> IntTensor<Self> {
+            B::int_expand(tensor, shape)
+        }
+
+        fn int_sort(tensor: IntTensor<Self>, dim: usize, descending: bool) -> IntTensor<Self> {
+            B::int_sort(tensor, dim, descending)
+        }
+
+        fn int_sort_with_indices(
+            tensor: IntTensor<Self>,
+            dim: usize,
+            descending: bool,
+        ) -> (IntTensor<Self>, IntTensor<Self>) {
+            B::int_sort_with_indices(tensor, dim, descending)
+        }
+
+        fn int_argsort(tensor: IntTensor<Self>, dim: usize, descending: bool) -> IntTensor<Self> {
+            B::int_argsort(tensor, dim, descending)
+        }
+
+        fn bitwise_and(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
+            B::bitwise_and(lhs, rhs)
+        }
+
+        fn bitwise_and_scalar(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
+            B::bitwise_and_scalar(lhs, rhs)
+        }
+
+        fn bitwise_or(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
+            B::bitwise_or(lhs, rhs)
+        }
+
+        fn bitwise_or_scalar(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
+            B::bitwise_or_scalar(lhs, rhs)
+        }
+
+        fn bitwise_xor(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
+            B::bitwise_xor(lhs, rhs)
+        }
+
+        fn bitwise_xor_scalar(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
+            B::bitwise_xor_scalar(lhs, rhs)
+        }
+
+        fn bitwise_not(tensor: IntTensor<Self>) -> IntTensor<Self> {
+            B::bitwise_not(tensor)
+        }
+
+        fn bitwise_left_shift(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
+            B::bitwise_left_shift(lhs, rhs)
+        }
+
+        fn bitwise_left_shift_scalar(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
+            B::bitwise_left_shift_scalar(lhs, rhs)
+        }
+
+        fn bitwise_right_shift(lhs: IntTensor<Self>, rhs: IntTensor<Self>) -> IntTensor<Self> {
+            B::bitwise_right_shift(lhs, rhs)
+        }
+
+        fn bitwise_right_shift_scalar(lhs: IntTensor<Self>, rhs: Scalar) -> IntTensor<Self> {
+            B::bitwise_right_shift_scalar(lhs, rhs)
+        }
+
+        fn int_cast(tensor: IntTensor<Self>, dtype: IntDType) -> IntTensor<Self> {
+            B::int_cast(tensor, dtype)
+        }
+
+        fn int_unfold(tensor: IntTensor<Self>, dim: usize, size: usize, step: usize) -> IntTensor<Self> {
+            B::int_unfold(tensor, dim, size, step)
+        }
+    };
 }
 pub(super) use delegate_int;
 
 macro_rules! delegate_bool {
-() => {
-    fn bool_empty(shape: Shape, device: &Device<Self>, dtype: BoolDType) -> BoolTensor<Self> {
-        B::bool_empty(shape, device, dtype)
-    }
+    () => {
+        fn bool_empty(shape: Shape, device: &Device<Self>, dtype: BoolDType) -> BoolTensor<Self> {
+            B::bool_empty(shape, device, dtype)
+        }
 
-    fn bool_zeros(shape: Shape, device: &Device<Self>, dtype: BoolDType) -> BoolTensor<Self> {
-        B::bool_zeros(shape, device, dtype)
-    }
+        fn bool_zeros(shape: Shape, device: &Device<Self>, dtype: BoolDType) -> BoolTensor<Self> {
+            B::bool_zeros(shape, device, dtype)
+        }
 
-    fn bool_ones(shape: Shape, device: &Device<Self>, dtype: BoolDType) -> BoolTensor<Self> {
-        B::bool_ones(shape, device, dtype)
-    }
+        fn bool_ones(shape: Shape, device: &Device<Self>, dtype: BoolDType) -> BoolTensor<Self> {
+            B::bool_ones(shape, device, dtype)
+        }
 
-    fn bool_into_data(tensor: BoolTensor<Self>) -> impl Future<Output = Result<TensorData, ExecutionError>> + Send {
-        B::bool_into_data(tensor)
-    }
+        fn bool_into_data(tensor: BoolTensor<Self>) -> impl Future<Output = Result<TensorData, ExecutionError>> + Send {
+            B::bool_into_data(tensor)
+        }
 
-    fn bool_from_data(data: TensorData, device: &Device<Self>) -> BoolTensor<Self> {
-        B::bool_from_data(data, device)
-    }
+        fn bool_from_data(data: TensorData, device: &Device<Self>) -> BoolTensor<Self> {
+            B::bool_from_data(data, device)
+        }
 
-    fn bool_into_int(tensor: BoolTensor<Self>, out_dtype: IntDType) -> IntTensor<Self> {
-        B::bool_into_int(tensor, out_dtype)
-    }
+        fn bool_into_int(tensor: BoolTensor<Self>, out_dtype: IntDType) -> IntTensor<Self> {
+            B::bool_into_int(tensor, out_dtype)
+        }
 
-    fn bool_device(tensor: &BoolTensor<Self>) -> Device<Self> {
-        B::bool_device(tensor)
-    }
+        fn bool_device(tensor: &BoolTensor<Self>) -> Device<Self> {
+            B::bool_device(tensor)
+        }
 
-    fn bool_to_device(tensor: BoolTensor<Self>, device: &Device<Self>) -> BoolTensor<Self> {
-        B::bool_to_device(tensor, device)
-    }
+        fn bool_to_device(tensor: BoolTensor<Self>, device: &Device<Self>) -> BoolTensor<Self> {
+            B::bool_to_device(tensor, device)
+        }
 
-    fn bool_reshape(tensor: BoolTensor<Self>, shape: Shape) -> BoolTensor<Self> {
-        B::bool_reshape(tensor, shape)
-    }
+        fn bool_reshape(tensor: BoolTensor<Self>, shape: Shape) -> BoolTensor<Self> {
+            B::bool_reshape(tensor, shape)
+        }
 
-    fn bool_slice(tensor: BoolTensor<Self>, slices: &[Slice]) -> BoolTensor<Self> {
-        B::bool_slice(tensor, slices)
-    }
+        fn bool_slice(tensor: BoolTensor<Self>, slices: &[Slice]) -> BoolTensor<Self> {
+            B::bool_slice(tensor, slices)
+        }
 
-    fn bool_slice_assign(tensor: BoolTensor<Self>, slices: &[Slice], value: BoolTensor<Self>) -> BoolTensor<Self> {
-        B::bool_slice_assign(tensor, slices, value)
-    }
+        fn bool_slice_assign(tensor: BoolTensor<Self>, slices: &[Slice], value: BoolTensor<Self>) -> BoolTensor<Self> {
+            B::bool_slice_assign(tensor, slices, value)
+        }
 
-    fn bool_mask_where(tensor: BoolTensor<Self>, mask: BoolTensor<Self>, value: BoolTensor<Self>) -> BoolTensor<Self> {
-        B::bool_mask_where(tensor, mask, value)
-    }
+        fn bool_mask_where(
+            tensor: BoolTensor<Self>,
+            mask: BoolTensor<Self>,
+            value: BoolTensor<Self>,
+        ) -> BoolTensor<Self> {
+            B::bool_mask_where(tensor, mask, value)
+        }
 
-    fn bool_mask_fill(tensor: BoolTensor<Self>, mask: BoolTensor<Self>, value: Scalar) -> BoolTensor<Self> {
-        B::bool_mask_fill(tensor, mask, value)
-    }
+        fn bool_mask_fill(tensor: BoolTensor<Self>, mask: BoolTensor<Self>, value: Scalar) -> BoolTensor<Self> {
+            B::bool_mask_fill(tensor, mask, value)
+        }
 
-    fn bool_gather(dim: usize, tensor: BoolTensor<Self>, indices: IntTensor<Self>) -> BoolTensor<Self> {
-        B::bool_gather(dim, tensor, indices)
-    }
+        fn bool_gather(dim: usize, tensor: BoolTensor<Self>, indices: IntTensor<Self>) -> BoolTensor<Self> {
+            B::bool_gather(dim, tensor, indices)
+        }
 
-    fn bool_scatter_or(dim: usize, tensor: BoolTensor<Self>, indices: IntTensor<Self>, value: BoolTensor<Self>) -> BoolTensor<Self> {
-        B::bool_scatter_or(dim, tensor, indices, value)
-    }
+        fn bool_scatter_or(
+            dim: usize,
+            tensor: BoolTensor<Self>,
+            indices: IntTensor<Self>,
+            value: BoolTensor<Self>,
+        ) -> BoolTensor<Self> {
+            B::bool_scatter_or(dim, tensor, indices, value)
+        }
 
-    fn bool_select(tensor: BoolTensor<Self>, dim: usize, indices: IntTensor<Self>) -> BoolTensor<Self> {
-        B::bool_select(tensor, dim, indices)
-    }
+        fn bool_select(tensor: BoolTensor<Self>, dim: usize, indices: IntTensor<Self>) -> BoolTensor<Self> {
+            B::bool_select(tensor, dim, indices)
+        }
 
-    fn bool_select_or(tensor: BoolTensor<Self>, dim: usize, indices: IntTensor<Self>, value: BoolTensor<Self>) -> BoolTensor<Self> {
-        B::bool_select_or(tensor, dim, indices, value)
-    }
+        fn bool_select_or(
+            tensor: BoolTensor<Self>,
+            dim: usize,
+            indices: IntTensor<Self>,
+            value: BoolTensor<Self>,
+        ) -> BoolTensor<Self> {
+            B::bool_select_or(tensor, dim, indices, value)
+        }
 
-    fn bool_repeat_dim(tensor: BoolTensor<Self>, dim: usize, times: usize) -> BoolTensor<Self> {
-        B::bool_repeat_dim(tensor, dim, times)
-    }
+        fn bool_repeat_dim(tensor: BoolTensor<Self>, dim: usize, times: usize) -> BoolTensor<Self> {
+            B::bool_repeat_dim(tensor, dim, times)
+        }
 
-    fn bool_cat(tensors: Vec<BoolTensor<Self>>, dim: usize) -> BoolTensor<Self> {
-        B::bool_cat(tensors, dim)
-    }
+        fn bool_cat(tensors: Vec<BoolTensor<Self>>, dim: usize) -> BoolTensor<Self> {
+            B::bool_cat(tensors, dim)
+        }
 
-    fn bool_equal(lhs: BoolTensor<Self>, rhs: BoolTensor<Self>) -> BoolTensor<Self> {
-        B::bool_equal(lhs, rhs)
-    }
+        fn bool_equal(lhs: BoolTensor<Self>, rhs: BoolTensor<Self>) -> BoolTensor<Self> {
+            B::bool_equal(lhs, rhs)
+        }
 
-    fn bool_not_equal(lhs: BoolTensor<Self>, rhs: BoolTensor<Self>) -> BoolTensor<Self> {
-        B::bool_not_equal(lhs, rhs)
-    }
+        fn bool_not_equal(lhs: BoolTensor<Self>, rhs: BoolTensor<Self>) -> BoolTensor<Self> {
+            B::bool_not_equal(lhs, rhs)
+        }
 
-    fn bool_equal_elem(lhs: BoolTensor<Self>, rhs: Scalar) -> BoolTensor<Self> {
-        B::bool_equal_elem(lhs, rhs)
-    }
+        fn bool_equal_elem(lhs: BoolTensor<Self>, rhs: Scalar) -> BoolTensor<Self> {
+            B::bool_equal_elem(lhs, rhs)
+        }
 
-    fn bool_not_equal_elem(lhs: BoolTensor<Self>, rhs: Scalar) -> BoolTensor<Self> {
-        B::bool_not_equal_elem(lhs, rhs)
-    }
+        fn bool_not_equal_elem(lhs: BoolTensor<Self>, rhs: Scalar) -> BoolTensor<Self> {
+            B::bool_not_equal_elem(lhs, rhs)
+        }
 
-    fn bool_not(tensor: BoolTensor<Self>) -> BoolTensor<Self> {
-        B::bool_not(tensor)
-    }
+        fn bool_not(tensor: BoolTensor<Self>) -> BoolTensor<Self> {
+            B::bool_not(tensor)
+        }
 
-    fn bool_and(lhs: BoolTensor<Self>, rhs: BoolTensor<Self>) -> BoolTensor<Self> {
-        B::bool_and(lhs, rhs)
-    }
+        fn bool_and(lhs: BoolTensor<Self>, rhs: BoolTensor<Self>) -> BoolTensor<Self> {
+            B::bool_and(lhs, rhs)
+        }
 
-    fn bool_or(lhs: BoolTensor<Self>, rhs: BoolTensor<Self>) -> BoolTensor<Self> {
-        B::bool_or(lhs, rhs)
-    }
+        fn bool_or(lhs: BoolTensor<Self>, rhs: BoolTensor<Self>) -> BoolTensor<Self> {
+            B::bool_or(lhs, rhs)
+        }
 
-    fn bool_xor(lhs: BoolTensor<Self>, rhs: BoolTensor<Self>) -> BoolTensor<Self> {
-        B::bool_xor(lhs, rhs)
-    }
+        fn bool_xor(lhs: BoolTensor<Self>, rhs: BoolTensor<Self>) -> BoolTensor<Self> {
+            B::bool_xor(lhs, rhs)
+        }
 
-    fn bool_transpose(tensor: BoolTensor<Self>) -> BoolTensor<Self> {
-        B::bool_transpose(tensor)
-    }
+        fn bool_transpose(tensor: BoolTensor<Self>) -> BoolTensor<Self> {
+            B::bool_transpose(tensor)
+        }
 
-    fn bool_swap_dims(tensor: BoolTensor<Self>, dim1: usize, dim2: usize) -> BoolTensor<Self> {
-        B::bool_swap_dims(tensor, dim1, dim2)
-    }
+        fn bool_swap_dims(tensor: BoolTensor<Self>, dim1: usize, dim2: usize) -> BoolTensor<Self> {
+            B::bool_swap_dims(tensor, dim1, dim2)
+        }
 
-    fn bool_permute(tensor: BoolTensor<Self>, axes: &[usize]) -> BoolTensor<Self> {
-        B::bool_permute(tensor, axes)
-    }
+        fn bool_permute(tensor: BoolTensor<Self>, axes: &[usize]) -> BoolTensor<Self> {
+            B::bool_permute(tensor, axes)
+        }
 
-    fn bool_flip(tensor: BoolTensor<Self>, axes: &[usize]) -> BoolTensor<Self> {
-        B::bool_flip(tensor, axes)
-    }
+        fn bool_flip(tensor: BoolTensor<Self>, axes: &[usize]) -> BoolTensor<Self> {
+            B::bool_flip(tensor, axes)
+        }
 
-    fn bool_any(tensor: BoolTensor<Self>) -> BoolTensor<Self> {
-        B::bool_any(tensor)
-    }
+        fn bool_any(tensor: BoolTensor<Self>) -> BoolTensor<Self> {
+            B::bool_any(tensor)
+        }
 
-    fn bool_any_dim(tensor: BoolTensor<Self>, dim: usize) -> BoolTensor<Self> {
-        B::bool_any_dim(tensor, dim)
-    }
+        fn bool_any_dim(tensor: BoolTensor<Self>, dim: usize) -> BoolTensor<Self> {
+            B::bool_any_dim(tensor, dim)
+        }
 
-    fn bool_all(tensor: BoolTensor<Self>) -> BoolTensor<Self> {
-        B::bool_all(tensor)
-    }
+        fn bool_all(tensor: BoolTensor<Self>) -> BoolTensor<Self> {
+            B::bool_all(tensor)
+        }
 
-    fn bool_all_dim(tensor: BoolTensor<Self>, dim: usize) -> BoolTensor<Self> {
-        B::bool_all_dim(tensor, dim)
-    }
+        fn bool_all_dim(tensor: BoolTensor<Self>, dim: usize) -> BoolTensor<Self> {
+            B::bool_all_dim(tensor, dim)
+        }
 
-    fn bool_argwhere(tensor: BoolTensor<Self>, out_dtype: IntDType) -> impl Future<Output = IntTensor<Self>> + 'static + Send {
-        B::bool_argwhere(tensor, out_dtype)
-    }
+        fn bool_argwhere(
+            tensor: BoolTensor<Self>,
+            out_dtype: IntDType,
+        ) -> impl Future<Output = IntTensor<Self>> + 'static + Send {
+            B::bool_argwhere(tensor, out_dtype)
+        }
 
-    fn bool_expand(tensor: BoolTensor<Self>, shape: Shape) -> BoolTensor<Self> {
-        B::bool_expand(tensor, shape)
-    }
+        fn bool_expand(tensor: BoolTensor<Self>, shape: Shape) -> BoolTensor<Self> {
+            B::bool_expand(tensor, shape)
+        }
 
-    fn bool_unfold(tensor: BoolTensor<Self>, dim: usize, size: usize, step: usize) -> BoolTensor<Self> {
-        B::bool_unfold(tensor, dim, size, step)
-    }
-};
+        fn bool_unfold(tensor: BoolTensor<Self>, dim: usize, size: usize, step: usize) -> BoolTensor<Self> {
+            B::bool_unfold(tensor, dim, size, step)
+        }
+    };
 }
 pub(super) use delegate_bool;
 
 macro_rules! delegate_quantised {
-() => {
-    fn q_from_data(data: TensorData, device: &Device<Self>) -> QuantizedTensor<Self> {
-        B::q_from_data(data, device)
-    }
+    () => {
+        fn q_from_data(data: TensorData, device: &Device<Self>) -> QuantizedTensor<Self> {
+            B::q_from_data(data, device)
+        }
 
-    fn q_device(tensor: &QuantizedTensor<Self>) -> Device<Self> {
-        B::q_device(tensor)
-    }
+        fn q_device(tensor: &QuantizedTensor<Self>) -> Device<Self> {
+            B::q_device(tensor)
+        }
 
-    fn q_to_device(tensor: QuantizedTensor<Self>, device: &Device<Self>) -> QuantizedTensor<Self> {
-        B::q_to_device(tensor, device)
-    }
+        fn q_to_device(tensor: QuantizedTensor<Self>, device: &Device<Self>) -> QuantizedTensor<Self> {
+            B::q_to_device(tensor, device)
+        }
 
-    fn q_reshape(tensor: QuantizedTensor<Self>, shape: Shape) -> QuantizedTensor<Self> {
-        B::q_reshape(tensor, shape)
-    }
+        fn q_reshape(tensor: QuantizedTensor<Self>, shape: Shape) -> QuantizedTensor<Self> {
+            B::q_reshape(tensor, shape)
+        }
 
-    fn q_into_data(tensor: QuantizedTensor<Self>) -> impl Future<Output = Result<TensorData, ExecutionError>> + Send {
-        B::q_into_data(tensor)
-    }
+        fn q_into_data(
+            tensor: QuantizedTensor<Self>,
+        ) -> impl Future<Output = Result<TensorData, ExecutionError>> + Send {
+            B::q_into_data(tensor)
+        }
 
-    fn q_detach(tensor: QuantizedTensor<Self>) -> QuantizedTensor<Self> {
-        B::q_detach(tensor)
-    }
+        fn q_detach(tensor: QuantizedTensor<Self>) -> QuantizedTensor<Self> {
+            B::q_detach(tensor)
+        }
 
-    fn q_set_require_grad(tensor: QuantizedTensor<Self>, require_grad: bool) -> QuantizedTensor<Self> {
-        B::q_set_require_grad(tensor, require_grad)
-    }
+        fn q_set_require_grad(tensor: QuantizedTensor<Self>, require_grad: bool) -> QuantizedTensor<Self> {
+            B::q_set_require_grad(tensor, require_grad)
+        }
 
-    fn q_is_require_grad(tensor: &QuantizedTensor<Self>) -> bool {
-        B::q_is_require_grad(tensor)
-    }
+        fn q_is_require_grad(tensor: &QuantizedTensor<Self>) -> bool {
+            B::q_is_require_grad(tensor)
+        }
 
-    fn q_expand(tensor: QuantizedTensor<Self>, shape: Shape) -> QuantizedTensor<Self> {
-        B::q_expand(tensor, shape)
-    }
+        fn q_expand(tensor: QuantizedTensor<Self>, shape: Shape) -> QuantizedTensor<Self> {
+            B::q_expand(tensor, shape)
+        }
 
-    fn q_transpose(tensor: QuantizedTensor<Self>) -> QuantizedTensor<Self> {
-        B::q_transpose(tensor)
-    }
+        fn q_transpose(tensor: QuantizedTensor<Self>) -> QuantizedTensor<Self> {
+            B::q_transpose(tensor)
+        }
 
-    fn q_swap_dims(tensor: QuantizedTensor<Self>, dim1: usize, dim2: usize) -> QuantizedTensor<Self> {
-        B::q_swap_dims(tensor, dim1, dim2)
-    }
+        fn q_swap_dims(tensor: QuantizedTensor<Self>, dim1: usize, dim2: usize) -> QuantizedTensor<Self> {
+            B::q_swap_dims(tensor, dim1, dim2)
+        }
 
-    fn q_permute(tensor: QuantizedTensor<Self>, axes: &[usize]) -> QuantizedTensor<Self> {
-        B::q_permute(tensor, axes)
-    }
+        fn q_permute(tensor: QuantizedTensor<Self>, axes: &[usize]) -> QuantizedTensor<Self> {
+            B::q_permute(tensor, axes)
+        }
 
-    fn q_flip(tensor: QuantizedTensor<Self>, axes: &[usize]) -> QuantizedTensor<Self> {
-        B::q_flip(tensor, axes)
-    }
+        fn q_flip(tensor: QuantizedTensor<Self>, axes: &[usize]) -> QuantizedTensor<Self> {
+            B::q_flip(tensor, axes)
+        }
 
-    fn q_select(tensor: QuantizedTensor<Self>, dim: usize, indices: IntTensor<Self>) -> QuantizedTensor<Self> {
-        B::q_select(tensor, dim, indices)
-    }
+        fn q_select(tensor: QuantizedTensor<Self>, dim: usize, indices: IntTensor<Self>) -> QuantizedTensor<Self> {
+            B::q_select(tensor, dim, indices)
+        }
 
-    fn q_slice(tensor: QuantizedTensor<Self>, slices: &[Slice]) -> QuantizedTensor<Self> {
-        B::q_slice(tensor, slices)
-    }
+        fn q_slice(tensor: QuantizedTensor<Self>, slices: &[Slice]) -> QuantizedTensor<Self> {
+            B::q_slice(tensor, slices)
+        }
 
-    fn q_gather(dim: usize, tensor: QuantizedTensor<Self>, indices: IntTensor<Self>) -> QuantizedTensor<Self> {
-        B::q_gather(dim, tensor, indices)
-    }
+        fn q_gather(dim: usize, tensor: QuantizedTensor<Self>, indices: IntTensor<Self>) -> QuantizedTensor<Self> {
+            B::q_gather(dim, tensor, indices)
+        }
 
-    fn q_repeat_dim(tensor: QuantizedTensor<Self>, dim: usize, times: usize) -> QuantizedTensor<Self> {
-        B::q_repeat_dim(tensor, dim, times)
-    }
+        fn q_repeat_dim(tensor: QuantizedTensor<Self>, dim: usize, times: usize) -> QuantizedTensor<Self> {
+            B::q_repeat_dim(tensor, dim, times)
+        }
 
-    fn q_abs(tensor: QuantizedTensor<Self>) -> QuantizedTensor<Self> {
-        B::q_abs(tensor)
-    }
+        fn q_abs(tensor: QuantizedTensor<Self>) -> QuantizedTensor<Self> {
+            B::q_abs(tensor)
+        }
 
-    fn q_cat(tensors: Vec<QuantizedTensor<Self>>, dim: usize) -> QuantizedTensor<Self> {
-        B::q_cat(tensors, dim)
-    }
+        fn q_cat(tensors: Vec<QuantizedTensor<Self>>, dim: usize) -> QuantizedTensor<Self> {
+            B::q_cat(tensors, dim)
+        }
 
-    fn q_argmax(tensor: QuantizedTensor<Self>, dim: usize, out_dtype: IntDType) -> IntTensor<Self> {
-        B::q_argmax(tensor, dim, out_dtype)
-    }
+        fn q_argmax(tensor: QuantizedTensor<Self>, dim: usize, out_dtype: IntDType) -> IntTensor<Self> {
+            B::q_argmax(tensor, dim, out_dtype)
+        }
 
-    fn q_argtopk(tensor: QuantizedTensor<Self>, dim: usize, k: usize, out_dtype: IntDType) -> IntTensor<Self> {
-        B::q_argtopk(tensor, dim, k, out_dtype)
-    }
+        fn q_argtopk(tensor: QuantizedTensor<Self>, dim: usize, k: usize, out_dtype: IntDType) -> IntTensor<Self> {
+            B::q_argtopk(tensor, dim, k, out_dtype)
+        }
 
-    fn q_topk(tensor: QuantizedTensor<Self>, dim: usize, k: usize) -> QuantizedTensor<Self> {
-        B::q_topk(tensor, dim, k)
-    }
+        fn q_topk(tensor: QuantizedTensor<Self>, dim: usize, k: usize) -> QuantizedTensor<Self> {
+            B::q_topk(tensor, dim, k)
+        }
 
-    fn q_argmin(tensor: QuantizedTensor<Self>, dim: usize, out_dtype: IntDType) -> IntTensor<Self> {
-        B::q_argmin(tensor, dim, out_dtype)
-    }
+        fn q_argmin(tensor: QuantizedTensor<Self>, dim: usize, out_dtype: IntDType) -> IntTensor<Self> {
+            B::q_argmin(tensor, dim, out_dtype)
+        }
 
-    fn q_max(tensor: QuantizedTensor<Self>) -> QuantizedTensor<Self> {
-        B::q_max(tensor)
-    }
+        fn q_max(tensor: QuantizedTensor<Self>) -> QuantizedTensor<Self> {
+            B::q_max(tensor)
+        }
 
-    fn q_max_dim(tensor: QuantizedTensor<Self>, dim: usize) -> QuantizedTensor<Self> {
-        B::q_max_dim(tensor, dim)
-    }
+        fn q_max_dim(tensor: QuantizedTensor<Self>, dim: usize) -> QuantizedTensor<Self> {
+            B::q_max_dim(tensor, dim)
+        }
 
-    fn q_max_dim_with_indices(tensor: QuantizedTensor<Self>, dim: usize, out_dtype: IntDType) -> (QuantizedTensor<Self>, IntTensor<Self>) {
-        B::q_max_dim_with_indices(tensor, dim, out_dtype)
-    }
+        fn q_max_dim_with_indices(
+            tensor: QuantizedTensor<Self>,
+            dim: usize,
+            out_dtype: IntDType,
+        ) -> (QuantizedTensor<Self>, IntTensor<Self>) {
+            B::q_max_dim_with_indices(tensor, dim, out_dtype)
+        }
 
-    fn q_min(tensor: QuantizedTensor<Self>) -> QuantizedTensor<Self> {
-        B::q_min(tensor)
-    }
+        fn q_min(tensor: QuantizedTensor<Self>) -> QuantizedTensor<Self> {
+            B::q_min(tensor)
+        }
 
-    fn q_min_dim(tensor: QuantizedTensor<Self>, dim: usize) -> QuantizedTensor<Self> {
-        B::q_min_dim(tensor, dim)
-    }
+        fn q_min_dim(tensor: QuantizedTensor<Self>, dim: usize) -> QuantizedTensor<Self> {
+            B::q_min_dim(tensor, dim)
+        }
 
-    fn q_min_dim_with_indices(tensor: QuantizedTensor<Self>, dim: usize, out_dtype: IntDType) -> (QuantizedTensor<Self>, IntTensor<Self>) {
-        B::q_min_dim_with_indices(tensor, dim, out_dtype)
-    }
+        fn q_min_dim_with_indices(
+            tensor: QuantizedTensor<Self>,
+            dim: usize,
+            out_dtype: IntDType,
+        ) -> (QuantizedTensor<Self>, IntTensor<Self>) {
+            B::q_min_dim_with_indices(tensor, dim, out_dtype)
+        }
 
-    fn q_max_abs(tensor: QuantizedTensor<Self>) -> QuantizedTensor<Self> {
-        B::q_max_abs(tensor)
-    }
+        fn q_max_abs(tensor: QuantizedTensor<Self>) -> QuantizedTensor<Self> {
+            B::q_max_abs(tensor)
+        }
 
-    fn q_max_abs_dim(tensor: QuantizedTensor<Self>, dim: usize) -> QuantizedTensor<Self> {
-        B::q_max_abs_dim(tensor, dim)
-    }
+        fn q_max_abs_dim(tensor: QuantizedTensor<Self>, dim: usize) -> QuantizedTensor<Self> {
+            B::q_max_abs_dim(tensor, dim)
+        }
 
-    fn q_any(tensor: QuantizedTensor<Self>, out_dtype: BoolDType) -> BoolTensor<Self> {
-        B::q_any(tensor, out_dtype)
-    }
+        fn q_any(tensor: QuantizedTensor<Self>, out_dtype: BoolDType) -> BoolTensor<Self> {
+            B::q_any(tensor, out_dtype)
+        }
 
-    fn q_any_dim(tensor: QuantizedTensor<Self>, dim: usize, out_dtype: BoolDType) -> BoolTensor<Self> {
-        B::q_any_dim(tensor, dim, out_dtype)
-    }
+        fn q_any_dim(tensor: QuantizedTensor<Self>, dim: usize, out_dtype: BoolDType) -> BoolTensor<Self> {
+            B::q_any_dim(tensor, dim, out_dtype)
+        }
 
-    fn q_all(tensor: QuantizedTensor<Self>, out_dtype: BoolDType) -> BoolTensor<Self> {
-        B::q_all(tensor, out_dtype)
-    }
+        fn q_all(tensor: QuantizedTensor<Self>, out_dtype: BoolDType) -> BoolTensor<Self> {
+            B::q_all(tensor, out_dtype)
+        }
 
-    fn q_all_dim(tensor: QuantizedTensor<Self>, dim: usize, out_dtype: BoolDType) -> BoolTensor<Self> {
-        B::q_all_dim(tensor, dim, out_dtype)
-    }
+        fn q_all_dim(tensor: QuantizedTensor<Self>, dim: usize, out_dtype: BoolDType) -> BoolTensor<Self> {
+            B::q_all_dim(tensor, dim, out_dtype)
+        }
 
-    fn q_sort(tensor: QuantizedTensor<Self>, dim: usize, descending: bool) -> QuantizedTensor<Self> {
-        B::q_sort(tensor, dim, descending)
-    }
+        fn q_sort(tensor: QuantizedTensor<Self>, dim: usize, descending: bool) -> QuantizedTensor<Self> {
+            B::q_sort(tensor, dim, descending)
+        }
 
-    fn q_sort_with_indices(tensor: QuantizedTensor<Self>, dim: usize, descending: bool, out_dtype: IntDType) -> (QuantizedTensor<Self>, IntTensor<Self>) {
-        B::q_sort_with_indices(tensor, dim, descending, out_dtype)
-    }
+        fn q_sort_with_indices(
+            tensor: QuantizedTensor<Self>,
+            dim: usize,
+            descending: bool,
+            out_dtype: IntDType,
+        ) -> (QuantizedTensor<Self>, IntTensor<Self>) {
+            B::q_sort_with_indices(tensor, dim, descending, out_dtype)
+        }
 
-    fn q_argsort(tensor: QuantizedTensor<Self>, dim: usize, descending: bool, out_dtype: IntDType) -> IntTensor<Self> {
-        B::q_argsort(tensor, dim, descending, out_dtype)
-    }
-};
+        fn q_argsort(
+            tensor: QuantizedTensor<Self>,
+            dim: usize,
+            descending: bool,
+            out_dtype: IntDType,
+        ) -> IntTensor<Self> {
+            B::q_argsort(tensor, dim, descending, out_dtype)
+        }
+    };
 }
 pub(super) use delegate_quantised;

@@ -1,0 +1,366 @@
+//! Rules of `ModuleOps`. The adjoints of convolutions are burn's defaults, built from convolutions, which have rules.
+
+use burn_backend::ops::attention::attention_fallback;
+use burn_backend::ops::*;
+use burn_backend::tensor::{BoolTensor, FloatTensor, IntTensor};
+use burn_backend::{Shape, TensorMetadata};
+
+use super::Jvp;
+use super::rules::{bilinear, joint, plus, product, selected, stop, sum};
+use crate::engine::kernels::{Dual, Kernels, not_computed, transposed};
+
+/// A convolution: linear in x, in the weight and in the bias.
+macro_rules! convolutions {
+    ($($name:ident: $options:ty;)*) => {$(
+        fn $name(
+            x: FloatTensor<Self>,
+            weight: FloatTensor<Self>,
+            bias: Option<FloatTensor<Self>>,
+            options: $options,
+        ) -> FloatTensor<Self> {
+            let bias_alone = bias.as_ref().map(|b| b.tangents.clone()).unwrap_or_default();
+            let mut y = bilinear(x, weight, |x, w| B::$name(x, w, None, options.clone()));
+            if let Some(bias) = bias {
+                let shape = y.shape();
+                y.primal = B::float_add(y.primal, per_channel::<B>(bias.primal, &shape));
+                let added = bias_alone.into_iter().map(|t| t.map(|t| B::float_expand(per_channel::<B>(t, &shape), shape.clone())));
+                y.tangents = merged::<B>(y.tangents, added.collect());
+            }
+            y
+        }
+    )*};
+}
+
+/// A bias of shape (channels) as (1, channels, 1, ...).
+fn per_channel<B: Kernels>(bias: FloatTensor<B>, output: &Shape) -> FloatTensor<B> {
+    let mut dims = vec![1; output.num_dims()];
+    dims[1] = output[1];
+    B::float_reshape(bias, dims.into())
+}
+
+type Tangents<B> = Vec<Option<FloatTensor<B>>>;
+
+/// Slot by slot sum of two lists of tangents.
+fn merged<B: Kernels>(mut a: Tangents<B>, mut b: Tangents<B>) -> Tangents<B> {
+    let num_slots = a.len().max(b.len());
+    a.resize(num_slots, None);
+    b.resize(num_slots, None);
+    a.into_iter().zip(b).map(|(a, b)| plus::<B>(a, b)).collect()
+}
+
+/// x as a matrix of rows: all leading dimensions together.
+pub(crate) fn rows<B: Kernels>(x: Dual<B>) -> Dual<B> {
+    let shape = x.shape();
+    let width = shape[shape.num_dims() - 1];
+    let dims = Shape::new([shape.num_elements() / width.max(1), width]);
+    if shape == dims { x } else { x.map(|t| B::float_reshape(t, dims.clone())) }
+}
+
+/// Rows back in the leading dimensions of `like`.
+pub(crate) fn unrows<B: Kernels>(y: Dual<B>, like: &Shape) -> Dual<B> {
+    let mut dims = like.clone();
+    let rank = dims.num_dims();
+    dims[rank - 1] = y.shape()[1];
+    if y.shape() == dims { y } else { y.map(|t| B::float_reshape(t, dims.clone())) }
+}
+
+impl<B: Kernels> ModuleOps<Self> for Jvp<B> {
+    fn embedding(weights: FloatTensor<Self>, indices: IntTensor<Self>) -> FloatTensor<Self> {
+        weights.map(|w| B::embedding(w, indices.clone()))
+    }
+
+    fn embedding_backward(
+        weights: FloatTensor<Self>,
+        output_grad: FloatTensor<Self>,
+        indices: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let back = |g| B::embedding_backward(weights.primal.clone(), g, indices.clone());
+        if !weights.tangents_only {
+            return output_grad.map(back);
+        }
+        let primal = not_computed::<B>(&weights.primal, weights.shape());
+        let grad = output_grad.only(&weights.mask());
+        Dual::new(primal, grad.tangents.into_iter().map(|t| t.map(back)).collect())
+    }
+
+    /// y = x W + b over rows: dy = dx W + x dW + db, the two products in one buffer.
+    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: Option<FloatTensor<Self>>) -> FloatTensor<Self> {
+        let shape = x.shape();
+        let y = product(rows(x), weight);
+        let y = match bias {
+            Some(bias) => {
+                let width = bias.shape()[0];
+                sum(y, bias.map(|b| B::float_reshape(b, Shape::new([1, width]))), false)
+            }
+            None => y,
+        };
+        unrows(y, &shape)
+    }
+
+    fn linear_x_backward(weight: FloatTensor<Self>, output_grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        let shape = output_grad.shape();
+        unrows(product(rows(output_grad), weight.map(transposed::<B>)), &shape)
+    }
+
+    fn linear_weight_backward(x: FloatTensor<Self>, output_grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        product(rows(x).map(transposed::<B>), rows(output_grad))
+    }
+
+    fn linear_bias_backward(output_grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        let grad = rows(output_grad);
+        let width = grad.shape()[1];
+        grad.map(|g| B::float_reshape(B::float_sum_dim(g, 0), Shape::new([width])))
+    }
+
+    convolutions! {
+        conv1d: ConvOptions<1>;
+        conv2d: ConvOptions<2>;
+        conv3d: ConvOptions<3>;
+        conv_transpose1d: ConvTransposeOptions<1>;
+        conv_transpose2d: ConvTransposeOptions<2>;
+        conv_transpose3d: ConvTransposeOptions<3>;
+    }
+
+    fn deform_conv2d(
+        x: FloatTensor<Self>,
+        offset: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        mask: Option<FloatTensor<Self>>,
+        bias: Option<FloatTensor<Self>>,
+        options: DeformConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        let plain = |x| stop("deform_conv2d", x);
+        Dual::constant(B::deform_conv2d(
+            plain(x),
+            plain(offset),
+            plain(weight),
+            mask.map(plain),
+            bias.map(plain),
+            options,
+        ))
+    }
+
+    fn deform_conv2d_backward(
+        x: FloatTensor<Self>,
+        offset: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        mask: Option<FloatTensor<Self>>,
+        bias: Option<FloatTensor<Self>>,
+        output_grad: FloatTensor<Self>,
+        options: DeformConvOptions<2>,
+    ) -> DeformConv2dBackward<Self> {
+        let plain = |x| stop("deform_conv2d_backward", x);
+        let grads = B::deform_conv2d_backward(
+            plain(x),
+            plain(offset),
+            plain(weight),
+            mask.map(plain),
+            bias.map(plain),
+            plain(output_grad),
+            options,
+        );
+        DeformConv2dBackward::new(
+            Dual::constant(grads.x_grad),
+            Dual::constant(grads.offset_grad),
+            Dual::constant(grads.weight_grad),
+            grads.mask_grad.map(Dual::constant),
+            grads.bias_grad.map(Dual::constant),
+        )
+    }
+
+    fn avg_pool1d(
+        x: FloatTensor<Self>,
+        kernel_size: usize,
+        stride: usize,
+        padding: usize,
+        count_include_pad: bool,
+        ceil_mode: bool,
+    ) -> FloatTensor<Self> {
+        x.map(|x| B::avg_pool1d(x, kernel_size, stride, padding, count_include_pad, ceil_mode))
+    }
+
+    fn avg_pool1d_backward(
+        x: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        kernel_size: usize,
+        stride: usize,
+        padding: usize,
+        count_include_pad: bool,
+        ceil_mode: bool,
+    ) -> FloatTensor<Self> {
+        let x = x.primal;
+        grad.map(|g| B::avg_pool1d_backward(x.clone(), g, kernel_size, stride, padding, count_include_pad, ceil_mode))
+    }
+
+    fn avg_pool2d(
+        x: FloatTensor<Self>,
+        kernel_size: [usize; 2],
+        stride: [usize; 2],
+        padding: [usize; 2],
+        count_include_pad: bool,
+        ceil_mode: bool,
+    ) -> FloatTensor<Self> {
+        x.map(|x| B::avg_pool2d(x, kernel_size, stride, padding, count_include_pad, ceil_mode))
+    }
+
+    fn avg_pool2d_backward(
+        x: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        kernel_size: [usize; 2],
+        stride: [usize; 2],
+        padding: [usize; 2],
+        count_include_pad: bool,
+        ceil_mode: bool,
+    ) -> FloatTensor<Self> {
+        let x = x.primal;
+        grad.map(|g| B::avg_pool2d_backward(x.clone(), g, kernel_size, stride, padding, count_include_pad, ceil_mode))
+    }
+
+    fn adaptive_avg_pool1d(x: FloatTensor<Self>, output_size: usize) -> FloatTensor<Self> {
+        x.map(|x| B::adaptive_avg_pool1d(x, output_size))
+    }
+
+    fn adaptive_avg_pool1d_backward(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        grad.map(|g| B::adaptive_avg_pool1d_backward(x.primal.clone(), g))
+    }
+
+    fn adaptive_avg_pool2d(x: FloatTensor<Self>, output_size: [usize; 2]) -> FloatTensor<Self> {
+        x.map(|x| B::adaptive_avg_pool2d(x, output_size))
+    }
+
+    fn adaptive_avg_pool2d_backward(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        grad.map(|g| B::adaptive_avg_pool2d_backward(x.primal.clone(), g))
+    }
+
+    fn max_pool2d(
+        x: FloatTensor<Self>,
+        kernel_size: [usize; 2],
+        stride: [usize; 2],
+        padding: [usize; 2],
+        dilation: [usize; 2],
+        ceil_mode: bool,
+    ) -> FloatTensor<Self> {
+        Self::max_pool2d_with_indices(x, kernel_size, stride, padding, dilation, ceil_mode).output
+    }
+
+    /// The tangents are taken at the positions of the maxima, which are indices into each (height x width) plane.
+    fn max_pool2d_with_indices(
+        x: FloatTensor<Self>,
+        kernel_size: [usize; 2],
+        stride: [usize; 2],
+        padding: [usize; 2],
+        dilation: [usize; 2],
+        ceil_mode: bool,
+    ) -> MaxPool2dWithIndices<Self> {
+        let [batch, channels, height, width] = x.shape().dims();
+        let pooled = B::max_pool2d_with_indices(x.primal.clone(), kernel_size, stride, padding, dilation, ceil_mode);
+        let [_, _, out_height, out_width] = pooled.output.shape().dims();
+        let flat = Shape::new([batch, channels, out_height * out_width]);
+        let positions = B::int_reshape(pooled.indices.clone(), flat);
+        let planes = x.map(|t| B::float_reshape(t, Shape::new([batch, channels, height * width])));
+        let shape = pooled.output.shape();
+        let tangents = selected(planes, 2, &positions).map(|t| B::float_reshape(t, shape.clone())).tangents;
+        MaxPool2dWithIndices::new(Dual::new(pooled.output, tangents), pooled.indices)
+    }
+
+    fn max_pool2d_with_indices_backward(
+        x: FloatTensor<Self>,
+        kernel_size: [usize; 2],
+        stride: [usize; 2],
+        padding: [usize; 2],
+        dilation: [usize; 2],
+        ceil_mode: bool,
+        output_grad: FloatTensor<Self>,
+        indices: IntTensor<Self>,
+    ) -> MaxPool2dBackward<Self> {
+        let x = x.primal;
+        MaxPool2dBackward::new(output_grad.map(|g| {
+            let indices = indices.clone();
+            B::max_pool2d_with_indices_backward(
+                x.clone(),
+                kernel_size,
+                stride,
+                padding,
+                dilation,
+                ceil_mode,
+                g,
+                indices,
+            )
+            .x_grad
+        }))
+    }
+
+    fn interpolate(x: FloatTensor<Self>, output_size: [usize; 2], options: InterpolateOptions) -> FloatTensor<Self> {
+        x.map(|x| B::interpolate(x, output_size, options.clone()))
+    }
+
+    fn interpolate_backward(
+        x: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        output_size: [usize; 2],
+        options: InterpolateOptions,
+    ) -> FloatTensor<Self> {
+        grad.map(|g| B::interpolate_backward(x.primal.clone(), g, output_size, options.clone()))
+    }
+
+    fn attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        mask: Option<BoolTensor<Self>>,
+        attn_bias: Option<FloatTensor<Self>>,
+        options: AttentionModuleOptions,
+    ) -> FloatTensor<Self> {
+        <B as Kernels>::attention(&query, &key, &value, mask.as_ref(), attn_bias.as_ref(), &options)
+            .unwrap_or_else(|| attention_fallback::<Self>(query, key, value, mask, attn_bias, options))
+    }
+
+    fn layer_norm(
+        tensor: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: Option<FloatTensor<Self>>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        <B as Kernels>::layer_norm(&tensor, &gamma, beta.as_ref(), epsilon).unwrap_or_else(|| {
+            let rank = tensor.rank();
+            let y = Self::float_mul(normalised(tensor, epsilon).0, row(gamma, rank));
+            match beta {
+                Some(beta) => sum(y, row(beta, rank), false),
+                None => y,
+            }
+        })
+    }
+
+    fn rfft(signal: FloatTensor<Self>, dim: usize, n: Option<usize>) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (re, im) = B::rfft(signal.primal, dim, n);
+        let parts = signal.tangents.into_iter().map(|t| t.map(|t| B::rfft(t, dim, n)).unzip());
+        let (re_tangents, im_tangents) = parts.unzip();
+        (Dual::new(re, re_tangents), Dual::new(im, im_tangents))
+    }
+
+    fn irfft(
+        spectrum_re: FloatTensor<Self>,
+        spectrum_im: FloatTensor<Self>,
+        dim: usize,
+        n: Option<usize>,
+    ) -> FloatTensor<Self> {
+        joint(spectrum_re, spectrum_im, |re, im| B::irfft(re, im, dim, n))
+    }
+}
+
+/// A parameter of shape (width) as (1, ..., 1, width).
+pub(crate) fn row<B: Kernels>(parameter: Dual<B>, rank: usize) -> Dual<B> {
+    let mut dims = vec![1; rank];
+    dims[rank - 1] = parameter.shape()[0];
+    parameter.map(|t| B::float_reshape(t, dims.clone().into()))
+}
+
+/// ((x - mean) / sqrt(var + epsilon), 1 / sqrt(var + epsilon)) over the last dimension, biased variance.
+pub(crate) fn normalised<B: Kernels>(x: Dual<B>, epsilon: f64) -> (Dual<B>, Dual<B>) {
+    let last = x.rank() - 1;
+    let mean = Jvp::float_mean_dim(x.clone(), last);
+    let centred = Jvp::float_sub(x, mean);
+    let variance = Jvp::float_mean_dim(Jvp::float_mul(centred.clone(), centred.clone()), last);
+    let scale = Jvp::float_recip(Jvp::float_sqrt(Jvp::float_add_scalar(variance, epsilon.into())));
+    (Jvp::float_mul(centred, scale.clone()), scale)
+}
