@@ -294,7 +294,7 @@ impl<B: Backend> Gpt2<B> {
         let positions = self.transformer.wpe.weight.val(); // (context, embedding)
         let [context, _] = positions.dims();
         assert!(time <= context, "a window of {time} tokens is longer than the model's context of {context}");
-        let positions = positions.slice([0..time]).unsqueeze::<3>(); // (1, time, embedding)
+        let positions = positions.narrow(0, 0, time).unsqueeze::<3>(); // (1, time, embedding)
         let x = embedding(self.transformer.wte.weight.val(), tokens); // (batch, time, embedding)
         residual(x, positions).flatten(0, 1)
     }

@@ -104,7 +104,7 @@ fn module_of(name: &str) -> &str {
 fn split(layout: &Layout, structure: &Structure, by_head: bool) -> Result<Vec<Block>> {
     let mut blocks = Vec::new();
     for (index, parameter) in layout.parameters().iter().enumerate() {
-        for (name, axis, range, headed) in parts(parameter, structure)? {
+        for Part { name, axis, range, headed } in parts(parameter, structure)? {
             let by_head = by_head && headed;
             let heads = if by_head { structure.heads } else { 1 };
             let width = range.len() / heads;
@@ -129,8 +129,17 @@ fn split(layout: &Layout, structure: &Structure, by_head: bool) -> Result<Vec<Bl
     Ok(blocks)
 }
 
-/// The parts of a parameter: (block name, axis, range along it, whether it is cut by head).
-fn parts(parameter: &Parameter, structure: &Structure) -> Result<Vec<(String, usize, Range<usize>, bool)>> {
+/// A range of a parameter that is a block of its own.
+struct Part {
+    name: String,
+    axis: usize,
+    range: Range<usize>,
+    /// Its entries along `axis` belong to attention heads.
+    headed: bool,
+}
+
+/// The parts of a parameter: one, or those of a fused projection.
+fn parts(parameter: &Parameter, structure: &Structure) -> Result<Vec<Part>> {
     let module = module_of(&parameter.name);
     let ends_with =
         |ending: &str| module.strip_suffix(ending).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
@@ -148,15 +157,18 @@ fn parts(parameter: &Parameter, structure: &Structure) -> Result<Vec<(String, us
         }
         let parent = &module[..module.len() - fused.rsplit('.').next().map_or(0, str::len)];
         let last = &parameter.name[module.len()..]; // ".weight" or ".bias"
-        let part = |(at, name): (usize, &&str)| {
-            (format!("{parent}{name}{last}"), axis, at * width..(at + 1) * width, structure.heads > 0)
+        let part = |(at, part): (usize, &&str)| Part {
+            name: format!("{parent}{part}{last}"),
+            axis,
+            range: at * width..(at + 1) * width,
+            headed: structure.heads > 0,
         };
         return Ok(names.iter().enumerate().map(part).collect());
     }
     // The output projection's bias belongs to no head.
     let headed = parameter.shape.len() == 2 && structure.head_rows.iter().any(|rows| ends_with(rows));
     let rows = parameter.shape.first().copied().unwrap_or(1);
-    Ok(vec![(parameter.name.clone(), 0, 0..rows, headed)])
+    Ok(vec![Part { name: parameter.name.clone(), axis: 0, range: 0..rows, headed }])
 }
 
 /// Whole parameters collected by a key of their names: (block name, kind). Equal keys form one block.

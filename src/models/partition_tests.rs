@@ -57,7 +57,8 @@ fn queries_keys_and_values_are_column_ranges() {
     assert_eq!(key.pieces, [Piece::cut(c_attn, 1, 6..12)]);
     assert_eq!((key.kind.as_str(), key.layer), ("k.weight", Some(1)));
     assert_eq!(find(&blocks, "transformer.h.1.attn.v.bias").pieces, [Piece::cut(c_attn + 1, 0, 12..18)]);
-    let layer_0 = names(&blocks)[2..18].iter().map(|name| name.strip_prefix("transformer.h.0.").unwrap());
+    let found = names(&blocks);
+    let layer_0 = found[2..18].iter().map(|name| name.strip_prefix("transformer.h.0.").unwrap());
     assert_eq!(
         layer_0.collect::<Vec<_>>(),
         [
