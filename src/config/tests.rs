@@ -356,6 +356,6 @@ fn the_configs_of_this_repository_load() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
     for name in ["quickstart", "smoke", "gpt2_nano_shakespeare", "bench_nano", "gpt2_paper"] {
         let config = load(folder.join(format!("{name}.toml")), &[]).unwrap();
-assert_eq!(config.run.name, name);
+        assert_eq!(config.run.name, name);
     }
 }
