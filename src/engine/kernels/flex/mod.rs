@@ -1,7 +1,62 @@
-//! Fused kernels on flex's slices (CPU).
+//! Fused kernels on flex's slices (CPU), for f32 and f64.
+//!
+//! Owns one file per family of kernels: each computes a primal and all tangent slots that are present in one pass over
+//! memory, in parallel over pieces that depend on the shapes only, so that results do not depend on the number of threads.
+//! Other float types return `None` (or, for products, go to flex's own matmul).
 
-use burn_flex::Flex;
+mod dual_slices;
+mod element;
+mod elementwise;
+mod lanes;
+mod math;
+mod matrix;
+mod products;
+#[cfg(test)]
+mod testing;
 
-use super::Kernels;
+use burn_backend::ops::FloatTensorOps;
+use burn_backend::{DType, TensorMetadata};
+use burn_flex::{Flex, FlexTensor};
 
-impl Kernels for Flex {}
+pub use matrix::product_library;
+
+use super::{Dual, Kernels};
+
+/// Calls a generic kernel for the dtype of `$x`; `None` for anything but f32 and f64.
+macro_rules! by_dtype {
+    ($x:expr, $($kernel:ident)::+, $($argument:expr),*) => {
+        match $x.primal.dtype() {
+            DType::F32 => Some($($kernel)::+::<f32>($($argument),*)),
+            DType::F64 => Some($($kernel)::+::<f64>($($argument),*)),
+            _ => None,
+        }
+    };
+}
+
+impl Kernels for Flex {
+    fn sum_of_products(terms: Vec<(FlexTensor, FlexTensor)>) -> FlexTensor {
+        match terms[0].0.dtype() {
+            DType::F32 => products::sum_of_products::<f32>(&terms),
+            DType::F64 => products::sum_of_products::<f64>(&terms),
+            _ => {
+                let products = terms.into_iter().map(|(lhs, rhs)| Self::float_matmul(lhs, rhs));
+                products.reduce(Self::float_add).expect("a sum of products has at least one term")
+            }
+        }
+    }
+
+    fn mul(lhs: &Dual<Self>, rhs: &Dual<Self>) -> Option<Dual<Self>> {
+        if lhs.primal.shape() != rhs.primal.shape() {
+            return None;
+        }
+        by_dtype!(lhs, elementwise::mul, lhs, rhs)
+    }
+
+    fn gelu(x: &Dual<Self>) -> Option<Dual<Self>> {
+        by_dtype!(x, elementwise::gelu, x)
+    }
+
+    fn gelu_backward(x: &Dual<Self>, grad: &Dual<Self>) -> Option<Dual<Self>> {
+        by_dtype!(x, elementwise::gelu_backward, x, grad)
+    }
+}
