@@ -40,30 +40,42 @@ pub fn differences(stored: &Value, current: &Value) -> Vec<Difference> {
     let (mut old, mut new) = (Vec::new(), Vec::new());
     flatten("", stored, &mut old);
     flatten("", current, &mut new);
-    let is_sum =
-        |keys: &[(String, String)]| keys.iter().any(|(key, value)| key == "hessian.reduction" && value == "\"sum\"");
-    let micro_batch_counts = is_sum(&old) || is_sum(&new);
+    let micro_batch_counts = is_sum(stored) || is_sum(current);
+    let value =
+        |keys: &[(String, Value)], key: &str| keys.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
+    let text = |value: Option<Value>| value.map_or("(absent)".to_string(), |value| value.to_string());
 
-    let value = |keys: &[(String, String)], key: &str| {
-        keys.iter().find(|(name, _)| name == key).map_or("(absent)".to_string(), |(_, value)| value.clone())
-    };
     let only_stored = old.iter().filter(|(key, _)| !new.iter().any(|(other, _)| other == key));
     new.iter()
         .chain(only_stored)
-        .map(|(key, _)| (key.clone(), value(&old, key), value(&new, key)))
+        .map(|(key, _)| (key, value(&old, key), value(&new, key)))
         .filter(|(key, _, _)| !NOT_RESULTS.contains(&key.as_str()))
-        .filter(|(key, _, _)| key != "batch.micro_batch" || micro_batch_counts)
-        .filter(|(_, before, after)| before != after)
+        .filter(|(key, _, _)| *key != "batch.micro_batch" || micro_batch_counts)
+        .filter(|(_, before, after)| !is_same(before.as_ref(), after.as_ref()))
+        .map(|(key, before, after)| (key.clone(), text(before), text(after)))
         .collect()
 }
 
+fn is_sum(config: &Value) -> bool {
+    config.pointer("/hessian/reduction").is_some_and(|reduction| reduction == "sum")
+}
+
+/// Equal, or the same number within the last digits: serde_json need not read back the bits that it wrote.
+fn is_same(before: Option<&Value>, after: Option<&Value>) -> bool {
+    let number = |value: Option<&Value>| value.filter(|value| value.is_f64()).and_then(Value::as_f64);
+    match (number(before), number(after)) {
+        (Some(a), Some(b)) => (a - b).abs() <= 8.0 * f64::EPSILON * a.abs(),
+        _ => before == after,
+    }
+}
+
 /// Dotted keys; lists stay whole.
-fn flatten(prefix: &str, value: &Value, out: &mut Vec<(String, String)>) {
+fn flatten(prefix: &str, value: &Value, out: &mut Vec<(String, Value)>) {
     match value {
         Value::Object(table) => {
             let dot = if prefix.is_empty() { "" } else { "." };
             table.iter().for_each(|(key, value)| flatten(&format!("{prefix}{dot}{key}"), value, out));
         }
-        other => out.push((prefix.into(), other.to_string())),
+        other => out.push((prefix.into(), other.clone())),
     }
 }

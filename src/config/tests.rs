@@ -344,6 +344,18 @@ fn differences_are_the_keys_that_change_results() {
 }
 
 #[test]
+fn a_stored_configuration_read_back_as_text_does_not_differ() {
+    for steps in 1..300 {
+        let current = with("", &[&format!("lanczos.steps={steps}")]).unwrap().resolved_json().unwrap();
+        let stored = serde_json::from_str(&current.to_string()).unwrap();
+        assert_eq!(differences(&stored, &current), [], "{steps} steps");
+    }
+    let sigma =
+        |value: &str| with("", &[&format!("density.sigma={{ absolute = {value} }}")]).unwrap().resolved_json().unwrap();
+    assert_eq!(differences(&sigma("0.1"), &sigma("0.1000000001")).len(), 1);
+}
+
+#[test]
 fn a_missing_file_says_what_was_tried() {
     let error = load("no/such/file.toml", &[]).unwrap_err();
     assert_eq!(error.exit_code(), 2);
@@ -358,4 +370,29 @@ fn the_configs_of_this_repository_load() {
         let config = load(folder.join(format!("{name}.toml")), &[]).unwrap();
         assert_eq!(config.run.name, name);
     }
+}
+
+/// Block names of the parameter partition of a GPT-2 without biases, as the contract spells them.
+fn block_names(layers: usize) -> Vec<String> {
+    let in_layer = ["ln_1", "attn.q", "attn.k", "attn.v", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"];
+    let layer = |index: usize| in_layer.map(|name| format!("transformer.h.{index}.{name}.weight"));
+    let ends = |name: &str| vec![format!("transformer.{name}.weight")];
+    [ends("wte"), ends("wpe"), (0..layers).flat_map(layer).collect(), ends("ln_f")].concat()
+}
+
+#[test]
+fn the_configs_select_the_blocks_their_headers_name() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    for (name, layers, expected) in
+        [("quickstart", 6, 12), ("smoke", 2, 14), ("gpt2_nano_shakespeare", 6, 19), ("gpt2_paper", 12, 25)]
+    {
+        let config = load(folder.join(format!("{name}.toml")), &[]).unwrap();
+        let selected = config.blocks.filter().unwrap().select(&block_names(layers)).unwrap();
+        assert_eq!(selected.len(), expected, "{name}");
+    }
+    // The paper's rule for nano: without LayerNorm, every second block in parameter order.
+    let names: Vec<String> = block_names(6).into_iter().filter(|name| !name.contains("ln_")).collect();
+    let config = load(folder.join("gpt2_nano_shakespeare.toml"), &[]).unwrap();
+    let even: Vec<usize> = (0..names.len()).step_by(2).collect();
+    assert_eq!(config.blocks.filter().unwrap().select(&names).unwrap(), even);
 }

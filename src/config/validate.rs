@@ -80,7 +80,7 @@ impl Check<'_> {
             self.at_least_one(&format!("model.gpt2.{key}"), Some(value))?;
         }
         self.that(
-            gpt2.embedding % gpt2.heads == 0,
+            gpt2.embedding.is_multiple_of(gpt2.heads),
             "model.gpt2.heads",
             gpt2.heads,
             format!("the heads must divide model.gpt2.embedding = {}", gpt2.embedding),

@@ -26,6 +26,19 @@ pub enum Tokenizer {
     Gpt2,
 }
 
+impl std::str::FromStr for Tokenizer {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "char" => Ok(Self::Char),
+            "byte" => Ok(Self::Byte),
+            "gpt2" => Ok(Self::Gpt2),
+            other => Err(format!("there is no tokenizer {other:?}; allowed: char, byte, gpt2")),
+        }
+    }
+}
+
 /// What prepared tokens are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {

@@ -46,12 +46,7 @@ pub struct Preparation {
 /// [`Error::Config`] for inputs that are missing or not what they should be, with file and line;
 /// [`Error::Storage`] where the output cannot be written.
 pub fn prepare(request: &Preparation) -> Result<Meta> {
-    if request.inputs.is_empty() {
-        return Err(Error::Config("there is nothing to prepare; name one or more files of text".into()));
-    }
-    for input in &request.inputs {
-        fs::metadata(input).map_err(|error| file_error(input, format!("cannot read the text: {error}")))?;
-    }
+    check_inputs(&request.inputs)?;
     let (encoder, vocabulary_size, vocabulary) = encoder(request)?;
 
     let storage = |error: std::io::Error| Error::Storage(format!("{}: {error}", request.output.display()));
@@ -69,7 +64,6 @@ pub fn prepare(request: &Preparation) -> Result<Meta> {
     }
     let num_documents = pipeline.num_documents;
     let (num_tokens, sha256) = pipeline.writer.finish()?;
-    let separator = if request.tokenizer == Tokenizer::Gpt2 { "<|endoftext|>" } else { "newline" };
     let meta = Meta {
         file: TOKENS_NAME.into(),
         dtype: "uint16".into(),
@@ -77,7 +71,7 @@ pub fn prepare(request: &Preparation) -> Result<Meta> {
         vocabulary_size,
         num_tokens,
         num_documents,
-        separator: separator.into(),
+        separator: separator(request.tokenizer).into(),
         sha256,
         sources: request.inputs.iter().map(|input| input.display().to_string()).collect(),
         vocabulary,
@@ -87,13 +81,35 @@ pub fn prepare(request: &Preparation) -> Result<Meta> {
     Ok(meta)
 }
 
+fn check_inputs(inputs: &[PathBuf]) -> Result<()> {
+    if inputs.is_empty() {
+        return Err(Error::Config("there is nothing to prepare; name one or more files of text".into()));
+    }
+    for input in inputs {
+        let metadata =
+            fs::metadata(input).map_err(|error| file_error(input, format!("cannot read the text: {error}")))?;
+        if metadata.is_dir() {
+            return Err(file_error(input, "is a folder; name the files in it"));
+        }
+    }
+    Ok(())
+}
+
+/// What meta.json says of the space between documents.
+fn separator(tokenizer: Tokenizer) -> &'static str {
+    match tokenizer {
+        Tokenizer::Gpt2 => "<|endoftext|>",
+        Tokenizer::Char | Tokenizer::Byte => "newline",
+    }
+}
+
 /// The encoder, the size of its vocabulary, and for `char` the vocabulary itself.
 fn encoder(request: &Preparation) -> Result<(Encoder, usize, Option<Vec<String>>)> {
     match request.tokenizer {
         Tokenizer::Byte => Ok((Encoder::Byte, 256, None)),
         Tokenizer::Gpt2 => Ok((Encoder::gpt2(), encode::GPT2_VOCABULARY, None)),
         Tokenizer::Char => {
-            let mut found = Vocabulary { characters: BTreeSet::from(['\n']), utf8: Utf8::default() };
+            let mut found = Vocabulary::default();
             each_document(&request.inputs, &request.text_field, &mut found)?;
             let characters = Characters::new(found.characters)?;
             let vocabulary = characters.names();
@@ -102,20 +118,27 @@ fn encoder(request: &Preparation) -> Result<(Encoder, usize, Option<Vec<String>>
     }
 }
 
-/// First pass of `char`: the set of characters. It has the newline from the start, which may be needed between documents.
+/// First pass of `char`: the set of characters, with the newlines that will stand between documents.
+#[derive(Default)]
 struct Vocabulary {
     characters: BTreeSet<char>,
     utf8: Utf8,
+    last: Option<char>,
 }
 
 impl Sink for Vocabulary {
     fn start(&mut self, name: &str) -> Result<()> {
+        if self.last.is_some() {
+            self.characters.insert('\n');
+        }
         self.utf8.start(name);
         Ok(())
     }
 
     fn text(&mut self, bytes: &[u8]) -> Result<()> {
-        self.characters.extend(self.utf8.push(bytes)?.chars());
+        let text = self.utf8.push(bytes)?;
+        self.characters.extend(text.chars());
+        self.last = text.chars().next_back().or(self.last);
         Ok(())
     }
 

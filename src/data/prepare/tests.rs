@@ -48,11 +48,12 @@ fn names(text: &str) -> Option<Vec<String>> {
 #[test]
 fn characters_are_numbered_in_order_as_nanogpt_does() {
     let (meta, tokens) = prepared(&[("a.txt", "hello\nwörld".as_bytes())], Tokenizer::Char);
-    assert_eq!(meta.vocabulary, names("\ndehlorwö").as_ref().map(|v| v.to_vec()));
+    assert_eq!(meta.vocabulary, names("\ndehlorwö"));
     assert_eq!(tokens, [3, 2, 4, 4, 5, 0, 7, 8, 6, 4, 1]);
     assert_eq!((meta.vocabulary_size, meta.num_tokens, meta.num_documents), (9, 11, 1));
     assert_eq!(meta.decode(&tokens), "hello\nwörld");
     assert_eq!(meta.decode(&[3, 100]), "h\u{fffd}");
+    assert_eq!(prepared(&[("a.txt", b"ba")], Tokenizer::Char).0.vocabulary, names("ab"));
 }
 
 #[test]
@@ -156,6 +157,14 @@ fn bad_inputs_are_refused_and_leave_nothing() {
     let error = prepare(&request(vec![missing.clone()], folder.path())).unwrap_err();
     assert!(error.exit_code() == 2 && error.to_string().contains(missing.to_str().unwrap()), "{error}");
     assert_eq!(prepare(&request(vec![], folder.path())).unwrap_err().exit_code(), 2);
+    assert!(
+        prepare(&request(vec![folder.path().into()], folder.path())).unwrap_err().to_string().contains("is a folder")
+    );
+    assert_eq!(
+        ["char", "byte", "gpt2"].map(|name| name.parse()),
+        [Tokenizer::Char, Tokenizer::Byte, Tokenizer::Gpt2].map(Ok)
+    );
+    assert!("bpe".parse::<Tokenizer>().unwrap_err().contains("char, byte, gpt2"));
     let input = folder.path().join("a.txt");
     write(&input, "a").unwrap();
     // a file where the folder should be
