@@ -230,17 +230,15 @@ fn naive_symkl(a: &Measure, b: &Measure, points: usize) -> f64 {
     let (low, high) = (nodes().fold(f64::INFINITY, f64::min) - 1.0, nodes().fold(f64::NEG_INFINITY, f64::max) + 1.0);
     let dx = (high - low) / (points - 1) as f64;
     let density = |measure: &Measure| {
-        let at = |x: f64| {
-            let sum: f64 = measure.iter().map(|(node, w)| w * (-(x - node).powi(2) / 2e-5).exp()).sum();
-            sum / (std::f64::consts::TAU * 1e-5).sqrt()
-        };
+        let norm = (std::f64::consts::TAU * 1e-5).sqrt();
+        let at = |x: f64| measure.iter().map(|(node, w)| (-(x - node).powi(2) / 2e-5).exp() / norm * w).sum::<f64>();
         let raw: Vec<f64> =
             (0..points).map(|i| at(low + i as f64 * dx)).map(|p| if p == 0.0 { 1e-258 } else { p }).collect();
         let mass = raw.iter().sum::<f64>() * dx;
         raw.into_iter().map(|p| p / mass).collect::<Vec<f64>>()
     };
     let (p, q) = (density(a), density(b));
-    let kl = |p: &[f64], q: &[f64]| p.iter().zip(q).map(|(p, q)| p * (p / q).ln()).sum::<f64>() * dx;
+    let kl = |p: &[f64], q: &[f64]| p.iter().zip(q).map(|(p, q)| p * (p.ln() - q.ln())).sum::<f64>() * dx;
     0.5 * (kl(&p, &q) + kl(&q, &p))
 }
 

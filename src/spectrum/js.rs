@@ -57,7 +57,7 @@ impl JsBlock {
         let distance = |p: &[f64], q: &[f64]| root(jsd(&points, p, q, self.step));
         let here: Vec<f64> = self.left_out.iter().map(|p| distance(p, &other.mean)).collect();
         let there: Vec<f64> = other.left_out.iter().map(|q| distance(&self.mean, q)).collect();
-        Some((stats::jackknife_variance(&here) + stats::jackknife_variance(&there)).sqrt())
+        Some(stats::jackknife_error(&here).hypot(stats::jackknife_error(&there)))
     }
 
     /// The distance to be expected from the randomness of the probes alone: each block's noise is the

@@ -89,7 +89,8 @@ pub(super) fn check_identities(nodes: &[Node], t: &Tridiagonal) -> Result<()> {
     let tolerance = IDENTITY_TOLERANCE * (t.steps() as f64).sqrt();
     for (power, expected) in [(0, 1.0), (1, alpha), (2, second)] {
         let found = moment(power);
-        if !((found - expected).abs() <= tolerance) {
+        let error = (found - expected).abs();
+        if error.is_nan() || error > tolerance {
             return Err(Error::Numerics(format!(
                 "sum of weight * node^{power} = {found}, expected {expected} within {tolerance:e} (in units of |T| = {unit:e}); this is a bug in the eigenvalue solver or damaged data, please report it"
             )));

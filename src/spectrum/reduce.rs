@@ -8,18 +8,20 @@
 
 use statrs::distribution::{ChiSquared, ContinuousCDF};
 
-use super::Quadrature;
+use super::{Node, Quadrature};
 use crate::{Error, Result};
 
-/// (a) The residual bound must be below this share of the distance to the nearest neighbour.
+/// (a) The residual bound must be below this share of the distance to the nearest neighbour. (It is a bound
+/// only down to the product's own error: past convergence an eigenspace of several dimensions shows copies of
+/// its eigenvalue, that far apart, each with a residual bound of next to nothing. So neighbours closer than
+/// rounding allows to tell, or than the noise floor, fail (a) too.)
 const CONVERGED_SHARE: f64 = 1e-3;
 /// (b) The node must exceed the noise floor by this factor.
 const NOISE_FACTOR: f64 = 10.0;
 /// (c) d w must lie below this quantile of chi-squared.
 const QUANTILE: f64 = 0.999;
-/// Two probes' nodes are one eigenvalue if they differ by at most their residual bounds, the noise floor,
-/// and this share of the largest |node| (rounding).
-const SAME: f64 = 1e-12;
+/// Rounding of a node, as a share of the largest |node|.
+const ROUNDING: f64 = 1e-12;
 
 /// Fills `weight_reduced` of every node of a block of dimension `dim`; raw weights stay beside it.
 ///
@@ -38,6 +40,12 @@ pub fn reduce_variance(probes: &mut [Quadrature], dim: usize, noise_floor: f64) 
     Ok(())
 }
 
+/// The residual bound, or rounding where that is larger.
+fn bound(node: &Node, probe: &Quadrature) -> f64 {
+    let largest = probe.nodes.iter().map(|n| n.node.abs()).fold(0.0, f64::max);
+    node.residual_bound.max(ROUNDING * largest)
+}
+
 /// Conditions (a) and (b).
 fn converged(probe: &Quadrature, noise_floor: f64) -> Vec<bool> {
     let nodes = &probe.nodes;
@@ -47,9 +55,11 @@ fn converged(probe: &Quadrature, noise_floor: f64) -> Vec<bool> {
         // a lone node has no neighbour to measure its bound by
         if nodes.len() == 1 { 0.0 } else { left.min(right) }
     };
-    (0..nodes.len())
-        .map(|i| nodes[i].residual_bound < CONVERGED_SHARE * gap(i) && nodes[i].node.abs() > NOISE_FACTOR * noise_floor)
-        .collect()
+    let is_converged = |i: usize| {
+        let apart = bound(&nodes[i], probe) < CONVERGED_SHARE * gap(i) && gap(i) > noise_floor;
+        apart && nodes[i].node.abs() > NOISE_FACTOR * noise_floor
+    };
+    (0..nodes.len()).map(is_converged).collect()
 }
 
 /// Condition (c), for a node that meets (a) and (b).
@@ -58,22 +68,20 @@ fn simple(
     found: &[Vec<bool>],
     (probe, node): (usize, usize),
     dim: usize,
-    noise: f64,
+    noise_floor: f64,
 ) -> Result<bool> {
     if !found[probe][node] {
         return Ok(false);
     }
     let this = &probes[probe].nodes[node];
-    let largest = probes.iter().flat_map(|probe| &probe.nodes).map(|n| n.node.abs()).fold(0.0, f64::max);
-    let mut weights = vec![];
-    for (other, found) in probes.iter().zip(found) {
-        let same =
-            other.nodes.iter().zip(found).filter(|(_, found)| **found).map(|(n, _)| n).filter(|n| {
-                (n.node - this.node).abs() <= n.residual_bound + this.residual_bound + noise + SAME * largest
-            });
-        let distance = |n: &super::Node| (n.node - this.node).abs();
-        weights.extend(same.min_by(|a, b| distance(a).total_cmp(&distance(b))).map(|n| n.weight));
-    }
+    let here = bound(this, &probes[probe]) + noise_floor;
+    let distance = |n: &Node| (n.node - this.node).abs();
+    let in_probe = |(other, found): (&Quadrature, &Vec<bool>)| {
+        let candidates = other.nodes.iter().zip(found).filter(|(_, found)| **found).map(|(n, _)| *n);
+        let same = candidates.filter(|n| distance(n) <= here + bound(n, other));
+        same.min_by(|a, b| distance(a).total_cmp(&distance(b))).map(|n| n.weight)
+    };
+    let weights: Vec<f64> = probes.iter().zip(found).filter_map(in_probe).collect();
     let statistic = dim as f64 * weights.iter().sum::<f64>();
     let chi_squared = ChiSquared::new(weights.len() as f64)
         .map_err(|error| Error::Numerics(format!("chi-squared with {} degrees: {error}", weights.len())))?;

@@ -7,19 +7,24 @@ pub fn jackknife(num_samples: usize, estimator: impl FnMut(usize) -> f64) -> Opt
         return None;
     }
     let left_out: Vec<f64> = (0..num_samples).map(estimator).collect();
-    Some(jackknife_variance(&left_out).sqrt())
+    Some(jackknife_error(&left_out))
 }
 
-/// The jackknife variance from the n leave-one-out values; at least two.
-pub fn jackknife_variance(left_out: &[f64]) -> f64 {
+/// The jackknife standard error from the n leave-one-out values; at least two.
+pub fn jackknife_error(left_out: &[f64]) -> f64 {
     let n = left_out.len() as f64;
-    let center = mean(left_out);
-    (n - 1.0) / n * left_out.iter().map(|t| (t - center).powi(2)).sum::<f64>()
+    ((n - 1.0) / n).sqrt() * spread(left_out)
 }
 
-/// Arithmetic mean; 0 for no values.
+/// Arithmetic mean; 0 for no values. Divides before adding, so that it does not overflow.
 pub fn mean(values: &[f64]) -> f64 {
-    if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
+    values.iter().map(|x| x / values.len() as f64).sum()
+}
+
+/// sqrt(sum_i (x_i - mean)^2), by hypotenuses, so that squares do not overflow.
+fn spread(values: &[f64]) -> f64 {
+    let center = mean(values);
+    values.iter().fold(0.0, |sum: f64, x| sum.hypot(x - center))
 }
 
 /// Standard error of the mean; `None` for fewer than two values.
@@ -32,9 +37,7 @@ pub fn standard_deviation(values: &[f64]) -> Option<f64> {
     if values.len() < 2 {
         return None;
     }
-    let center = mean(values);
-    let squares: f64 = values.iter().map(|x| (x - center).powi(2)).sum();
-    Some((squares / (values.len() - 1) as f64).sqrt())
+    Some(spread(values) / ((values.len() - 1) as f64).sqrt())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! ln(1e258) = 594 nats, and where the grid step exceeds sigma the value depends on the grid; `SymKl` says so.
 
 use std::f64::consts::TAU;
+use std::ops::Range;
 
 use super::wasserstein::Measure;
 
@@ -56,9 +57,12 @@ struct Grid {
 /// The distance of two measures on `grid_points` (at least 2) points.
 pub fn symkl(a: &Measure, b: &Measure, grid_points: usize, workspace: &mut Workspace) -> SymKl {
     let nodes = || a.iter().chain(b).map(|(node, _)| *node);
-    let start = nodes().fold(f64::INFINITY, f64::min) - OVERHEAD;
-    let end = nodes().fold(f64::NEG_INFINITY, f64::max) + OVERHEAD;
     let intervals = (grid_points.max(2) - 1) as f64;
+    // beyond 2^53 an overhead of 1 is lost; then take what keeps the grid points apart
+    let largest = nodes().map(f64::abs).fold(0.0, f64::max);
+    let overhead = OVERHEAD.max(f64::EPSILON * intervals * largest);
+    let start = nodes().fold(f64::INFINITY, f64::min) - overhead;
+    let end = nodes().fold(f64::NEG_INFINITY, f64::max) + overhead;
     let grid = Grid { start, step: end / intervals - start / intervals };
     let Workspace { p, q } = workspace;
     for (density, measure) in [(&mut *p, a), (&mut *q, b)] {
@@ -87,15 +91,16 @@ fn log_ratio(p: f64, q: f64) -> f64 {
 }
 
 /// density += weight * N(x; node, sigma^2), touching only points where the exponential is not 0.
+///
+/// Exponential, normalisation, weight, in this order: it decides what underflows.
 fn add(density: &mut [f64], grid: &Grid, node: f64, weight: f64) {
     let sigma = VARIANCE.sqrt();
-    let height = weight / (sigma * TAU.sqrt());
+    let norm = 1.0 / (sigma * TAU.sqrt());
     let index = |z: f64| (((node + z * sigma - grid.start) / grid.step).ceil().max(0.0) as usize).min(density.len());
     let (first, last) = (index(-UNDERFLOW), index(UNDERFLOW));
     let (low, high) = (index(-RECURRENCE), index(RECURRENCE));
     let z = |i: usize| (grid.start + i as f64 * grid.step - node) / sigma;
-    let mut plain =
-        |range: std::ops::Range<usize>| range.for_each(|i| density[i] += height * (-0.5 * z(i).powi(2)).exp());
+    let mut plain = |range: Range<usize>| range.for_each(|i| density[i] += (-0.5 * z(i).powi(2)).exp() * norm * weight);
     if grid.step > FINE * sigma {
         return plain(first..last);
     }
@@ -103,20 +108,20 @@ fn add(density: &mut [f64], grid: &Grid, node: f64, weight: f64) {
     plain(high..last);
     for start in (low..high).step_by(LANES * LENGTH) {
         let end = high.min(start + LANES * LENGTH);
-        recur(&mut density[start..end], height, z(start), grid.step / sigma);
+        recur(&mut density[start..end], norm * weight, z(start), grid.step / sigma);
     }
 }
 
-/// density[i] += height * exp(-(z + i h)^2 / 2) with two multiplications a point: with k = LANES,
+/// density[i] += height * exp(-(z + i h)^2 / 2) with three multiplications a point: with k = LANES,
 /// exp(-(t + k h)^2 / 2) = exp(-t^2 / 2) r(t), r(t) = exp(-k h t - k^2 h^2 / 2), r(t + k h) = r(t) exp(-k^2 h^2).
 fn recur(density: &mut [f64], height: f64, z: f64, h: f64) {
     let kh = LANES as f64 * h;
     let t: [f64; LANES] = std::array::from_fn(|lane| z + lane as f64 * h);
-    let mut value = t.map(|t| height * (-0.5 * t * t).exp());
+    let mut value = t.map(|t| (-0.5 * t * t).exp());
     let mut ratio = t.map(|t| (-kh * t - 0.5 * kh * kh).exp());
     let change = (-kh * kh).exp();
     for chunk in density.chunks_mut(LANES) {
-        chunk.iter_mut().zip(&value).for_each(|(x, value)| *x += value);
+        chunk.iter_mut().zip(&value).for_each(|(x, value)| *x += height * value);
         for lane in 0..LANES {
             value[lane] *= ratio[lane];
             ratio[lane] *= change;

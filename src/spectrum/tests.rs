@@ -215,10 +215,10 @@ fn simple_outliers_get_exactly_one_over_d() {
 fn multiple_outliers_keep_their_mass() {
     let block = reduced(&bulk_with(&[[10.0; 25], [30.0; 25]].concat(), 500), 40);
     for outlier in [10.0, 30.0] {
+        // d w is chi-squared with 25 degrees a probe; 1/d would be wrong by 24/500 = 0.048
         let (reduced, raw) = mass_errors(&block, outlier, 25.0 / 500.0);
-        assert!((reduced - raw).abs() < 1e-12, "{reduced} {raw}");
-        // d w is chi-squared with 25 degrees per probe
-        assert!(reduced < 3.0 * (50.0_f64).sqrt() / 500.0, "{reduced}");
+        assert!(reduced < 2.0 * 50.0_f64.sqrt() / 500.0, "{reduced}");
+        assert!((reduced / raw - 1.0).abs() < 0.1, "{reduced} {raw}");
     }
 }
 
@@ -299,7 +299,9 @@ fn segment_errors_agree_with_the_spread_over_fresh_data() {
     let first_order: Vec<f64> =
         runs.iter().map(|t| *bootstrap::node_errors("x", t, &shares).unwrap().unwrap().last().unwrap()).collect();
     let first_order = stats::mean(&first_order);
-    let block = |t| bootstrap::Segmented { name: "x", dim, probes: std::slice::from_ref(t), noise_floor: 0.0 };
+    fn block(t: &Tridiagonal) -> bootstrap::Segmented<'_> {
+        bootstrap::Segmented { name: "x", dim: 40, probes: std::slice::from_ref(t), noise_floor: 0.0 }
+    }
     let largest = |t: &Tridiagonal| {
         let largest = |x: &[f64]| Ok(vec![moments(&block(t).resample(x)?).lambda_max]);
         bootstrap::standard_errors(5, 100, &shares, largest).unwrap().unwrap()[0]

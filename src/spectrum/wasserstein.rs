@@ -67,11 +67,11 @@ impl W1Block {
         }
         let here: Vec<f64> = self.left_out.iter().map(|a| wasserstein1(a, &other.all)).collect();
         let there: Vec<f64> = other.left_out.iter().map(|b| wasserstein1(&self.all, b)).collect();
-        Some((stats::jackknife_variance(&here) + stats::jackknife_variance(&there)).sqrt())
+        Some(stats::jackknife_error(&here).hypot(stats::jackknife_error(&there)))
     }
 
     /// The distance to be expected from the randomness of the probes alone (root mean square of both blocks').
     pub fn noise_floor(&self, other: &Self) -> Option<f64> {
-        Some(((self.noise?.powi(2) + other.noise?.powi(2)) / 2.0).sqrt())
+        Some(self.noise?.hypot(other.noise?) / std::f64::consts::SQRT_2)
     }
 }
