@@ -139,7 +139,6 @@ impl Columns {
 
 /// All blocks, one row each, density as colour.
 fn overview(blocks: &[(&str, Vec<&DensityRow>)], common: &Common) -> Figure {
-    const COLUMNS: usize = 320;
     let row_height = (560.0 / blocks.len() as f64).clamp(3.0, 22.0);
     let names: Vec<_> = blocks.iter().map(|(name, _)| shortened(name, 44)).collect();
     let left = names.iter().map(|name| text_width(name, TICK_SIZE)).fold(60.0, f64::max) + 16.0;
@@ -152,16 +151,10 @@ fn overview(blocks: &[(&str, Vec<&DensityRow>)], common: &Common) -> Figure {
     title(&mut canvas, 16.0, "Spectral densities of all blocks");
     bottom_axis(&mut canvas, area, &x, &common.label);
     canvas.rect(area, EMPTY);
-    let width = area[2] / COLUMNS as f64;
     let label_every = (TICK_SIZE / row_height).ceil() as usize;
     for (index, (_, rows)) in blocks.iter().enumerate() {
         let y = area[1] + index as f64 * row_height;
-        for (column, density) in binned(rows, &x, COLUMNS).into_iter().enumerate() {
-            if let Some(density) = density {
-                let share = ((density.log10() - shades.from) / 8.0).clamp(0.0, 1.0);
-                canvas.rect([area[0] + column as f64 * width, y, width + 0.4, row_height + 0.4], &shade(share));
-            }
-        }
+        strip(&mut canvas, [area[0], y, area[2], row_height], &levels(rows, &x, &shades));
         if index % label_every == 0 {
             canvas.text((left - 6.0, y + row_height / 2.0 + 4.0), &names[index], plain(TICK_SIZE, Anchor::End));
         }
@@ -177,6 +170,33 @@ fn overview(blocks: &[(&str, Vec<&DensityRow>)], common: &Common) -> Figure {
     }
 }
 
+/// Columns of the overview.
+const COLUMNS: usize = 320;
+/// Shades of the overview; neighbours of one shade are one rectangle, which keeps the page small.
+const SHADES: f64 = 48.0;
+
+/// Shade number of each column, None outside the grid.
+fn levels(rows: &[&DensityRow], x: &Axis, shades: &Axis) -> Vec<Option<u8>> {
+    let level = |density: f64| {
+        let share = (density.log10() - shades.from) / (shades.to - shades.from);
+        (share.clamp(0.0, 1.0) * SHADES).round() as u8
+    };
+    binned(rows, x, COLUMNS).into_iter().map(|density| density.map(level)).collect()
+}
+
+/// One row of the overview.
+fn strip(canvas: &mut Canvas, [x, y, width, height]: [f64; 4], levels: &[Option<u8>]) {
+    let column = width / levels.len() as f64;
+    let mut start = 0;
+    for run in levels.chunk_by(|a, b| a == b) {
+        if let Some(level) = run[0] {
+            let area = [x + start as f64 * column, y, run.len() as f64 * column + 0.4, height + 0.4];
+            canvas.rect(area, &shade(f64::from(level) / SHADES));
+        }
+        start += run.len();
+    }
+}
+
 /// Highest density per column; columns between two grid points take the interpolated value, those outside none.
 fn binned(rows: &[&DensityRow], x: &Axis, columns: usize) -> Vec<Option<f64>> {
     let mut bins: Vec<Option<f64>> = vec![None; columns];
@@ -184,10 +204,10 @@ fn binned(rows: &[&DensityRow], x: &Axis, columns: usize) -> Vec<Option<f64>> {
     let index = |position: f64| (position as usize).min(columns - 1);
     for pair in rows.windows(2) {
         let (from, to) = (position(pair[0]), position(pair[1]));
-        for column in index(from)..=index(to) {
+        for (column, bin) in bins.iter_mut().enumerate().take(index(to) + 1).skip(index(from)) {
             let share = if to > from { ((column as f64 + 0.5 - from) / (to - from)).clamp(0.0, 1.0) } else { 0.0 };
             let density = pair[0].density + share * (pair[1].density - pair[0].density);
-            bins[column] = Some(bins[column].map_or(density, |most| most.max(density)));
+            *bin = Some(bin.map_or(density, |most| most.max(density)));
         }
     }
     bins
