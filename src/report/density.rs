@@ -78,24 +78,26 @@ fn block_figure(index: usize, block: &BlockRow, rows: &[&DensityRow], common: &C
     bottom_axis(&mut canvas, area, &x, &common.label);
     left_axis(&mut canvas, area, &y, "density per unit of the axis");
     let columns = Columns::of(rows, &x, &y);
-    if rows.iter().any(|row| row.sem.is_some()) {
+    let has_band = rows.iter().any(|row| row.sem.is_some());
+    if has_band {
         canvas.area(&columns.upper, &columns.lower, BLUE, 0.25);
     }
-    canvas.line(columns.line, BLUE, 1.4);
-    canvas.frame(area);
-    let stem =
-        if is_full { "density-full".to_string() } else { format!("density-{index:03}-{}", file_stem(&block.block)) };
-    let band = if rows.iter().any(|row| row.sem.is_some()) {
-        "band: one standard error over probes"
-    } else {
-        "one probe: no error band"
-    };
-    Figure {
-        name: stem,
-        section: if is_full { Section::Full } else { Section::Blocks },
-        caption: format!("Spectral density of {} ({} parameters); {band}.", block.block, block.num_params),
-        canvas,
+    for segment in columns.segments(area[1] + area[3]) {
+        canvas.line(segment, BLUE, 1.4);
     }
+    canvas.frame(area);
+    named(index, block, has_band, canvas)
+}
+
+fn named(index: usize, block: &BlockRow, has_band: bool, canvas: Canvas) -> Figure {
+    let (name, section, what) = if block.kind == "full" {
+        ("density-full".to_string(), Section::Full, "the whole network")
+    } else {
+        (format!("density-{index:03}-{}", file_stem(&block.block)), Section::Blocks, block.block.as_str())
+    };
+    let band = if has_band { "band: one standard error over probes" } else { "one probe: no error band" };
+    let caption = format!("Spectral density of {what} ({} parameters); {band}.", block.num_params);
+    Figure { name, section, caption, canvas }
 }
 
 fn horizontal(common: &Common, [x, _, width, _]: [f64; 4]) -> Axis {
@@ -134,6 +136,22 @@ impl Columns {
             columns.lower.push((at, bottom));
         }
         columns
+    }
+
+    /// The line without its stretches along the bottom, where the density is below what is drawn.
+    fn segments(&self, bottom: f64) -> Vec<Vec<(f64, f64)>> {
+        let is_drawn = |pair: &[(f64, f64)]| pair.iter().any(|point| point.1 < bottom);
+        let mut segments: Vec<Vec<(f64, f64)>> = Vec::new();
+        let mut is_open = false;
+        for pair in self.line.windows(2) {
+            match segments.last_mut().filter(|_| is_open) {
+                Some(segment) if is_drawn(pair) => segment.push(pair[1]),
+                _ if is_drawn(pair) => segments.push(pair.to_vec()),
+                _ => {}
+            }
+            is_open = is_drawn(pair);
+        }
+        segments
     }
 }
 
@@ -211,4 +229,41 @@ fn binned(rows: &[&DensityRow], x: &Axis, columns: usize) -> Vec<Option<f64>> {
         }
     }
     bins
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_broken_where_it_runs_along_the_bottom() {
+        let heights = [9.0, 5.0, 9.0, 9.0, 9.0, 3.0, 4.0];
+        let line = heights.iter().enumerate().map(|(x, y)| (x as f64, *y)).collect();
+        let segments = Columns { line, ..Columns::default() }.segments(9.0);
+        let xs: Vec<Vec<_>> = segments.iter().map(|s| s.iter().map(|point| point.0).collect()).collect();
+        assert_eq!(xs, [vec![0.0, 1.0, 2.0], vec![4.0, 5.0, 6.0]]);
+    }
+
+    #[test]
+    fn the_floor_is_a_tenth_of_a_single_eigenvalue_or_twelve_decades_down() {
+        assert_eq!(floor(0.5, 99_999), -6.0);
+        assert_eq!(floor(0.0, i64::MAX), -MOST_DECADES);
+    }
+
+    #[test]
+    fn bins_hold_the_highest_density_and_bridge_coarse_grids() {
+        let row = |coordinate, density| DensityRow {
+            block: "b".into(),
+            axis: "linear".into(),
+            coordinate,
+            eigenvalue: coordinate,
+            density,
+            sem: None,
+        };
+        let rows = [row(2.0, 1.0), row(2.2, 5.0), row(2.4, 1.0), row(6.4, 3.0)];
+        let x = Axis { scale: Scale::Linear, from: 0.0, to: 10.0, start: 0.0, end: 10.0 };
+        let bins = binned(&rows.iter().collect::<Vec<_>>(), &x, 10);
+        assert_eq!((bins[1], bins[2], bins[7]), (None, Some(5.0), None));
+        assert!(bins[3..=6].iter().all(|bin| bin.is_some_and(|density| (1.0..=3.0).contains(&density))), "{bins:?}");
+    }
 }
