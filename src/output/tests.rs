@@ -134,6 +134,19 @@ fn every_table_comes_back_as_it_was() {
     assert_eq!(read, tables);
 }
 
+/// `tests/python/read_tables.py` reads what this writes when the variable names an empty folder.
+#[test]
+fn tables_for_other_readers() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = std::env::var("HESSPEC_TABLES_OUT").unwrap_or_else(|_| folder.path().to_str().unwrap().to_string());
+    let mut store = open(&url);
+    store.write_group("a", &one_of_each()).unwrap();
+    store.write_group("b", &group("b")).unwrap();
+    store.finish(&Tables::default()).unwrap();
+    RunStore::open(&url, "2024", &provenance(""), differing).unwrap().write_group("a", &one_of_each()).unwrap();
+    assert_eq!(Results::open(&url).unwrap().runs().unwrap(), ["2024", "r"]);
+}
+
 #[test]
 fn more_rows_than_a_batch_stay_in_order() {
     let url = "memory://many-rows";

@@ -78,24 +78,26 @@ fn block_figure(index: usize, block: &BlockRow, rows: &[&DensityRow], common: &C
     bottom_axis(&mut canvas, area, &x, &common.label);
     left_axis(&mut canvas, area, &y, "density per unit of the axis");
     let columns = Columns::of(rows, &x, &y);
-    if rows.iter().any(|row| row.sem.is_some()) {
+    let has_band = rows.iter().any(|row| row.sem.is_some());
+    if has_band {
         canvas.area(&columns.upper, &columns.lower, BLUE, 0.25);
     }
-    canvas.line(columns.line, BLUE, 1.4);
-    canvas.frame(area);
-    let stem =
-        if is_full { "density-full".to_string() } else { format!("density-{index:03}-{}", file_stem(&block.block)) };
-    let band = if rows.iter().any(|row| row.sem.is_some()) {
-        "band: one standard error over probes"
-    } else {
-        "one probe: no error band"
-    };
-    Figure {
-        name: stem,
-        section: if is_full { Section::Full } else { Section::Blocks },
-        caption: format!("Spectral density of {} ({} parameters); {band}.", block.block, block.num_params),
-        canvas,
+    for segment in columns.segments(area[1] + area[3]) {
+        canvas.line(segment, BLUE, 1.4);
     }
+    canvas.frame(area);
+    named(index, block, has_band, canvas)
+}
+
+fn named(index: usize, block: &BlockRow, has_band: bool, canvas: Canvas) -> Figure {
+    let (name, section, what) = if block.kind == "full" {
+        ("density-full".to_string(), Section::Full, "the whole network")
+    } else {
+        (format!("density-{index:03}-{}", file_stem(&block.block)), Section::Blocks, block.block.as_str())
+    };
+    let band = if has_band { "band: one standard error over probes" } else { "one probe: no error band" };
+    let caption = format!("Spectral density of {what} ({} parameters); {band}.", block.num_params);
+    Figure { name, section, caption, canvas }
 }
 
 fn horizontal(common: &Common, [x, _, width, _]: [f64; 4]) -> Axis {
@@ -135,11 +137,26 @@ impl Columns {
         }
         columns
     }
+
+    /// The line without its stretches along the bottom, where the density is below what is drawn.
+    fn segments(&self, bottom: f64) -> Vec<Vec<(f64, f64)>> {
+        let is_drawn = |pair: &[(f64, f64)]| pair.iter().any(|point| point.1 < bottom);
+        let mut segments: Vec<Vec<(f64, f64)>> = Vec::new();
+        let mut is_open = false;
+        for pair in self.line.windows(2) {
+            match segments.last_mut().filter(|_| is_open) {
+                Some(segment) if is_drawn(pair) => segment.push(pair[1]),
+                _ if is_drawn(pair) => segments.push(pair.to_vec()),
+                _ => {}
+            }
+            is_open = is_drawn(pair);
+        }
+        segments
+    }
 }
 
 /// All blocks, one row each, density as colour.
 fn overview(blocks: &[(&str, Vec<&DensityRow>)], common: &Common) -> Figure {
-    const COLUMNS: usize = 320;
     let row_height = (560.0 / blocks.len() as f64).clamp(3.0, 22.0);
     let names: Vec<_> = blocks.iter().map(|(name, _)| shortened(name, 44)).collect();
     let left = names.iter().map(|name| text_width(name, TICK_SIZE)).fold(60.0, f64::max) + 16.0;
@@ -152,16 +169,10 @@ fn overview(blocks: &[(&str, Vec<&DensityRow>)], common: &Common) -> Figure {
     title(&mut canvas, 16.0, "Spectral densities of all blocks");
     bottom_axis(&mut canvas, area, &x, &common.label);
     canvas.rect(area, EMPTY);
-    let width = area[2] / COLUMNS as f64;
     let label_every = (TICK_SIZE / row_height).ceil() as usize;
     for (index, (_, rows)) in blocks.iter().enumerate() {
         let y = area[1] + index as f64 * row_height;
-        for (column, density) in binned(rows, &x, COLUMNS).into_iter().enumerate() {
-            if let Some(density) = density {
-                let share = ((density.log10() - shades.from) / 8.0).clamp(0.0, 1.0);
-                canvas.rect([area[0] + column as f64 * width, y, width + 0.4, row_height + 0.4], &shade(share));
-            }
-        }
+        strip(&mut canvas, [area[0], y, area[2], row_height], &levels(rows, &x, &shades));
         if index % label_every == 0 {
             canvas.text((left - 6.0, y + row_height / 2.0 + 4.0), &names[index], plain(TICK_SIZE, Anchor::End));
         }
@@ -177,6 +188,33 @@ fn overview(blocks: &[(&str, Vec<&DensityRow>)], common: &Common) -> Figure {
     }
 }
 
+/// Columns of the overview.
+const COLUMNS: usize = 320;
+/// Shades of the overview; neighbours of one shade are one rectangle, which keeps the page small.
+const SHADES: f64 = 48.0;
+
+/// Shade number of each column, None outside the grid.
+fn levels(rows: &[&DensityRow], x: &Axis, shades: &Axis) -> Vec<Option<u8>> {
+    let level = |density: f64| {
+        let share = (density.log10() - shades.from) / (shades.to - shades.from);
+        (share.clamp(0.0, 1.0) * SHADES).round() as u8
+    };
+    binned(rows, x, COLUMNS).into_iter().map(|density| density.map(level)).collect()
+}
+
+/// One row of the overview.
+fn strip(canvas: &mut Canvas, [x, y, width, height]: [f64; 4], levels: &[Option<u8>]) {
+    let column = width / levels.len() as f64;
+    let mut start = 0;
+    for run in levels.chunk_by(|a, b| a == b) {
+        if let Some(level) = run[0] {
+            let area = [x + start as f64 * column, y, run.len() as f64 * column + 0.4, height + 0.4];
+            canvas.rect(area, &shade(f64::from(level) / SHADES));
+        }
+        start += run.len();
+    }
+}
+
 /// Highest density per column; columns between two grid points take the interpolated value, those outside none.
 fn binned(rows: &[&DensityRow], x: &Axis, columns: usize) -> Vec<Option<f64>> {
     let mut bins: Vec<Option<f64>> = vec![None; columns];
@@ -184,11 +222,48 @@ fn binned(rows: &[&DensityRow], x: &Axis, columns: usize) -> Vec<Option<f64>> {
     let index = |position: f64| (position as usize).min(columns - 1);
     for pair in rows.windows(2) {
         let (from, to) = (position(pair[0]), position(pair[1]));
-        for column in index(from)..=index(to) {
+        for (column, bin) in bins.iter_mut().enumerate().take(index(to) + 1).skip(index(from)) {
             let share = if to > from { ((column as f64 + 0.5 - from) / (to - from)).clamp(0.0, 1.0) } else { 0.0 };
             let density = pair[0].density + share * (pair[1].density - pair[0].density);
-            bins[column] = Some(bins[column].map_or(density, |most| most.max(density)));
+            *bin = Some(bin.map_or(density, |most| most.max(density)));
         }
     }
     bins
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_broken_where_it_runs_along_the_bottom() {
+        let heights = [9.0, 5.0, 9.0, 9.0, 9.0, 3.0, 4.0];
+        let line = heights.iter().enumerate().map(|(x, y)| (x as f64, *y)).collect();
+        let segments = Columns { line, ..Columns::default() }.segments(9.0);
+        let xs: Vec<Vec<_>> = segments.iter().map(|s| s.iter().map(|point| point.0).collect()).collect();
+        assert_eq!(xs, [vec![0.0, 1.0, 2.0], vec![4.0, 5.0, 6.0]]);
+    }
+
+    #[test]
+    fn the_floor_is_a_tenth_of_a_single_eigenvalue_or_twelve_decades_down() {
+        assert_eq!(floor(0.5, 99_999), -6.0);
+        assert_eq!(floor(0.0, i64::MAX), -MOST_DECADES);
+    }
+
+    #[test]
+    fn bins_hold_the_highest_density_and_bridge_coarse_grids() {
+        let row = |coordinate, density| DensityRow {
+            block: "b".into(),
+            axis: "linear".into(),
+            coordinate,
+            eigenvalue: coordinate,
+            density,
+            sem: None,
+        };
+        let rows = [row(2.0, 1.0), row(2.2, 5.0), row(2.4, 1.0), row(6.4, 3.0)];
+        let x = Axis { scale: Scale::Linear, from: 0.0, to: 10.0, start: 0.0, end: 10.0 };
+        let bins = binned(&rows.iter().collect::<Vec<_>>(), &x, 10);
+        assert_eq!((bins[1], bins[2], bins[7]), (None, Some(5.0), None));
+        assert!(bins[3..=6].iter().all(|bin| bin.is_some_and(|density| (1.0..=3.0).contains(&density))), "{bins:?}");
+    }
 }

@@ -48,7 +48,7 @@ fn colours(values: &[f64], [_, y, _, height]: [f64; 4]) -> Option<Axis> {
         return None;
     }
     let (scale, from, to) = if top > 0.0 && least < top / 100.0 {
-        (Scale::Log, least.max(top * 1e-8).log10(), top.log10())
+        (Scale::Log, least.max(top * 1e-6).log10(), top.log10())
     } else {
         (Scale::Linear, 0.0, if top > 0.0 { top } else { 1.0 })
     };

@@ -121,29 +121,26 @@ fn summary_table(content: &Content) -> String {
         "steps",
         "status",
     ];
-    let num_params = |row: &SummaryRow| {
-        let block = content.tables.blocks.iter().find(|block| block.block == row.block);
-        block.map_or("?".into(), |block| block.num_params.to_string())
-    };
-    let note = "<p class=\"soft\">± of the trace: standard error over probes; ± of an eigenvalue: residual bound.</p>";
-    let body = table(
-        &header,
-        rows.iter().map(|row| {
-            vec![
-                cell(&row.block),
-                cell(&num_params(row)),
-                error_cell(Some(row.trace), row.trace_sem),
-                number_cell(row.frobenius),
-                error_cell(Some(row.lambda_min), Some(row.lambda_min_residual_bound)),
-                error_cell(Some(row.lambda_max), Some(row.lambda_max_residual_bound)),
-                number_cell(row.negative_mass),
-                number_cell(row.noise_floor),
-                cell(&row.steps_done.to_string()),
-                status_cell(&row.status),
-            ]
-        }),
-    );
-    format!("{body}{note}")
+    let body = table(&header, rows.iter().map(|row| summary_cells(content, row)));
+    format!(
+        "{body}<p class=\"soft\">± of the trace: standard error over probes; ± of an eigenvalue: residual bound.</p>"
+    )
+}
+
+fn summary_cells(content: &Content, row: &SummaryRow) -> Vec<String> {
+    let block = content.tables.blocks.iter().find(|block| block.block == row.block);
+    vec![
+        cell(&row.block),
+        cell(&block.map_or("?".into(), |block| block.num_params.to_string())),
+        error_cell(Some(row.trace), row.trace_sem),
+        number_cell(row.frobenius),
+        error_cell(Some(row.lambda_min), Some(row.lambda_min_residual_bound)),
+        error_cell(Some(row.lambda_max), Some(row.lambda_max_residual_bound)),
+        number_cell(row.negative_mass),
+        number_cell(row.noise_floor),
+        cell(&row.steps_done.to_string()),
+        status_cell(&row.status),
+    ]
 }
 
 fn mean_table(content: &Content) -> String {
@@ -151,7 +148,7 @@ fn mean_table(content: &Content) -> String {
     if means.is_empty() {
         return String::new();
     }
-    let header = ["metric", "mean over pairs (JS0)", "pairs", "left out: zero blocks", "left out: no value"];
+    let header = ["metric", "mean over pairs", "pairs", "left out: zero blocks", "left out: no value"];
     let body = table(
         &header,
         means.iter().map(|mean| {
@@ -165,7 +162,7 @@ fn mean_table(content: &Content) -> String {
         }),
     );
     format!(
-        "{body}<p class=\"soft\">At initialisation the mean of js is the paper's JS0. The diagonal is excluded, except in symkl_paper; the whole network is not a block.</p>"
+        "{body}<p class=\"soft\">JS0 is this mean at initialisation. The diagonal is excluded, except in symkl_paper; the whole network is not a block.</p>"
     )
 }
 
