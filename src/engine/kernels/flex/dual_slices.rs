@@ -83,6 +83,14 @@ pub(super) struct Piece<'a, T> {
     pub(super) tangents: Vec<(usize, &'a mut [T])>,
 }
 
+impl<T> Piece<'_, T> {
+    /// Where a range of the piece lies in the whole result.
+    #[inline(always)]
+    pub(super) fn whole(&self, inside: &Range<usize>) -> Range<usize> {
+        self.range.start + inside.start..self.range.start + inside.end
+    }
+}
+
 /// A dual of the given shape whose pieces of `piece_len` numbers are written by `fill`, in parallel. Every number of
 /// a piece must be written. The partition depends on the shape only.
 pub(super) fn fill_dual<T: Element>(

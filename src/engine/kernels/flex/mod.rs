@@ -8,9 +8,11 @@ mod dual_slices;
 mod element;
 mod elementwise;
 mod lanes;
+mod layer_norm;
 mod math;
 mod matrix;
 mod products;
+mod softmax;
 #[cfg(test)]
 mod testing;
 
@@ -20,7 +22,7 @@ use burn_flex::{Flex, FlexTensor};
 
 pub use matrix::product_library;
 
-use super::{Dual, Kernels};
+use super::{Dual, Kernels, Mask};
 
 /// Calls a generic kernel for the dtype of `$x`; `None` for anything but f32 and f64.
 macro_rules! by_dtype {
@@ -58,5 +60,28 @@ impl Kernels for Flex {
 
     fn gelu_backward(x: &Dual<Self>, grad: &Dual<Self>) -> Option<Dual<Self>> {
         by_dtype!(x, elementwise::gelu_backward, x, grad)
+    }
+
+    fn softmax(x: &Dual<Self>) -> Option<Dual<Self>> {
+        by_dtype!(x, softmax::softmax, x)
+    }
+
+    fn softmax_backward(y: &Dual<Self>, grad: &Dual<Self>) -> Option<Dual<Self>> {
+        by_dtype!(y, softmax::softmax_backward, y, grad)
+    }
+
+    fn layer_norm(x: &Dual<Self>, gamma: &Dual<Self>, beta: Option<&Dual<Self>>, epsilon: f64) -> Option<Dual<Self>> {
+        by_dtype!(x, layer_norm::layer_norm, x, gamma, beta, epsilon)
+    }
+
+    fn layer_norm_backward(
+        x: &Dual<Self>,
+        gamma: &Dual<Self>,
+        grad: &Dual<Self>,
+        epsilon: f64,
+        keep: &Mask,
+        gamma_needed: bool,
+    ) -> Option<(Dual<Self>, Option<Dual<Self>>)> {
+        by_dtype!(x, layer_norm::layer_norm_backward, x, gamma, grad, epsilon, keep, gamma_needed)
     }
 }
