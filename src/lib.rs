@@ -19,6 +19,7 @@ pub mod output;
 pub mod hessian;
 
 // L3: the run
+pub mod job;
 pub mod plan;
 
 // L4: edges

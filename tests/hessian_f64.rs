@@ -2,8 +2,8 @@
 //!
 //! Its own binary: burn's default float type is process-wide.
 
-use burn::tensor::{Int, Tensor, TensorData};
 use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor, TensorData};
 use hesspec::block::{Block, Layout};
 use hesspec::engine::SecondOrder;
 use hesspec::hessian::{BlockOperator, Kind, Listed, Problem, self_tests};
@@ -69,7 +69,8 @@ fn batches(config: &Gpt2Config) -> Listed<(Tensor<B, 2, Int>, Tensor<B, 1, Int>)
     let device = Default::default();
     let batch = |seed: i32| {
         let count = 2 * config.context as i32;
-        let tokens = |shift: i32| (0..count).map(|i| (i * 7 + seed * 3 + shift) % config.vocabulary as i32).collect::<Vec<_>>();
+        let tokens =
+            |shift: i32| (0..count).map(|i| (i * 7 + seed * 3 + shift) % config.vocabulary as i32).collect::<Vec<_>>();
         let inputs = Tensor::from_data(TensorData::new(tokens(0), [2, config.context]), &device);
         let targets = Tensor::from_data(TensorData::new(tokens(1), [2 * config.context]), &device);
         (inputs, targets)

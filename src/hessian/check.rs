@@ -79,7 +79,11 @@ fn finite<T: Real>(hv: &[T]) -> Check {
 fn repeatable<T: Real>(first: &[T], second: &[T]) -> Check {
     let differing = first.iter().zip(second).filter(|(a, b)| a != b).count();
     let advice = if differing > 0 { "; is there dropout, shuffling or augmentation in the problem?" } else { "" };
-    check("repeatable", differing == 0, format!("{differing} of {} entries differ between two products{advice}", first.len()))
+    check(
+        "repeatable",
+        differing == 0,
+        format!("{differing} of {} entries differ between two products{advice}", first.len()),
+    )
 }
 
 fn linear<T: Real>(hu: &[T], hv: &[T], hsum: &[T], eta: f64) -> Check {

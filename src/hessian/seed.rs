@@ -29,8 +29,13 @@ pub(super) fn seed<K: Kernels, T: Precision, M: Module<SecondOrder<K>>>(
 ) -> M {
     let parts = seeds.slots.iter().map(|(block, vector)| block.scatter(seeds.layout, vector, T::default())).collect();
     let wanted = seeds.gradient_blocks.iter().flat_map(|block| block.pieces.iter().map(|piece| piece.parameter));
-    let mut mapper =
-        Seeder { path: Path::new(names), layout: seeds.layout, parts, gradient: seeds.gradient, wanted: wanted.collect() };
+    let mut mapper = Seeder {
+        path: Path::new(names),
+        layout: seeds.layout,
+        parts,
+        gradient: seeds.gradient,
+        wanted: wanted.collect(),
+    };
     model.map(&mut mapper)
 }
 

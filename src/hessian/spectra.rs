@@ -86,7 +86,8 @@ pub struct Spectra {
 impl Spectra {
     /// Distances between all pairs of blocks; `full` is left out.
     pub fn distances(&self, settings: &spectrum::DistanceSettings) -> Result<Vec<spectrum::Divergence>> {
-        let blocks: Vec<_> = self.blocks.iter().filter(|b| b.block.kind != "full").map(|b| b.spectrum.clone()).collect();
+        let blocks: Vec<_> =
+            self.blocks.iter().filter(|b| b.block.kind != "full").map(|b| b.spectrum.clone()).collect();
         spectrum::divergences(&blocks, settings)
     }
 }
@@ -137,7 +138,8 @@ where
         }
     }
     let blocks = blocks.iter().zip(found).zip(errors).map(|((block, tridiagonals), error)| {
-        let spectrum = block_spectrum(block, block.num_params(layout), &tridiagonals, error.eta, settings.variance_reduced)?;
+        let spectrum =
+            block_spectrum(block, block.num_params(layout), &tridiagonals, error.eta, settings.variance_reduced)?;
         Ok(BlockResult { block: block.clone(), error, tridiagonals, spectrum })
     });
     Ok(Spectra { layout: layout.clone(), blocks: blocks.collect::<Result<_>>()? })
