@@ -42,7 +42,8 @@ pub(super) fn update3<T: Element>(out: &mut [T], a: &[T], b: &[T], c: &[T], f: i
     }
 }
 
-/// `sum_i f(i)` over `0..len`, lane by lane.
+/// `sum_i f(i)` over `0..len`: 16 partial sums, then the rest one by one. (Indexing the partial sums by anything but
+/// constants would keep them out of registers.)
 #[inline(always)]
 fn sum_of<T: Element>(len: usize, f: impl Fn(usize) -> T) -> T {
     let mut lanes = [T::ZERO; LANES];
@@ -54,15 +55,20 @@ fn sum_of<T: Element>(len: usize, f: impl Fn(usize) -> T) -> T {
         }
         start += LANES;
     }
+    let mut rest = T::ZERO;
     for i in whole..len {
-        lanes[i - whole] += f(i);
+        rest += f(i);
     }
-    for width in [8, 4, 2, 1] {
-        for lane in 0..width {
-            lanes[lane] = lanes[lane] + lanes[lane + width];
-        }
-    }
-    lanes[0]
+    sum_of_lanes(&lanes) + rest
+}
+
+/// Kept out of line: inlined, its pairwise shape makes LLVM split the loop before it into pairs too (measured: 4 times
+/// slower).
+#[inline(never)]
+fn sum_of_lanes<T: Element>(lanes: &[T; LANES]) -> T {
+    let eight: [T; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
+    let four: [T; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
 }
 
 /// `sum_i a_i`.

@@ -4,6 +4,12 @@
 //! memory, in parallel over pieces that depend on the shapes only, so that results do not depend on the number of threads.
 //! Other float types return `None` (or, for products, go to flex's own matmul).
 
+mod attention;
+mod attention_backward;
+#[cfg(test)]
+mod attention_tests;
+mod attention_tiles;
+mod cross_entropy;
 mod dual_slices;
 mod element;
 mod elementwise;
@@ -16,13 +22,13 @@ mod softmax;
 #[cfg(test)]
 mod testing;
 
-use burn_backend::ops::FloatTensorOps;
+use burn_backend::ops::{AttentionModuleOptions, FloatTensorOps};
 use burn_backend::{DType, TensorMetadata};
 use burn_flex::{Flex, FlexTensor};
 
 pub use matrix::product_library;
 
-use super::{Dual, Kernels, Mask};
+use super::{AttentionAdjoints, Dual, Kernels, LinearCrossEntropy, Mask};
 
 /// Calls a generic kernel for the dtype of `$x`; `None` for anything but f32 and f64.
 macro_rules! by_dtype {
@@ -83,5 +89,49 @@ impl Kernels for Flex {
         gamma_needed: bool,
     ) -> Option<(Dual<Self>, Option<Dual<Self>>)> {
         by_dtype!(x, layer_norm::layer_norm_backward, x, gamma, grad, epsilon, keep, gamma_needed)
+    }
+
+    fn attention(
+        query: &Dual<Self>,
+        key: &Dual<Self>,
+        value: &Dual<Self>,
+        mask: Option<&FlexTensor>,
+        bias: Option<&Dual<Self>>,
+        options: &AttentionModuleOptions,
+    ) -> Option<Dual<Self>> {
+        if bias.is_some() {
+            return None;
+        }
+        by_dtype!(query, attention::attention, query, key, value, mask, options).flatten()
+    }
+
+    fn attention_backward(
+        query: &Dual<Self>,
+        key: &Dual<Self>,
+        value: &Dual<Self>,
+        mask: Option<&FlexTensor>,
+        options: &AttentionModuleOptions,
+        grad: &Dual<Self>,
+    ) -> Option<AttentionAdjoints<Self>> {
+        by_dtype!(query, attention_backward::attention_backward, query, key, value, mask, options, grad).flatten()
+    }
+
+    fn linear_cross_entropy(
+        hidden: &Dual<Self>,
+        weight: &Dual<Self>,
+        targets: &FlexTensor,
+        hidden_needed: bool,
+        weight_needed: bool,
+    ) -> Option<LinearCrossEntropy<Self>> {
+        let kernel = by_dtype!(
+            hidden,
+            cross_entropy::linear_cross_entropy,
+            hidden,
+            weight,
+            targets,
+            hidden_needed,
+            weight_needed
+        );
+        kernel.flatten()
     }
 }

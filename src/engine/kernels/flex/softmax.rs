@@ -1,121 +1,100 @@
 //! Softmax over the last dimension and its adjoint.
 
-use std::ops::Range;
-
-use burn_backend::{Shape, TensorMetadata};
+use burn_backend::TensorMetadata;
 use burn_flex::Flex;
 
-use super::dual_slices::{Operand, Piece, active_slots, fill_dual, last_dimension, rows_piece};
+use super::dual_slices::{Operand, active_slots, fill_dual, last_dimension, rows_piece};
 use super::element::{Element, vectorized};
-use super::lanes::{dot, dot2, max, sum, update, update2};
-use crate::engine::kernels::{Dual, Mask};
+use super::lanes::{dot, dot2, map, max, sum, update2, update3};
+use crate::engine::kernels::Dual;
 
 /// `y = e^x / sum(e^x)`, with tangents `y (x' - sum(y x'))`.
 pub(super) fn softmax<T: Element>(x: &Dual<Flex>) -> Dual<Flex> {
     let (active, shape, width) = (active_slots(&[x]), x.primal.shape(), last_dimension(&x.primal));
     let x = Operand::<T>::new(x);
-    by_row(
-        shape,
-        &active,
-        width,
-        #[inline(always)]
-        |piece, row| {
-            let range = piece.whole(&row);
-            let y = &mut piece.primal[row.clone()];
-            y.copy_from_slice(&x.primal()[range.clone()]);
-            let largest = max(y);
-            normalize_exp(y, largest);
-            for (slot, out) in &mut piece.tangents {
-                if let Some(tangent) = x.part(*slot, &range) {
-                    let out = &mut out[row.clone()];
-                    out.copy_from_slice(tangent);
-                    tangent_of_softmax(out, y);
-                }
-            }
-        },
-    )
-}
-
-/// `y (g - sum(y g))`, with tangents `y' (g - sum(y g)) + y (g' - sum(y' g + y g'))`.
-pub(super) fn softmax_backward<T: Element>(y: &Dual<Flex>, grad: &Dual<Flex>) -> Dual<Flex> {
-    let (active, shape, width) = (active_slots(&[y, grad]), y.primal.shape(), last_dimension(&y.primal));
-    let (y, grad) = (Operand::<T>::new(y), Operand::<T>::new(grad));
-    by_row(
-        shape,
-        &active,
-        width,
-        #[inline(always)]
-        |piece, row| {
-            let range = piece.whole(&row);
-            let (p, g) = (&y.primal()[range.clone()], &grad.primal()[range.clone()]);
-            let centre = dot(p, g);
-            update2(&mut piece.primal[row.clone()], p, g, |_, p, g| p * (g - centre));
-            for (slot, out) in &mut piece.tangents {
-                let out = &mut out[row.clone()];
-                match grad.part(*slot, &range) {
-                    Some(tangent) => tangent_of_adjoint(out, (p, y.part(*slot, &range)), (g, tangent), centre),
-                    None => {
-                        let moved = y.part(*slot, &range).expect("a slot is active if y or the gradient is");
-                        let moved_centre = dot(moved, g);
-                        out.copy_from_slice(moved);
-                        update2(out, p, g, |moved, p, g| moved * (g - centre) - p * moved_centre);
-                    }
-                }
-            }
-        },
-    )
-}
-
-/// `out = y' (g - centre) + y (g' - sum(y' g + y g'))`, y' being 0 if absent.
-#[inline(always)]
-fn tangent_of_adjoint<T: Element>(
-    out: &mut [T],
-    (y, moved): (&[T], Option<&[T]>),
-    (g, tangent): (&[T], &[T]),
-    centre: T,
-) {
-    let moved_centre = match moved {
-        Some(moved) => dot2(y, tangent, moved, g),
-        None => dot(y, tangent),
-    };
-    update2(out, y, tangent, |_, y, tangent| y * (tangent - moved_centre));
-    if let Some(moved) = moved {
-        update2(out, moved, g, |out, moved, g| out + moved * (g - centre));
-    }
-}
-
-/// `row_i = e^(row_i - largest) / sum`.
-#[inline(always)]
-pub(super) fn normalize_exp<T: Element>(row: &mut [T], largest: T) {
-    row.iter_mut().for_each(|x| *x = (*x - largest).exp());
-    let factor = T::ONE / sum(row).larger(T::MIN_POSITIVE);
-    row.iter_mut().for_each(|x| *x *= factor);
-}
-
-/// Turns x' into `y (x' - sum(y x'))`.
-#[inline(always)]
-pub(super) fn tangent_of_softmax<T: Element>(tangent: &mut [T], y: &[T]) {
-    let centre = dot(y, tangent);
-    update(tangent, y, |x, y| y * (x - centre));
-}
-
-/// Fills a dual row by row; `row` gets a piece and the row's place in it.
-fn by_row<T: Element>(
-    shape: Shape,
-    active: &Mask,
-    width: usize,
-    row: impl Fn(&mut Piece<'_, T>, Range<usize>) + Sync,
-) -> Dual<Flex> {
-    fill_dual(shape, active, rows_piece(width), |mut piece| {
+    fill_dual(shape, &active, rows_piece(width), |piece| {
+        let (y, range) = (piece.primal, piece.range);
         vectorized(
             #[inline(always)]
             || {
-                for start in (0..piece.primal.len()).step_by(width) {
-                    row(&mut piece, start..start + width);
+                for (y, x) in y.chunks_exact_mut(width).zip(x.primal()[range.clone()].chunks_exact(width)) {
+                    let largest = max(x);
+                    map(y, x, |x| x - largest);
+                    normalize_exp(y);
+                }
+                for (slot, out) in piece.tangents {
+                    let tangent = x.part(slot, &range).expect("active slots have a tangent");
+                    let rows = out.chunks_exact_mut(width).zip(tangent.chunks_exact(width));
+                    for ((out, tangent), y) in rows.zip(y.chunks_exact(width)) {
+                        let centre = dot(y, tangent);
+                        update2(out, tangent, y, |_, x, y| y * (x - centre));
+                    }
                 }
             },
         );
     })
+}
+
+/// `y (g - c)` with `c = sum(y g)`, with tangents `y' (g - c) + y (g' - c')`, `c' = sum(y' g + y g')`.
+pub(super) fn softmax_backward<T: Element>(y: &Dual<Flex>, grad: &Dual<Flex>) -> Dual<Flex> {
+    let (active, shape, width) = (active_slots(&[y, grad]), y.primal.shape(), last_dimension(&y.primal));
+    let (y, grad) = (Operand::<T>::new(y), Operand::<T>::new(grad));
+    fill_dual(shape, &active, rows_piece(width), |piece| {
+        let (p, g) = (&y.primal()[piece.range.clone()], &grad.primal()[piece.range.clone()]);
+        vectorized(
+            #[inline(always)]
+            || {
+                for (row, out) in piece.primal.chunks_exact_mut(width).enumerate() {
+                    let (p, g) = (nth(p, width, row), nth(g, width, row));
+                    let centre = dot(p, g);
+                    update2(out, p, g, |_, p, g| p * (g - centre));
+                }
+                for (slot, out) in piece.tangents {
+                    let (moved_y, moved_g) = (y.part(slot, &piece.range), grad.part(slot, &piece.range));
+                    for (row, out) in out.chunks_exact_mut(width).enumerate() {
+                        let (p, g) = (nth(p, width, row), nth(g, width, row));
+                        let moved = [moved_y, moved_g].map(|moved| moved.map(|m| nth(m, width, row)));
+                        tangent_of_adjoint(out, p, g, moved);
+                    }
+                }
+            },
+        );
+    })
+}
+
+/// The row of a given index.
+#[inline(always)]
+fn nth<T>(rows: &[T], width: usize, index: usize) -> &[T] {
+    &rows[index * width..(index + 1) * width]
+}
+
+/// `out = y' (g - c) + y (g' - c')` over what is there of y' and g'.
+#[inline(always)]
+fn tangent_of_adjoint<T: Element>(out: &mut [T], y: &[T], g: &[T], moved: [Option<&[T]>; 2]) {
+    match moved {
+        [None, None] => out.fill(T::ZERO),
+        [None, Some(moved_g)] => {
+            let moved_centre = dot(y, moved_g);
+            update2(out, y, moved_g, |_, y, g| y * (g - moved_centre));
+        }
+        [Some(moved_y), None] => {
+            let (centre, moved_centre) = (dot(y, g), dot(moved_y, g));
+            update3(out, y, g, moved_y, |_, y, g, moved| moved * (g - centre) - y * moved_centre);
+        }
+        [Some(moved_y), Some(moved_g)] => {
+            let (centre, moved_centre) = (dot(y, g), dot2(y, moved_g, moved_y, g));
+            update2(out, y, moved_g, |_, y, g| y * (g - moved_centre));
+            update2(out, moved_y, g, |out, y, g| out + y * (g - centre));
+        }
+    }
+}
+
+/// `row_i = e^row_i / sum(e^row)`; 0 if every e^row_i is 0 (all entries masked).
+#[inline(always)]
+pub(super) fn normalize_exp<T: Element>(row: &mut [T]) {
+    row.iter_mut().for_each(|x| *x = x.exp());
+    let factor = T::ONE / sum(row).larger(T::MIN_POSITIVE);
+    row.iter_mut().for_each(|x| *x *= factor);
 }
 
 #[cfg(test)]
