@@ -12,8 +12,18 @@ mod cost;
 mod counting;
 #[path = "engine/counting_delegates.rs"]
 mod counting_delegates;
+#[path = "engine/depths.rs"]
+mod depths;
+#[path = "engine/networks.rs"]
+mod networks;
+#[path = "engine/run.rs"]
+mod run;
+#[path = "engine/stops.rs"]
+mod stops;
 #[path = "engine/transformer.rs"]
 mod transformer;
+#[path = "engine/traps.rs"]
+mod traps;
 #[path = "engine/values.rs"]
 mod values;
 
@@ -56,4 +66,29 @@ fn second_order_agrees_with_differences_on_ndarray() {
 fn second_order_agrees_with_differences_on_flex() {
     in_f64();
     check::every::<Flex>(check::second);
+}
+
+#[test]
+fn random_networks_have_a_symmetric_hessian_on_ndarray() {
+    in_f64();
+    networks::symmetric::<Nd>();
+}
+
+#[test]
+fn random_networks_have_a_symmetric_hessian_on_flex() {
+    in_f64();
+    networks::symmetric::<Flex>();
+}
+
+#[test]
+fn random_networks_agree_with_differences_of_burns_gradient() {
+    in_f64();
+    networks::agree_with_differences::<Flex>();
+}
+
+#[test]
+fn blocks_at_different_depths_share_a_pass() {
+    in_f64();
+    depths::equal_separate_passes::<Nd>();
+    depths::equal_separate_passes::<Flex>();
 }

@@ -7,21 +7,16 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn_autodiff::Autodiff;
-use burn_backend::ops::FloatTensorOps;
-use burn_backend::{AutodiffBackend, Backend, Scalar};
-use hesspec::engine::{Dual, Jvp, Kernels, SecondOrder};
+use burn_backend::{AutodiffBackend, Backend};
+use hesspec::engine::{Jvp, Kernels, SecondOrder};
 
 use crate::cases::{self, Case, F, Reference};
-use crate::values::{Random, Values, get, put};
+use crate::run::{Function, Slot, Tangents, coefficients, joined, loss, push, same, second_order, slots};
+use crate::values::{Values, get, put};
 
 const LADDER: [f64; 3] = [4e-3, 1e-3, 2.5e-4];
 const RELATIVE: f64 = 1e-7;
 const ABSOLUTE: f64 = 1e-9;
-
-/// Tangents of one slot, input by input; `None`: the input has none.
-type Slot = Vec<Option<Values>>;
-/// What one slot gives for each output: `None` is a structural zero.
-type Tangents = Vec<Option<Values>>;
 
 /// One row of the table on the plain backend and under its decorators.
 pub struct Row<B: Kernels> {
@@ -60,27 +55,18 @@ fn text(panic: &(dyn std::any::Any + Send)) -> String {
     owned.or(panic.downcast_ref::<&str>().map(|s| s.to_string())).unwrap_or_default()
 }
 
-/// Three slots: all inputs; none; only one of the inputs (the last, or the first where `odd`).
-pub fn slots(inputs: &[Values], odd: bool) -> Vec<Slot> {
-    let mut random = Random::new(inputs.iter().map(|x| x.data.len() as u64).sum());
-    let mut all = || inputs.iter().map(|x| Some(random.values(&x.shape))).collect::<Slot>();
-    let (first, mut third) = (all(), all());
-    let chosen = if odd { 0 } else { inputs.len() - 1 };
-    for (i, tangent) in third.iter_mut().enumerate() {
-        if i != chosen {
-            *tangent = None;
-        }
-    }
-    vec![first, vec![None; inputs.len()], third]
-}
-
 fn moved(inputs: &[Values], step: f64, direction: &Slot) -> Vec<Values> {
     let one = |(x, v): (&Values, &Option<Values>)| v.as_ref().map_or(x.clone(), |v| x.plus(step, v));
     inputs.iter().zip(direction).map(one).collect()
 }
 
 /// Smallest error over the ladder of `exact` against differences of f along the direction, in units of the tolerance.
-fn against_differences(f: &dyn Fn(&[Values]) -> Values, inputs: &[Values], direction: &Slot, exact: &Values) -> f64 {
+pub fn against_differences(
+    f: &dyn Fn(&[Values]) -> Values,
+    inputs: &[Values],
+    direction: &Slot,
+    exact: &Values,
+) -> f64 {
     let size = f(inputs).largest();
     let central = |h: f64| {
         let (up, down) = (f(&moved(inputs, h, direction)), f(&moved(inputs, -h, direction)));
@@ -90,29 +76,10 @@ fn against_differences(f: &dyn Fn(&[Values]) -> Values, inputs: &[Values], direc
     let error = |h: f64| {
         let (coarse, fine) = (central(h), central(h / 2.0));
         let estimate = fine.plus(1.0 / 3.0, &fine.plus(-1.0, &coarse));
+        assert!(estimate.data.iter().all(|x| x.is_finite()), "a difference is not finite");
         exact.distance(&estimate) / (RELATIVE * estimate.largest() + ABSOLUTE * (1.0 + size))
     };
     LADDER.into_iter().map(error).fold(f64::INFINITY, f64::min)
-}
-
-fn duals<B: Kernels>(inputs: &[Values], slots: &[Slot], tangents_only: bool) -> Vec<Dual<B>> {
-    let tangent = |input: usize, slot: &Slot| slot[input].as_ref().map(put::<B>);
-    let dual = |(input, x): (usize, &Values)| Dual {
-        primal: put::<B>(x),
-        tangents: slots.iter().map(|slot| tangent(input, slot)).collect(),
-        tangents_only,
-    };
-    inputs.iter().enumerate().map(dual).collect()
-}
-
-fn tangents<B: Kernels>(dual: &Dual<B>, num_slots: usize) -> Tangents {
-    (0..num_slots).map(|slot| dual.tangent(slot).cloned().map(get::<B>)).collect()
-}
-
-/// Value and tangents in forward mode.
-fn push<B: Kernels>(case: &Case<Jvp<B>>, inputs: &[Values], slots: &[Slot]) -> (Values, Tangents) {
-    let y = case.apply(duals::<B>(inputs, slots, false));
-    (get::<B>(y.primal.clone()), tangents(&y, slots.len()))
 }
 
 pub fn value<B: Backend>(case: &Case<B>, inputs: &[Values]) -> Values {
@@ -150,62 +117,19 @@ pub fn forward<B: Kernels>(row: &Row<B>) -> Result<(), String> {
     Ok(())
 }
 
-fn same(a: &Option<Values>, b: &Option<Values>) -> bool {
-    match (a, b) {
-        (Some(a), Some(b)) => a.same_bits(b),
-        (a, b) => a.is_none() && b.is_none(),
-    }
-}
-
 fn ensure(holds: bool, message: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(message()) }
 }
 
-/// L(y) = sum(c y + y^2 / 2): its Hessian sees the operation's second derivatives (through c + y) and first ones.
-fn loss<B: Backend>(y: F<B>, c: &Values) -> F<B> {
-    let linear = B::float_mul(y.clone(), put::<B>(c));
-    let square = B::float_mul_scalar(B::float_mul(y.clone(), y), Scalar::Float(0.5));
-    B::float_sum(B::float_add(linear, square))
-}
-
 /// Gradient of the loss in burn's reverse mode, or in ours (its primal).
-fn gradient<A: AutodiffBackend>(case: &Case<A>, inputs: &[Values], c: &Values) -> Vec<Values> {
+pub fn gradient<A: AutodiffBackend>(f: Function<A>, inputs: &[Values], c: &Values) -> Vec<Values> {
     let leaves: Vec<F<A>> = inputs.iter().map(|x| A::float_set_require_grad(put::<A>(x), true)).collect();
-    let grads = A::backward(loss::<A>(case.apply(leaves.clone()), c));
+    let grads = A::backward(loss::<A>(f(leaves.clone()), c));
     let read = |(leaf, x): (&F<A>, &Values)| match A::grad(leaf, &grads) {
         Some(gradient) => get::<A::InnerBackend>(gradient),
         None => Values { shape: x.shape.clone(), data: vec![0.0; x.data.len()] },
     };
     leaves.iter().zip(inputs).map(read).collect()
-}
-
-/// Adjoints of all inputs in second order: (gradient, H v slot by slot).
-pub fn second_order<B: Kernels>(
-    case: &Case<SecondOrder<B>>,
-    inputs: &[Values],
-    slots: &[Slot],
-    c: &Values,
-    tangents_only: bool,
-) -> Vec<(Values, Tangents)> {
-    type S<B> = SecondOrder<B>;
-    let track = |dual| S::<B>::float_set_require_grad(S::<B>::from_inner(dual), true);
-    let leaves: Vec<_> = duals::<B>(inputs, slots, tangents_only).into_iter().map(track).collect();
-    let grads = S::<B>::backward(loss::<S<B>>(case.apply(leaves.clone()), c));
-    let read = |(leaf, x): (&F<S<B>>, &Values)| match S::<B>::grad(leaf, &grads) {
-        Some(adjoint) => (get::<B>(adjoint.primal.clone()), tangents(&adjoint, slots.len())),
-        None => (Values { shape: x.shape.clone(), data: vec![0.0; x.data.len()] }, vec![None; slots.len()]),
-    };
-    leaves.iter().zip(inputs).map(read).collect()
-}
-
-/// The coefficients c of the loss for a row.
-pub fn coefficients(shape: &[usize]) -> Values {
-    Random::new(7).values(shape)
-}
-
-fn joined(parts: &[Values]) -> Values {
-    let data: Vec<f64> = parts.iter().flat_map(|x| x.data.clone()).collect();
-    Values { shape: vec![data.len()], data }
 }
 
 /// Check (b): gradients against differences of the value and against burn's, H v against differences of gradients.
@@ -215,8 +139,8 @@ pub fn second<B: Kernels>(row: &Row<B>) -> Result<(), String> {
     }
     let inputs = &row.plain.inputs;
     let c = coefficients(&value(&row.plain, inputs).shape);
-    let own = |x: &[Values]| joined(&gradient(&row.second, x, &c));
-    let burn = |x: &[Values]| joined(&gradient(&row.reverse, x, &c));
+    let own = |x: &[Values]| joined(&gradient::<SecondOrder<B>>(&|x| row.second.apply(x), x, &c));
+    let burn = |x: &[Values]| joined(&gradient::<Autodiff<B>>(&|x| row.reverse.apply(x), x, &c));
     let exact = own(inputs);
     check_gradient(row, &c, &exact)?;
     let reference: &dyn Fn(&[Values]) -> Values = match row.plain.reference {
@@ -229,10 +153,10 @@ pub fn second<B: Kernels>(row: &Row<B>) -> Result<(), String> {
     };
     for odd in [false, true] {
         let slots = slots(inputs, odd);
-        let adjoints = second_order(&row.second, inputs, &slots, &c, false);
+        let adjoints = second_order(&|x| row.second.apply(x), inputs, &slots, &c, false);
         for (slot, direction) in slots.iter().enumerate() {
             check_products(reference, inputs, direction, &adjoints, slot)?;
-            let alone = second_order(&row.second, inputs, &slots[slot..=slot], &c, false);
+            let alone = second_order(&|x| row.second.apply(x), inputs, &slots[slot..=slot], &c, false);
             let equal = alone.iter().zip(&adjoints).all(|(one, all)| same(&one.1[0], &all.1[slot]));
             ensure(equal, || format!("k = 1 differs from slot {slot} of k = 3"))?;
         }
@@ -296,7 +220,7 @@ fn check_tangents_only<B: Kernels>(
     c: &Values,
     full: &[(Values, Tangents)],
 ) -> Result<(), String> {
-    let lean = second_order(&row.second, &row.plain.inputs, slots, c, true);
+    let lean = second_order(&|x| row.second.apply(x), &row.plain.inputs, slots, c, true);
     for (input, ((primal, hv), (full_primal, full_hv))) in lean.iter().zip(full).enumerate() {
         for (slot, direction) in slots.iter().enumerate() {
             let read = direction[input].is_some();

@@ -24,6 +24,7 @@ pub struct Counting;
 
 thread_local! {
     static MULTIPLY_ADDS: Cell<u64> = const { Cell::new(0) };
+    static LARGEST_PRODUCT: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Multiply-adds that `f` spends on this thread.
@@ -31,6 +32,13 @@ pub fn count(f: impl FnOnce()) -> u64 {
     let before = MULTIPLY_ADDS.get();
     f();
     MULTIPLY_ADDS.get() - before
+}
+
+/// Entries of the largest matrix product that `f` forms on this thread.
+pub fn largest_product(f: impl FnOnce()) -> usize {
+    LARGEST_PRODUCT.set(0);
+    f();
+    LARGEST_PRODUCT.get()
 }
 
 fn spend(multiply_adds: usize) {
@@ -75,7 +83,9 @@ impl FloatTensorOps<Self> for Counting {
         let shape = lhs.shape();
         let inner = shape[shape.num_dims() - 1];
         let product = Counted::float_matmul(lhs, rhs);
-        spend(product.shape().num_elements() * inner);
+        let entries = product.shape().num_elements();
+        LARGEST_PRODUCT.set(LARGEST_PRODUCT.get().max(entries));
+        spend(entries * inner);
         product
     }
 }
