@@ -111,14 +111,14 @@ def floats(parameters, result):
 AUTODIFF_DEFAULTS = """float_clamp float_clamp_min float_clamp_max float_prod float_prod_dim float_powi float_powi_scalar
 float_powi_scalar_impl float_powf_scalar float_max float_min float_max_abs float_max_abs_dim float_any float_any_dim float_all
 float_all_dim float_grid_sample_2d float_transpose float_not_equal float_not_equal_elem
-leaky_relu relu_backward prelu gelu_backward sigmoid_backward hard_sigmoid softmin log_sigmoid_backward
+leaky_relu relu_backward prelu sigmoid_backward softmin log_sigmoid_backward
 unfold4d adaptive_avg_pool1d_backward avg_pool1d_backward ctc_loss has_ctc_loss_backward ctc_loss_backward
 conv1d_x_backward conv1d_weight_backward conv1d_bias_backward conv2d_x_backward conv2d_weight_backward conv2d_bias_backward
 conv3d_x_backward conv3d_weight_backward conv3d_bias_backward conv_transpose1d_x_backward conv_transpose1d_weight_backward
 conv_transpose1d_bias_backward conv_transpose2d_x_backward conv_transpose2d_weight_backward conv_transpose2d_bias_backward
 conv_transpose3d_x_backward conv_transpose3d_weight_backward conv_transpose3d_bias_backward""".split()
-OUTER_OWN = """float_detach float_div_scalar float_add float_matmul float_cumprod float_cummax float_cummin
-softmax log_softmax layer_norm attention linear
+OUTER_OWN = """float_detach float_div_scalar float_add float_matmul float_cumprod float_cummax float_cummin float_repeat_dim
+float_topk gelu_backward hard_sigmoid softmax log_softmax layer_norm attention linear
 conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d""".split()
 COUNTED = "float_matmul linear linear_x_backward linear_weight_backward attention conv2d".split()
 

@@ -2,7 +2,7 @@
 
 use burn_backend::ops::{ActivationOps, FloatTensorOps};
 use burn_backend::tensor::FloatTensor;
-use burn_backend::{Scalar, TensorMetadata};
+use burn_backend::{Backend, Scalar, TensorMetadata};
 
 use super::Jvp;
 use super::rules::{bool_dtype, masked, unary, with_tangents};
@@ -22,17 +22,28 @@ fn complement<B: Kernels>(y: FloatTensor<B>) -> FloatTensor<B> {
     B::float_add_scalar(B::float_neg(y), number(1.0))
 }
 
-/// Phi(x) = (1 + erf(x / sqrt 2)) / 2 for duals.
-fn normal_distribution<B: Kernels>(x: Dual<B>) -> Dual<B> {
-    let erf = Jvp::float_erf(Jvp::float_mul_scalar(x, number(std::f64::consts::FRAC_1_SQRT_2)));
-    Jvp::float_mul_scalar(Jvp::float_add_scalar(erf, number(1.0)), number(0.5))
+/// Phi(x) = (1 + erf(x / sqrt 2)) / 2.
+fn normal_distribution<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let erf = B::float_erf(B::float_mul_scalar(x, number(std::f64::consts::FRAC_1_SQRT_2)));
+    B::float_mul_scalar(B::float_add_scalar(erf, number(1.0)), number(0.5))
 }
 
-/// phi(x) = exp(-x^2 / 2) / sqrt(2 pi) for duals.
-fn normal_density<B: Kernels>(x: Dual<B>) -> Dual<B> {
-    let square = Jvp::float_mul(x.clone(), x);
-    let bell = Jvp::float_exp(Jvp::float_mul_scalar(square, number(-0.5)));
-    Jvp::float_mul_scalar(bell, number(1.0 / (2.0 * std::f64::consts::PI).sqrt()))
+/// phi(x) = exp(-x^2 / 2) / sqrt(2 pi).
+fn normal_density<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let square = B::float_mul(x.clone(), x);
+    let bell = B::float_exp(B::float_mul_scalar(square, number(-0.5)));
+    B::float_mul_scalar(bell, number(1.0 / (2.0 * std::f64::consts::PI).sqrt()))
+}
+
+/// g (Phi(x) + x phi(x)): the exact derivative of GELU (burn's default is that of the tanh form).
+pub(crate) fn gelu_backward<B: Backend>(x: FloatTensor<B>, grad: FloatTensor<B>) -> FloatTensor<B> {
+    let bell = B::float_mul(x.clone(), normal_density::<B>(x.clone()));
+    B::float_mul(grad, B::float_add(normal_distribution::<B>(x), bell))
+}
+
+/// alpha x + beta between 0 and 1, in the dtype of x (burn's default goes through f32).
+pub(crate) fn hard_sigmoid<B: Backend>(x: FloatTensor<B>, alpha: Scalar, beta: Scalar) -> FloatTensor<B> {
+    B::float_clamp(B::float_add_scalar(B::float_mul_scalar(x, alpha), beta), number(0.0), number(1.0))
 }
 
 /// x - max(x) along a dimension.
@@ -73,15 +84,16 @@ impl<B: Kernels> ActivationOps<Self> for Jvp<B> {
     }
 
     fn gelu(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
-        <B as Kernels>::gelu(&tensor).unwrap_or_else(|| Self::float_mul(tensor.clone(), normal_distribution(tensor)))
+        <B as Kernels>::gelu(&tensor)
+            .unwrap_or_else(|| Self::float_mul(tensor.clone(), normal_distribution::<Self>(tensor)))
     }
 
-    /// g (Phi(x) + x phi(x)): the exact derivative (burn's default is that of the tanh form).
     fn gelu_backward(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
-        <B as Kernels>::gelu_backward(&x, &grad).unwrap_or_else(|| {
-            let bell = Self::float_mul(x.clone(), normal_density(x.clone()));
-            Self::float_mul(grad, Self::float_add(normal_distribution(x), bell))
-        })
+        <B as Kernels>::gelu_backward(&x, &grad).unwrap_or_else(|| gelu_backward::<Self>(x, grad))
+    }
+
+    fn hard_sigmoid(tensor: FloatTensor<Self>, alpha: Scalar, beta: Scalar) -> FloatTensor<Self> {
+        hard_sigmoid::<Self>(tensor, alpha, beta)
     }
 
     fn sigmoid(tensor: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -377,8 +377,7 @@ impl<B: Kernels> FloatTensorOps<Self> for Jvp<B> {
     }
 
     fn float_topk(tensor: FloatTensor<Self>, dim: usize, k: usize) -> FloatTensor<Self> {
-        let positions = B::float_argtopk(tensor.primal.clone(), dim, k, int_dtype::<B>(&tensor.primal));
-        selected(tensor, dim, &positions)
+        scan::largest::<Self>(tensor, dim, k)
     }
 
     fn float_max(tensor: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -26,7 +26,7 @@ use burn_backend::{
 };
 
 use super::kernels::{Dual, Kernels};
-pub(super) use activation::masked_softmax;
+pub(super) use activation::{gelu_backward, hard_sigmoid, masked_softmax};
 pub(super) use module::{normalised, row, rows, unrows};
 pub(super) use rules::{product_tangents, stop};
 

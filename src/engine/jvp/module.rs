@@ -1,4 +1,4 @@
-//! Rules of `ModuleOps`. The adjoints of convolutions are burn's defaults, built from convolutions, which have rules.
+//! Rules of `ModuleOps`. The adjoints of convolutions are (but for one) burn's defaults, built from convolutions, which have rules.
 
 use burn_backend::ops::attention::attention_fallback;
 use burn_backend::ops::*;
@@ -36,6 +36,12 @@ fn per_channel<B: Kernels>(bias: FloatTensor<B>, output: &Shape) -> FloatTensor<
     let mut dims = vec![1; output.num_dims()];
     dims[1] = output[1];
     B::float_reshape(bias, dims.into())
+}
+
+/// (batch, channels, length) as (batch, channels, 1, length).
+fn plane<B: Kernels>(x: Dual<B>) -> Dual<B> {
+    let [batch, channels, length] = x.shape().dims();
+    x.map(|t| B::float_reshape(t, Shape::new([batch, channels, 1, length])))
 }
 
 type Tangents<B> = Vec<Option<FloatTensor<B>>>;
@@ -119,6 +125,20 @@ impl<B: Kernels> ModuleOps<Self> for Jvp<B> {
         conv_transpose1d: ConvTransposeOptions<1>;
         conv_transpose2d: ConvTransposeOptions<2>;
         conv_transpose3d: ConvTransposeOptions<3>;
+    }
+
+    /// In two dimensions: burn's own is too long by what the stride leaves over when there are groups.
+    fn conv1d_weight_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        output_grad: FloatTensor<Self>,
+        options: ConvOptions<1>,
+    ) -> FloatTensor<Self> {
+        let shape = weight.shape();
+        let ConvOptions { stride: [stride], padding: [padding], dilation: [dilation], groups } = options;
+        let options = ConvOptions::new([1, stride], [0, padding], [1, dilation], groups);
+        let back = Self::conv2d_weight_backward(plane(x), plane(weight), plane(output_grad), options);
+        back.map(|w| B::float_reshape(w, shape.clone()))
     }
 
     fn deform_conv2d(

@@ -66,6 +66,16 @@ fn part<B: Backend>(x: &FloatTensor<B>, dim: usize, start: usize, end: usize) ->
     B::float_slice(x.clone(), &slices)
 }
 
+/// The k largest values along a dimension, largest first (burn's CPU backends have no top-k, `Autodiff` neither).
+pub(crate) fn largest<B: Backend>(x: FloatTensor<B>, dim: usize, k: usize) -> FloatTensor<B> {
+    let dtype = get_device_settings::<B>(&B::float_device(&x)).int_dtype;
+    let order = B::float_argsort(x.clone(), dim, true, dtype);
+    let shape = x.shape();
+    let size = |d: usize| if d == dim { k } else { shape[d] };
+    let slices: Vec<Slice> = (0..shape.num_dims()).map(|d| Slice::from(0..size(d))).collect();
+    B::float_gather(dim, x, B::int_slice(order, &slices))
+}
+
 /// Sum over all entries of a boolean-selected power: x^0 has slope 0 everywhere, also at x = 0.
 pub(crate) fn power_slope<B: Backend>(x: FloatTensor<B>, exponent: f64) -> FloatTensor<B> {
     if exponent == 0.0 {

@@ -50,10 +50,6 @@ macro_rules! delegate_float {
             Inner::<B>::float_empty(shape, device, dtype)
         }
 
-        fn float_repeat_dim(tensor: FloatTensor<Self>, dim: usize, times: usize) -> FloatTensor<Self> {
-            Inner::<B>::float_repeat_dim(tensor, dim, times)
-        }
-
         fn float_add_scalar(lhs: FloatTensor<Self>, rhs: Scalar) -> FloatTensor<Self> {
             Inner::<B>::float_add_scalar(lhs, rhs)
         }
@@ -363,10 +359,6 @@ macro_rules! delegate_float {
 
         fn float_argtopk(tensor: FloatTensor<Self>, dim: usize, k: usize, out_dtype: IntDType) -> IntTensor<Self> {
             Inner::<B>::float_argtopk(tensor, dim, k, out_dtype)
-        }
-
-        fn float_topk(tensor: FloatTensor<Self>, dim: usize, k: usize) -> FloatTensor<Self> {
-            Inner::<B>::float_topk(tensor, dim, k)
         }
 
         fn float_argmin(tensor: FloatTensor<Self>, dim: usize, out_dtype: IntDType) -> IntTensor<Self> {

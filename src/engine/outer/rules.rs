@@ -15,7 +15,7 @@ use super::delegates::{
     delegate_activation, delegate_bool, delegate_float, delegate_int, delegate_module, delegate_quantised,
 };
 use super::{Inner, SecondOrder, attention, normalisation, products};
-use crate::engine::jvp::{Jvp, scan, stop};
+use crate::engine::jvp::{Jvp, gelu_backward, hard_sigmoid, scan, stop};
 use crate::engine::kernels::{Dual, Kernels};
 
 impl<B: Kernels> FloatTensorOps<Self> for SecondOrder<B> {
@@ -47,6 +47,22 @@ impl<B: Kernels> FloatTensorOps<Self> for SecondOrder<B> {
         products::matmul(lhs, rhs)
     }
 
+    /// y = x, times times over: dx = the sum over the copies (burn's rule sums neighbours instead).
+    fn float_repeat_dim(tensor: FloatTensor<Self>, dim: usize, times: usize) -> FloatTensor<Self> {
+        let output = Jvp::float_repeat_dim(tensor.primitive.clone(), dim, times);
+        let state = || (tensor.primitive.shape(), dim, times);
+        closed([&tensor], output, state, |(shape, dim, times): (Shape, usize, usize), grad: Dual<B>, _| {
+            let mut copies = shape.clone();
+            copies.insert(dim, times);
+            let total = Jvp::float_sum_dim(Jvp::float_reshape(grad, copies), dim);
+            [Some(Jvp::float_reshape(total, shape))]
+        })
+    }
+
+    fn float_topk(tensor: FloatTensor<Self>, dim: usize, k: usize) -> FloatTensor<Self> {
+        scan::largest::<Self>(tensor, dim, k)
+    }
+
     fn float_prod(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
         let count = tensor.shape().num_elements();
         scan::product::<Self>(Self::float_reshape(tensor, Shape::new([count])), 0)
@@ -71,6 +87,14 @@ impl<B: Kernels> FloatTensorOps<Self> for SecondOrder<B> {
 
 impl<B: Kernels> ActivationOps<Self> for SecondOrder<B> {
     delegate_activation!();
+
+    fn gelu_backward(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        gelu_backward::<Self>(x, grad)
+    }
+
+    fn hard_sigmoid(tensor: FloatTensor<Self>, alpha: Scalar, beta: Scalar) -> FloatTensor<Self> {
+        hard_sigmoid::<Self>(tensor, alpha, beta)
+    }
 
     fn softmax(tensor: FloatTensor<Self>, dim: usize) -> FloatTensor<Self> {
         normalisation::softmax(tensor, dim)
