@@ -22,8 +22,20 @@ pub struct ConfigArguments {
 
 impl ConfigArguments {
     /// Reads the configuration and gives its number of threads to the thread pool.
+    ///
+    /// # Errors
+    /// [`Error::Config`]
     pub fn load(&self) -> Result<Config> {
-        let config = config::load(&self.config, &self.set)?;
+        self.load_with([])
+    }
+
+    /// As [`ConfigArguments::load`], with overrides that a command's own options stand for.
+    ///
+    /// # Errors
+    /// [`Error::Config`]
+    pub fn load_with(&self, more: impl IntoIterator<Item = String>) -> Result<Config> {
+        let overrides: Vec<String> = self.set.iter().cloned().chain(more).collect();
+        let config = config::load(&self.config, &overrides)?;
         use_threads(&config)?;
         Ok(config)
     }

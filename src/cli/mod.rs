@@ -68,7 +68,8 @@ enum Command {
 /// Those of the command; usage errors are printed, and end the process, here.
 pub fn main() -> Result<()> {
     let Cli { command, json } = Cli::parse();
-    logging::start(matches!(command, Command::Run(_)));
+    let shows_progress = matches!(command, Command::Run(_) | Command::Hvp(_) | Command::Lanczos(_));
+    logging::start(shows_progress);
     match command {
         Command::Run(arguments) => run::main(&arguments, json),
         Command::Plan(arguments) => plan::main(&arguments, json),

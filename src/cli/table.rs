@@ -9,9 +9,10 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let is_number = |column: usize| rows.iter().all(|row| row[column].parse::<f64>().is_ok());
     let columns: Vec<(usize, bool)> = (0..header.len()).map(|column| (width(column), is_number(column))).collect();
     let line = |cells: &[&str]| {
-        let padded = cells.iter().zip(&columns).map(|(cell, (width, right))| {
-            if *right { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-        });
+        let padded = cells
+            .iter()
+            .zip(&columns)
+            .map(|(cell, (width, right))| if *right { format!("{cell:>width$}") } else { format!("{cell:<width$}") });
         padded.collect::<Vec<_>>().join("  ").trim_end().to_string()
     };
     let rows = rows.iter().map(|row| line(&row.iter().map(String::as_str).collect::<Vec<_>>()));

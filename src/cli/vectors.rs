@@ -193,6 +193,9 @@ impl Writer {
     }
 
     /// Writes the file.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]
     pub fn finish(self) -> Result<()> {
         let views = self.tensors.iter().map(|(name, shape, dtype, bytes)| {
             let view = TensorView::new(*dtype, shape.clone(), bytes);
@@ -201,6 +204,13 @@ impl Writer {
         let views = views.collect::<Result<Vec<_>>>()?;
         safetensors::serialize_to_file(views, None, &self.part).map_err(|error| cannot_write(&self.path, &error))?;
         std::fs::rename(&self.part, &self.path).map_err(|error| cannot_write(&self.path, &error))
+    }
+}
+
+impl Drop for Writer {
+    /// What was not finished leaves nothing behind.
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.part);
     }
 }
 
