@@ -200,7 +200,11 @@ impl<K: Kernels, T: Precision> Job<K, T> {
         model: Gpt2<SecondOrder<K>>,
     ) -> Result<Self> {
         let sizes = gpt2(config)?;
-        let segments = config.batch.segments.filter(|_| matches!(source, Source::Files { .. }));
+        // Synthetic tokens carry no sampling error: one segment, so that micro-batches are as large as asked for.
+        let segments = match source {
+            Source::Files { .. } => config.batch.segments,
+            Source::Synthetic { .. } => Some(1),
+        };
         let cut = match config.hessian.reduction {
             config::Reduction::Mean => Cut::Windows,
             config::Reduction::Sum => Cut::MicroBatches,
