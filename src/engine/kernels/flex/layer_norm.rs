@@ -255,7 +255,7 @@ impl<T: Element> Row<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Case, DIFFERENCE, close, dual, duals_close, truth};
+    use super::super::testing::{Case, DIFFERENCE, close, dual, duals_close, numbers, truth};
     use super::*;
     use burn_backend::ops::FloatTensorOps;
     use burn_flex::FlexTensor;
@@ -359,7 +359,20 @@ mod tests {
         close(x_adjoint.tangent(1).unwrap(), full.0.tangent(1).unwrap(), 0.0);
         assert_eq!(gamma.mask(), [true, true, false]);
         close(gamma.tangent(0).unwrap(), full.1.as_ref().unwrap().tangent(0).unwrap(), 0.0);
-        assert!(super::super::testing::numbers(&gamma.primal).iter().all(|x| x.is_nan()));
+        assert!(numbers(&gamma.primal).iter().all(|x| x.is_nan()));
         assert!(layer_norm_backward::<f64>(&x[0], &x[1], &x[2], EPSILON, &keep, false).1.is_none());
+    }
+
+    #[test]
+    fn adjoint_is_the_transpose_of_the_tangent() {
+        let inner =
+            |a: &FlexTensor, b: &FlexTensor| -> f64 { numbers(a).iter().zip(numbers(b)).map(|(a, b)| a * b).sum() };
+        let x = inputs::<f64>(&[2, 3, 33], &[2, 3, 33], Case::Dense);
+        let y = layer_norm::<f64>(&x[0], &x[1], None, EPSILON);
+        let (x_adjoint, gamma) = layer_norm_backward::<f64>(&x[0], &x[1], &x[2], EPSILON, &vec![], true);
+        let left = inner(&x[2].primal, y.tangent(0).unwrap());
+        let right = inner(&x_adjoint.primal, x[0].tangent(0).unwrap())
+            + inner(&gamma.unwrap().primal, x[1].tangent(0).unwrap());
+        assert!((left - right).abs() < 1e-12 * (1.0 + left.abs()), "{left} {right}");
     }
 }

@@ -10,6 +10,8 @@ mod attention_backward;
 mod attention_tests;
 mod attention_tiles;
 mod cross_entropy;
+#[cfg(test)]
+mod cross_entropy_tests;
 mod dual_slices;
 mod element;
 mod elementwise;
