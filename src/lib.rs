@@ -19,7 +19,10 @@ pub mod output;
 pub mod hessian;
 
 // L3: the run
+pub mod coordinator;
+pub mod job;
 pub mod plan;
+pub mod tables;
 
 // L4: edges
 pub mod cli;

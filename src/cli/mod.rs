@@ -1,1 +1,100 @@
-//! (empty)
+//! The command line: raw arguments, one file a command, and how answers and progress are shown.
+//!
+//! Owns what is typed and what is printed; computes nothing. Answers go to stdout (as JSON with `--json`), everything else
+//! to stderr. Exit codes are those of [`crate::Error`]; clap's usage errors are 2 as well.
+
+mod bench;
+mod check;
+mod common;
+mod data;
+mod hvp;
+mod lanczos;
+mod logging;
+mod plan;
+mod progress;
+mod report;
+mod run;
+mod table;
+mod vectors;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::Result;
+
+/// Hessian spectra of neural networks by stochastic Lanczos quadrature, blockwise and full.
+#[derive(Debug, Parser)]
+#[command(name = "hesspec", version, max_term_width = 110, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Machine-readable output on stdout; logs stay on stderr.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 2 usage or configuration, 3 environment (device, precision, feature, memory), \
+     4 numerics, 5 storage, 75 interrupted and saved (run again), 1 anything else.\n\
+     Logs: HESSPEC_LOG=debug (or RUST_LOG) shows more, HESSPEC_LOG=off nothing.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Compute the spectra a configuration asks for, or continue where an earlier run stopped.
+    Run(run::Arguments),
+    /// What a run would do: blocks, groups, products, memory, time.
+    Plan(plan::Arguments),
+    /// Check a configuration, its data and weights, and the operator on them.
+    Check(check::Arguments),
+    /// Hessian-vector (or Gauss-Newton-vector) products of given vectors, gradient, loss.
+    Hvp(hvp::Arguments),
+    /// The Lanczos recursion from given start vectors.
+    Lanczos(lanczos::Arguments),
+    /// Time forward pass, gradient, full and block products.
+    Bench(bench::Arguments),
+    /// Draw figures and an HTML page from a run's tables.
+    Report(report::Arguments),
+    /// Prepare and inspect files of tokens.
+    #[command(subcommand)]
+    Data(data::Command),
+    /// Print a completion script for a shell.
+    Completions {
+        /// bash, elvish, fish, powershell or zsh.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Parses the command line and does what it says.
+///
+/// # Errors
+/// Those of the command; usage errors are printed, and end the process, here.
+pub fn main() -> Result<()> {
+    let Cli { command, json } = Cli::parse();
+    let shows_progress = matches!(command, Command::Run(_) | Command::Hvp(_) | Command::Lanczos(_));
+    logging::start(shows_progress);
+    match command {
+        Command::Run(arguments) => run::main(&arguments, json),
+        Command::Plan(arguments) => plan::main(&arguments, json),
+        Command::Check(arguments) => check::main(&arguments, json),
+        Command::Hvp(arguments) => hvp::main(&arguments, json),
+        Command::Lanczos(arguments) => lanczos::main(&arguments, json),
+        Command::Bench(arguments) => bench::main(&arguments, json),
+        Command::Report(arguments) => report::main(&arguments, json),
+        Command::Data(command) => data::main(command, json),
+        Command::Completions { shell } => completions(shell),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "hesspec", &mut script);
+    common::print_bytes(&script)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

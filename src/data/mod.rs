@@ -1,1 +1,33 @@
-//! (empty)
+//! Token files and the batches cut from them.
+//!
+//! This room owns the formats on disk (`tokens`), how files of text become them (`prepare`, `meta`), what they hold
+//! (`inspect`), and which windows make up a batch (`windows`, `permutation`, `micro_batches`). It knows no tensors and
+//! no models: a batch leaves as integers.
+
+mod inspect;
+mod meta;
+mod micro_batches;
+mod permutation;
+mod prepare;
+mod tokens;
+mod windows;
+
+pub use inspect::{Frequency, Inspection, inspect};
+pub use meta::{Meta, Tokenizer};
+pub use micro_batches::{Cut, MicroBatch, MicroBatches};
+pub use permutation::Permutation;
+pub use prepare::{Preparation, prepare};
+pub use tokens::{Format, Tokens};
+pub use windows::{Batch, Windows, num_windows};
+
+use std::fmt::Display;
+use std::path::Path;
+
+use crate::Error;
+use crate::config::absolute;
+
+/// `path: problem`, with the absolute path where the given one is relative.
+fn file_error(path: &Path, problem: impl Display) -> Error {
+    let tried = if path.is_absolute() { String::new() } else { format!(" (tried {})", absolute(path)) };
+    Error::Config(format!("{}: {problem}{tried}", path.display()))
+}

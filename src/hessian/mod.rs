@@ -1,1 +1,21 @@
-//! (empty)
+//! The Hessian of any burn model as a linear operator.
+//!
+//! Owns the meaning of "H v": which parameters a block has, what one micro-batch contributes, how micro-batches and
+//! segments add up, the Gauss-Newton product, the self-tests, and the error of a product. Sees models only through
+//! [`Problem`] and data only through [`MicroBatches`]. burn's types end here: what leaves is flat vectors.
+
+mod check;
+mod error;
+mod operator;
+mod pass;
+mod problem;
+mod seed;
+mod spectra;
+
+pub use check::{Check, Outcome, self_tests};
+pub use error::{ProductError, product_errors};
+pub use operator::{BlockOperator, Gradient, Kind, Reduction};
+pub use pass::Precision;
+pub use problem::{Listed, MicroBatches, Problem};
+pub use seed::cast;
+pub use spectra::{BlockResult, Settings, Spectra, block_spectrum, slot_settings, spectrum, start};

@@ -1,1 +1,36 @@
-//! (empty)
+//! Output: the tables of a run as Parquet on an object store, and the bookkeeping that makes a run resumable.
+//!
+//! Owns the schema of every table (`schema`), their encoding (`parts`), where they lie (`location`) and the
+//! life of a run (`store`: open, groups, finish). It computes nothing and knows nothing of the models.
+//!
+//! ```text
+//! <url>/<table>/run=<name>/part-<group>.parquet   immutable parts, hive layout; `run` is not a column
+//! <url>/_runs/<name>/run.json                     resolved config and versions; claims the name, written first
+//! <url>/_runs/<name>/groups/<group>.json          written last of a group: only then the group counts
+//! <url>/_runs/<name>/manifest.json                every part of the run, written after the last part
+//! <url>/_runs/<name>/DONE                         written last of all
+//! ```
+//!
+//! Readers of hive layouts ignore names that start with an underscore, so bookkeeping is never read as data.
+
+#[macro_use]
+mod column;
+mod location;
+mod manifest;
+mod parts;
+mod results;
+mod schema;
+mod store;
+#[cfg(test)]
+mod tests;
+mod time;
+
+pub use column::{Cell, Table};
+pub use manifest::{Part, RunRecord};
+pub use results::{Results, RunResults};
+pub use schema::{
+    BlockRow, DensityRow, DivergenceRow, NodeRow, RunRow, SCHEMA_VERSION, SegmentRow, SummaryRow, TABLES, Tables,
+    TridiagonalRow,
+};
+pub use store::{Provenance, RunStore};
+pub use time::rfc3339;

@@ -1,1 +1,306 @@
-//! (empty)
+//! What a configuration means on this machine: blocks, groups of slots, products, multiply-adds, memory, time.
+//!
+//! A plan is made before anything is spent, from the configuration alone; neither data nor weights are read.
+
+pub mod cost;
+pub mod memory;
+mod timing;
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::block::{Block, Layout};
+use crate::config::{Config, Precision, Reorthogonalize};
+use crate::models::Gpt2Config;
+use crate::{Error, Result, data, job};
+use cost::{Cost, Shares};
+use memory::Memory;
+
+pub use timing::{Rate, measure};
+
+/// Tokens of a micro-batch, if nothing else is said: enough for large matrices, small enough for caches and memory.
+const TOKENS_PER_PASS: usize = 1024;
+/// Most slots of a group: the primal's share of a slot is then an eighth.
+const MOST_SLOTS: usize = 8;
+
+/// One (block, probe) pair.
+pub type Pair = (usize, u32);
+
+/// Pairs that share their sweeps over the data.
+#[derive(Debug, Clone, Serialize)]
+pub struct Group {
+    /// Names the group's parts: its first pair, so that it does not depend on how the rest is grouped.
+    pub name: String,
+    /// (index of the block, probe).
+    pub pairs: Vec<Pair>,
+    /// Forward passes of matrix work in one sweep over a token.
+    pub forward_passes: f64,
+    /// Predicted peak memory, bytes.
+    pub memory_bytes: f64,
+}
+
+/// One block of the plan.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedBlock {
+    /// Its name.
+    pub name: String,
+    /// Dimension of its Hessian.
+    pub num_params: usize,
+    /// Probes.
+    pub probes: u32,
+    /// Steps: `lanczos.steps`, or the dimension if that is smaller.
+    pub steps: usize,
+    /// Shares of the forward pass from the block up.
+    pub shares: Shares,
+}
+
+/// A run on this machine.
+#[derive(Debug, Clone, Serialize)]
+pub struct Plan {
+    /// Name of the run.
+    pub run: String,
+    /// Parameters of the network.
+    pub num_params: usize,
+    /// Predicted tokens of the batch; `None` if that is all of a file which is not here.
+    pub tokens: Option<usize>,
+    /// Windows per micro-batch.
+    pub micro_batch: usize,
+    /// The blocks.
+    pub blocks: Vec<PlannedBlock>,
+    /// The groups.
+    pub groups: Vec<Group>,
+    /// Products H v over the whole batch, of all slots.
+    pub num_products: usize,
+    /// Multiply-adds of a forward pass, per token.
+    pub forward_multiply_adds: f64,
+    /// Floating-point operations of the whole run (two per multiply-add).
+    pub flop: Option<f64>,
+    /// Predicted peak memory, bytes.
+    pub memory_bytes: f64,
+    /// Memory that may be used, bytes.
+    pub budget_bytes: f64,
+    /// Measured rate, if it was measured.
+    pub rate: Option<Rate>,
+    /// Predicted duration, seconds.
+    pub seconds: Option<f64>,
+}
+
+impl Plan {
+    /// The plan of a configuration for its pairs that are not in `finished`.
+    ///
+    /// # Errors
+    /// [`Error::Environment`] if a block does not fit in memory even alone.
+    pub fn new(config: &Config, finished: &[Pair]) -> Result<Self> {
+        let sizes = job::gpt2(config)?;
+        let layout = sizes.layout();
+        let blocks = job::blocks(config, &layout)?;
+        let planner = Planner::new(config, &sizes, &layout, &blocks)?;
+        let groups = planner.groups(&blocks, finished)?;
+        let tokens = data::num_windows(&config.batch, sizes.context).map(|windows| windows * sizes.context);
+        let planned = planner.blocks(&blocks);
+        let products = |group: &Group| group.pairs.iter().map(|(at, _)| planned[*at].steps).sum::<usize>();
+        let sweeps = |group: &Group| group.pairs.iter().map(|(at, _)| planned[*at].steps).max().unwrap_or(0);
+        let passes: f64 = groups.iter().map(|group| sweeps(group) as f64 * group.forward_passes).sum();
+        let forward = planner.cost.forward();
+        Ok(Self {
+            run: config.run.name.clone(),
+            num_params: layout.num_params(),
+            tokens,
+            micro_batch: planner.micro_batch,
+            num_products: groups.iter().map(products).sum(),
+            flop: tokens.map(|tokens| 2.0 * forward * passes * tokens as f64),
+            memory_bytes: groups.iter().map(|group| group.memory_bytes).fold(0.0, f64::max),
+            budget_bytes: planner.budget,
+            forward_multiply_adds: forward,
+            blocks: planned,
+            groups,
+            rate: None,
+            seconds: None,
+        })
+    }
+
+    /// Adds a measured rate and the duration that follows from it.
+    pub fn with_rate(mut self, rate: Rate) -> Self {
+        self.seconds = self.flop.map(|flop| flop / (rate.gflops * 1e9));
+        self.rate = Some(rate);
+        self
+    }
+
+    /// Sweeps over the data, summed over groups.
+    pub fn num_sweeps(&self) -> usize {
+        let longest = |group: &Group| group.pairs.iter().map(|(at, _)| self.blocks[*at].steps).max().unwrap_or(0);
+        self.groups.iter().map(longest).sum()
+    }
+}
+
+/// Windows of a micro-batch: as configured, or about [`TOKENS_PER_PASS`] tokens.
+pub fn micro_batch(config: &Config) -> Result<usize> {
+    let context = job::gpt2(config)?.context;
+    let all = data::num_windows(&config.batch, context).unwrap_or(usize::MAX);
+    Ok(config.batch.micro_batch.unwrap_or((TOKENS_PER_PASS / context).clamp(1, all)))
+}
+
+/// Probes of a block.
+pub fn probes_of(config: &Config, block: &Block) -> u32 {
+    let probes = if block.kind == "full" { config.lanczos.full_probes } else { config.lanczos.probes };
+    u32::try_from(probes).unwrap_or(u32::MAX)
+}
+
+struct Planner<'a> {
+    config: &'a Config,
+    layout: &'a Layout,
+    cost: Cost,
+    memory: Memory,
+    micro_batch: usize,
+    budget: f64,
+}
+
+impl<'a> Planner<'a> {
+    fn new(config: &'a Config, sizes: &Gpt2Config, layout: &'a Layout, blocks: &[Block]) -> Result<Self> {
+        let budget = memory::budget(config.hessian.memory.as_ref().map(|bytes| bytes.get()))?;
+        let number = if config.hessian.precision == Precision::F64 { 8 } else { 4 };
+        let basis = match config.lanczos.reorthogonalize {
+            Reorthogonalize::Full => config.lanczos.steps + 1,
+            Reorthogonalize::None => 3,
+        };
+        let of = |windows| Memory::of(sizes, windows, layout.num_params(), number, basis);
+        let mut micro_batch = micro_batch(config)?;
+        let mut planner = Self { config, layout, cost: Cost::of(sizes), memory: of(micro_batch), micro_batch, budget };
+        // a micro-batch that was not asked for shrinks until one slot of every block fits
+        while config.batch.micro_batch.is_none()
+            && micro_batch > 1
+            && blocks.iter().any(|block| planner.bytes(&[block]) > budget)
+        {
+            micro_batch /= 2;
+            (planner.micro_batch, planner.memory) = (micro_batch, of(micro_batch));
+        }
+        Ok(planner)
+    }
+
+    fn blocks(&self, blocks: &[Block]) -> Vec<PlannedBlock> {
+        let planned = |block: &Block| {
+            let num_params = block.num_params(self.layout);
+            PlannedBlock {
+                name: block.name.clone(),
+                num_params,
+                probes: probes_of(self.config, block),
+                steps: self.config.lanczos.steps.min(num_params),
+                shares: self.cost.block(self.layout, block),
+            }
+        };
+        blocks.iter().map(planned).collect()
+    }
+
+    fn bytes(&self, slots: &[&Block]) -> f64 {
+        let slot = |block: &&Block| {
+            let shares = self.cost.block(self.layout, block);
+            (block.num_params(self.layout) as f64, shares.weights + shares.attention)
+        };
+        self.memory.group(&slots.iter().map(slot).collect::<Vec<_>>())
+    }
+
+    /// Pairs in network order, as many in a group as fit; the whole network by itself.
+    fn groups(&self, blocks: &[Block], finished: &[Pair]) -> Result<Vec<Group>> {
+        let most = self.config.hessian.slots.unwrap_or(MOST_SLOTS);
+        let mut groups: Vec<Vec<Pair>> = Vec::new();
+        for (at, block) in blocks.iter().enumerate() {
+            let alone = self.bytes(&[block]);
+            if alone > self.budget {
+                return Err(memory::does_not_fit(block, alone, self.budget));
+            }
+            for pair in
+                (0..probes_of(self.config, block)).map(|probe| (at, probe)).filter(|pair| !finished.contains(pair))
+            {
+                let joins = groups.last().is_some_and(|group| {
+                    let mut slots: Vec<&Block> = group.iter().map(|(at, _)| &blocks[*at]).collect();
+                    let same_kind = (slots[0].kind == "full") == (block.kind == "full");
+                    slots.push(block);
+                    same_kind && group.len() < most && self.bytes(&slots) <= self.budget
+                });
+                match groups.last_mut().filter(|_| joins) {
+                    Some(group) => group.push(pair),
+                    None => groups.push(vec![pair]),
+                }
+            }
+        }
+        Ok(groups.into_iter().map(|pairs| self.group(blocks, pairs)).collect())
+    }
+
+    fn group(&self, blocks: &[Block], pairs: Vec<Pair>) -> Group {
+        let slots: Vec<&Block> = pairs.iter().map(|(at, _)| &blocks[*at]).collect();
+        let costs: Vec<_> =
+            slots.iter().map(|block| (self.cost.block(self.layout, block), block.kind == "full")).collect();
+        let (at, probe) = pairs[0];
+        Group {
+            name: format!("b{at:05}-p{probe:03}"),
+            forward_passes: self.cost.sweep(&costs),
+            memory_bytes: self.bytes(&slots),
+            pairs,
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "run              {}", self.run)?;
+        writeln!(f, "parameters       {}", self.num_params)?;
+        match self.tokens {
+            Some(tokens) => writeln!(f, "tokens           {tokens} in micro-batches of {} windows", self.micro_batch)?,
+            None => writeln!(f, "tokens           all of the data (unknown here)")?,
+        }
+        writeln!(f, "blocks           {} (largest {})", self.blocks.len(), largest(&self.blocks))?;
+        writeln!(f, "groups           {} of at most {} slots", self.groups.len(), most_slots(&self.groups))?;
+        writeln!(f, "products H v     {} in {} sweeps", self.num_products, self.num_sweeps())?;
+        if let Some(flop) = self.flop {
+            writeln!(f, "work             {flop:.3e} FLOP")?;
+        }
+        let (peak, budget) = (self.memory_bytes / 1e9, self.budget_bytes / 1e9);
+        writeln!(f, "memory           {peak:.2} GB of {budget:.2} GB that may be used")?;
+        if let Some(rate) = &self.rate {
+            writeln!(f, "rate             {:.1} GFLOP/s, measured on one micro-batch", rate.gflops)?;
+        }
+        if let Some(seconds) = self.seconds {
+            writeln!(f, "time             about {}", duration(seconds))?;
+        }
+        writeln!(f, "\n{:>12}  {:>6}  {:>5}  {:>6}  block", "dimension", "probes", "steps", "share")?;
+        for block in &self.blocks {
+            let share = block.shares.weights + block.shares.attention;
+            writeln!(
+                f,
+                "{:>12}  {:>6}  {:>5}  {share:>6.3}  {}",
+                block.num_params, block.probes, block.steps, block.name
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn largest(blocks: &[PlannedBlock]) -> usize {
+    blocks.iter().map(|block| block.num_params).max().unwrap_or(0)
+}
+
+fn most_slots(groups: &[Group]) -> usize {
+    groups.iter().map(|group| group.pairs.len()).max().unwrap_or(0)
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.1} days", s / 86_400.0),
+    }
+}
+
+/// Refuses a plan whose peak does not fit; [`Plan::new`] has already made the groups as small as they go.
+pub fn check_memory(plan: &Plan) -> Result<()> {
+    if plan.memory_bytes <= plan.budget_bytes {
+        return Ok(());
+    }
+    Err(Error::Environment(format!(
+        "the plan needs {:.2} GB, {:.2} GB may be used; lower batch.micro_batch or lanczos.steps, or raise hessian.memory",
+        plan.memory_bytes / 1e9,
+        plan.budget_bytes / 1e9
+    )))
+}

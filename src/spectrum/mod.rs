@@ -1,1 +1,116 @@
-//! (empty)
+//! From T to spectra: quadrature, moments, densities, distances, and their errors.
+//!
+//! Owns everything that is computed after the last product with H, and can be redone with other settings
+//! from the tables at no further one. Knows nothing of networks and files.
+
+mod axis;
+pub mod bootstrap;
+mod density;
+#[cfg(test)]
+mod distance_tests;
+mod divergence;
+pub mod eigen;
+mod js;
+mod lattice;
+mod moments;
+mod noise;
+mod quadrature;
+mod reduce;
+pub mod stats;
+mod symkl;
+#[cfg(test)]
+mod tests;
+mod wasserstein;
+
+pub use axis::{Axis, AxisChoice, Sigma, View};
+pub use density::{Density, density};
+pub use divergence::{DistanceSettings, Divergence, MeanDistance, Metric, divergences, mean_distances};
+pub use js::JsBlock;
+pub use moments::{Moments, moments};
+pub use noise::{error_from_reference, error_from_two, noise_floor};
+pub use quadrature::{Node, Quadrature, quadrature};
+pub use reduce::reduce_variance;
+pub use symkl::{SymKl, Workspace, symkl};
+pub use wasserstein::{Measure, W1Block, measure, wasserstein1};
+
+use crate::{Error, Result};
+
+/// The spectrum of one block, as seen by its probes.
+///
+/// Holds at least one probe, every probe at least one node, every number finite; made by [`BlockSpectrum::new`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct BlockSpectrum {
+    /// The block's name.
+    pub name: String,
+    /// Dimension d of the block's Hessian.
+    pub dim: usize,
+    /// One quadrature per probe.
+    pub probes: Vec<Quadrature>,
+    /// 3 eta, absolute.
+    pub noise_floor: f64,
+}
+
+impl BlockSpectrum {
+    /// Checks the promise above.
+    pub fn new(name: impl Into<String>, dim: usize, probes: Vec<Quadrature>, noise_floor: f64) -> Result<Self> {
+        let name = name.into();
+        let complete = !probes.is_empty() && probes.iter().all(|probe| !probe.nodes.is_empty());
+        let finite = |node: &Node| node.node.is_finite() && node.effective_weight().is_finite();
+        if !(complete && noise_floor.is_finite() && probes.iter().all(|probe| probe.nodes.iter().all(finite))) {
+            return Err(Error::Numerics(format!(
+                "block `{name}`: {} probes, noise floor {noise_floor}; expected at least one probe, nodes in each, and finite numbers",
+                probes.len()
+            )));
+        }
+        Ok(Self { name, dim, probes, noise_floor })
+    }
+
+    /// All nodes of all probes.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.probes.iter().flat_map(|probe| &probe.nodes)
+    }
+
+    /// Largest |node|.
+    pub fn largest(&self) -> f64 {
+        self.nodes().map(|n| n.node.abs()).fold(0.0, f64::max)
+    }
+
+    /// Whether nothing rises above the noise: a key bias, for one, has an exactly zero Hessian.
+    pub fn is_zero(&self) -> bool {
+        self.largest() <= self.noise_floor
+    }
+
+    /// The unit of the spectrum's shape: its 10th largest |node|, mean over probes; `None` for a zero block.
+    ///
+    /// Only nodes above the noise count (and above rounding); with fewer than ten of them, the smallest.
+    pub fn shape_scale(&self) -> Option<f64> {
+        let floor = self.noise_floor.max(ROUNDING * self.largest());
+        let scales: Vec<f64> = self.probes.iter().filter_map(|probe| tenth_largest(probe, floor)).collect();
+        if self.is_zero() || scales.is_empty() { None } else { Some(stats::mean(&scales)) }
+    }
+
+    /// The spectrum of H / scale.
+    pub fn divided_by(&self, scale: f64) -> Self {
+        let mut scaled = self.clone();
+        scaled.noise_floor /= scale;
+        for probe in &mut scaled.probes {
+            probe.first_moment /= scale;
+            probe.second_moment /= scale * scale;
+            for node in &mut probe.nodes {
+                node.node /= scale;
+                node.residual_bound /= scale;
+            }
+        }
+        scaled
+    }
+}
+
+/// Share of the largest |node| below which a node is rounding.
+const ROUNDING: f64 = 1e-12;
+
+fn tenth_largest(probe: &Quadrature, floor: f64) -> Option<f64> {
+    let mut sizes: Vec<f64> = probe.nodes.iter().map(|n| n.node.abs()).filter(|size| *size > floor).collect();
+    sizes.sort_by(|a, b| b.total_cmp(a));
+    sizes.get(9).or(sizes.last()).copied()
+}

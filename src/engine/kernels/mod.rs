@@ -15,6 +15,8 @@ use burn_backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn_backend::{Backend, Shape, TensorMetadata};
 
 pub use dual::{Dual, Mask};
+#[cfg(feature = "flex")]
+pub use flex::product_library;
 
 /// Loss of a linear classifier head and the adjoints of its inputs, all as duals.
 pub struct LinearCrossEntropy<B: Backend> {

@@ -1,7 +1,139 @@
-//! Fused kernels on flex's slices (CPU).
+//! Fused kernels on flex's slices (CPU), for f32 and f64.
+//!
+//! Owns one file per family of kernels: each computes a primal and all tangent slots that are present in one pass over
+//! memory, in parallel over pieces that depend on the shapes only, so that results do not depend on the number of threads.
+//! Other float types return `None` (or, for products, go to flex's own matmul).
 
-use burn_flex::Flex;
+mod attention;
+mod attention_backward;
+#[cfg(test)]
+mod attention_tests;
+mod attention_tiles;
+mod cross_entropy;
+#[cfg(test)]
+mod cross_entropy_tests;
+mod dual_slices;
+mod element;
+mod elementwise;
+mod lanes;
+mod layer_norm;
+mod math;
+mod matrix;
+mod products;
+mod softmax;
+#[cfg(test)]
+mod testing;
 
-use super::Kernels;
+use burn_backend::ops::{AttentionModuleOptions, FloatTensorOps};
+use burn_backend::{DType, TensorMetadata};
+use burn_flex::{Flex, FlexTensor};
 
-impl Kernels for Flex {}
+pub use matrix::product_library;
+
+use super::{AttentionAdjoints, Dual, Kernels, LinearCrossEntropy, Mask};
+
+/// Calls a generic kernel for the dtype of `$x`; `None` for anything but f32 and f64.
+macro_rules! by_dtype {
+    ($x:expr, $($kernel:ident)::+, $($argument:expr),*) => {
+        match $x.primal.dtype() {
+            DType::F32 => Some($($kernel)::+::<f32>($($argument),*)),
+            DType::F64 => Some($($kernel)::+::<f64>($($argument),*)),
+            _ => None,
+        }
+    };
+}
+
+impl Kernels for Flex {
+    fn sum_of_products(terms: Vec<(FlexTensor, FlexTensor)>) -> FlexTensor {
+        match terms[0].0.dtype() {
+            DType::F32 => products::sum_of_products::<f32>(&terms),
+            DType::F64 => products::sum_of_products::<f64>(&terms),
+            _ => {
+                let products = terms.into_iter().map(|(lhs, rhs)| Self::float_matmul(lhs, rhs));
+                products.reduce(Self::float_add).expect("a sum of products has at least one term")
+            }
+        }
+    }
+
+    fn mul(lhs: &Dual<Self>, rhs: &Dual<Self>) -> Option<Dual<Self>> {
+        if lhs.primal.shape() != rhs.primal.shape() {
+            return None;
+        }
+        by_dtype!(lhs, elementwise::mul, lhs, rhs)
+    }
+
+    fn gelu(x: &Dual<Self>) -> Option<Dual<Self>> {
+        by_dtype!(x, elementwise::gelu, x)
+    }
+
+    fn gelu_backward(x: &Dual<Self>, grad: &Dual<Self>) -> Option<Dual<Self>> {
+        by_dtype!(x, elementwise::gelu_backward, x, grad)
+    }
+
+    fn softmax(x: &Dual<Self>) -> Option<Dual<Self>> {
+        by_dtype!(x, softmax::softmax, x)
+    }
+
+    fn softmax_backward(y: &Dual<Self>, grad: &Dual<Self>) -> Option<Dual<Self>> {
+        by_dtype!(y, softmax::softmax_backward, y, grad)
+    }
+
+    fn layer_norm(x: &Dual<Self>, gamma: &Dual<Self>, beta: Option<&Dual<Self>>, epsilon: f64) -> Option<Dual<Self>> {
+        by_dtype!(x, layer_norm::layer_norm, x, gamma, beta, epsilon)
+    }
+
+    fn layer_norm_backward(
+        x: &Dual<Self>,
+        gamma: &Dual<Self>,
+        grad: &Dual<Self>,
+        epsilon: f64,
+        keep: &Mask,
+        gamma_needed: bool,
+    ) -> Option<(Dual<Self>, Option<Dual<Self>>)> {
+        by_dtype!(x, layer_norm::layer_norm_backward, x, gamma, grad, epsilon, keep, gamma_needed)
+    }
+
+    fn attention(
+        query: &Dual<Self>,
+        key: &Dual<Self>,
+        value: &Dual<Self>,
+        mask: Option<&FlexTensor>,
+        bias: Option<&Dual<Self>>,
+        options: &AttentionModuleOptions,
+    ) -> Option<Dual<Self>> {
+        if bias.is_some() {
+            return None;
+        }
+        by_dtype!(query, attention::attention, query, key, value, mask, options).flatten()
+    }
+
+    fn attention_backward(
+        query: &Dual<Self>,
+        key: &Dual<Self>,
+        value: &Dual<Self>,
+        mask: Option<&FlexTensor>,
+        options: &AttentionModuleOptions,
+        grad: &Dual<Self>,
+    ) -> Option<AttentionAdjoints<Self>> {
+        by_dtype!(query, attention_backward::attention_backward, query, key, value, mask, options, grad).flatten()
+    }
+
+    fn linear_cross_entropy(
+        hidden: &Dual<Self>,
+        weight: &Dual<Self>,
+        targets: &FlexTensor,
+        hidden_needed: bool,
+        weight_needed: bool,
+    ) -> Option<LinearCrossEntropy<Self>> {
+        let kernel = by_dtype!(
+            hidden,
+            cross_entropy::linear_cross_entropy,
+            hidden,
+            weight,
+            targets,
+            hidden_needed,
+            weight_needed
+        );
+        kernel.flatten()
+    }
+}

@@ -1,0 +1,293 @@
+//! `hesspec bench`: seconds and share of sgemm's rate of forward pass, gradient, full and block products.
+//!
+//! Weights are random and tokens synthetic: speed depends on neither. Each case runs in a process of its own, so that its
+//! peak memory is its own, and the allocator starts afresh.
+
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
+use burn_backend::tensor::Device;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::common::{ConfigArguments, print, print_json};
+use super::table::table;
+use crate::block::{Block, Layout};
+use crate::config::Config;
+use crate::engine::Kernels;
+use crate::hessian::{Precision, Settings, start};
+use crate::job::{self, Job, Task};
+use crate::krylov::Operator;
+use crate::plan::{self, cost::Cost};
+use crate::{Error, Result, data};
+
+/// Rows and columns of the product that gives the machine's rate.
+const SGEMM: usize = 2048;
+/// Of so many products the fastest counts.
+const SGEMM_REPEATS: usize = 5;
+/// Forward passes of a gradient: one forward, two backward.
+const GRADIENT_PASSES: f64 = 3.0;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Slots of the products.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 4, 10], value_name = "K,...")]
+    slots: Vec<usize>,
+    /// Timed repetitions, after one to warm up; the median counts.
+    #[arg(long, default_value_t = 3)]
+    repeats: usize,
+    /// One case, in this process.
+    #[arg(long, hide = true)]
+    only: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    machine: Machine,
+    sgemm_gflops: f64,
+    cases: Vec<Case>,
+}
+
+#[derive(Debug, Serialize)]
+struct Machine {
+    cpu: String,
+    cores: usize,
+    threads: usize,
+    memory_gb: f64,
+    os: &'static str,
+    arch: &'static str,
+    backend: crate::config::Backend,
+    precision: crate::config::Precision,
+    hesspec: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Case {
+    what: String,
+    slots: usize,
+    seconds_per_slot: f64,
+    matmul_gflop_per_slot: f64,
+    gflops: f64,
+    share_of_sgemm: f64,
+    /// Of the case's process, in units of 2^20 bytes; null where the system does not tell.
+    peak_rss_mb: Option<f64>,
+}
+
+/// What a case's process prints.
+#[derive(Debug, Serialize, Deserialize)]
+struct Measured {
+    seconds_per_slot: f64,
+    peak_rss_mb: Option<f64>,
+}
+
+/// Times all cases and prints them.
+pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
+    if arguments.repeats == 0 || arguments.slots.contains(&0) {
+        return Err(Error::Config("--repeats and --slots: expected numbers from 1 on".into()));
+    }
+    let config = arguments.config.load()?;
+    if let Some(what) = &arguments.only {
+        let (slots, repeats) = (arguments.slots[0], arguments.repeats);
+        return print_json(&job::dispatch(&config, Timing { what, slots, repeats })?);
+    }
+    let sgemm_gflops = job::dispatch(&config, Sgemm)?;
+    let cases = cases(&config, &arguments.slots)?
+        .into_iter()
+        .map(|planned| measured(arguments, planned, sgemm_gflops))
+        .collect::<Result<Vec<_>>>()?;
+    let answer = Answer { machine: machine(&config)?, sgemm_gflops, cases };
+    if json { print_json(&answer) } else { print(&describe(&answer)) }
+}
+
+/// A case and its matrix work.
+struct Planned {
+    what: String,
+    slots: usize,
+    gflop_per_slot: f64,
+}
+
+/// Forward pass, gradient, then the whole network (where the configuration has it) and its blocks at every number of slots.
+fn cases(config: &Config, slots: &[usize]) -> Result<Vec<Planned>> {
+    let sizes = job::gpt2(config)?;
+    let (layout, cost) = (sizes.layout(), Cost::of(&sizes));
+    let tokens = num_windows(config)? * sizes.context;
+    let gflop = |passes: f64| 2.0 * cost.forward() * passes * tokens as f64 / 1e9;
+    let single = |what: &str, passes| Planned { what: what.into(), slots: 1, gflop_per_slot: gflop(passes) };
+    let mut cases = vec![single("forward", 1.0), single("gradient", GRADIENT_PASSES)];
+    let mut blocks = job::blocks(config, &layout)?;
+    blocks.sort_by_key(|block| block.kind != "full"); // stable: the whole network first
+    for block in &blocks {
+        for &slots in slots {
+            let shares = (cost.block(&layout, block), block.kind == "full");
+            let passes = cost.sweep(&vec![shares; slots]) / slots as f64;
+            cases.push(Planned { what: block.name.clone(), slots, gflop_per_slot: gflop(passes) });
+        }
+    }
+    Ok(cases)
+}
+
+fn num_windows(config: &Config) -> Result<usize> {
+    let asked = data::num_windows(&config.batch, job::gpt2(config)?.context);
+    asked.map_or_else(|| plan::micro_batch(config), Ok)
+}
+
+/// Runs a case in a process of its own.
+fn measured(arguments: &Arguments, planned: Planned, sgemm_gflops: f64) -> Result<Case> {
+    let Planned { what, slots, gflop_per_slot } = planned;
+    let failed = |problem: String| Error::Other(format!("bench case `{what}` with {slots} slots: {problem}"));
+    let program = std::env::current_exe().map_err(|error| failed(format!("where is hesspec? {error}")))?;
+    let mut command = Command::new(program);
+    command.arg("bench").arg(&arguments.config.config).args(["--only", &what, "--slots", &slots.to_string()]);
+    command.args(["--repeats", &arguments.repeats.to_string()]);
+    command.args(arguments.config.set.iter().flat_map(|set| ["--set", set.as_str()]));
+    let output = command.stderr(Stdio::inherit()).output().map_err(|error| failed(error.to_string()))?;
+    if !output.status.success() {
+        return Err(failed(format!("it ended with {}", output.status)));
+    }
+    let Measured { seconds_per_slot, peak_rss_mb } =
+        serde_json::from_slice(&output.stdout).map_err(|error| failed(format!("its answer is no JSON: {error}")))?;
+    let gflops = gflop_per_slot / seconds_per_slot;
+    Ok(Case {
+        what,
+        slots,
+        seconds_per_slot,
+        matmul_gflop_per_slot: gflop_per_slot,
+        gflops,
+        share_of_sgemm: gflops / sgemm_gflops,
+        peak_rss_mb,
+    })
+}
+
+struct Timing<'a> {
+    what: &'a str,
+    slots: usize,
+    repeats: usize,
+}
+
+impl Task for Timing<'_> {
+    type Output = Measured;
+
+    fn run<K: Kernels, T: Precision>(self, config: &Config, device: Device<K>) -> Result<Measured> {
+        let job = Job::<K, T>::synthetic(config, &device, plan::micro_batch(config)?, num_windows(config)?)?;
+        let mut operator = job.operator();
+        let seconds = match self.what {
+            "forward" => median(self.repeats, || operator.loss().map(drop))?,
+            "gradient" => {
+                let full = job.layout.full();
+                median(self.repeats, || operator.gradient(&full).map(drop))?
+            }
+            name => {
+                let block = job::block_named(config, &job.layout, name)?;
+                operator.slots = vec![&block; self.slots];
+                let vectors = vectors::<T>(&block, &job.layout, self.slots);
+                let pairs: Vec<(usize, &Vec<T>)> = vectors.iter().enumerate().collect();
+                median(self.repeats, || operator.apply(&pairs, &mut |_, _, _| Ok(())).map(drop))?
+            }
+        };
+        Ok(Measured { seconds_per_slot: seconds / self.slots as f64, peak_rss_mb: peak_rss_mb() })
+    }
+}
+
+fn vectors<T: Precision>(block: &Block, layout: &Layout, slots: usize) -> Vec<Vec<T>> {
+    (0..slots).map(|slot| start(block, layout, slot as u32, &Settings::default())).collect()
+}
+
+/// Median of the seconds of `repeats` calls, after one to warm up.
+fn median(repeats: usize, mut call: impl FnMut() -> Result<()>) -> Result<f64> {
+    call()?;
+    let mut seconds = Vec::with_capacity(repeats);
+    for _ in 0..repeats {
+        let begin = Instant::now();
+        call()?;
+        seconds.push(begin.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok((seconds[(repeats - 1) / 2] + seconds[repeats / 2]) / 2.0)
+}
+
+/// The rate of a large f32 product through the kernel that the engine uses.
+struct Sgemm;
+
+impl Task for Sgemm {
+    type Output = f64;
+
+    fn run<K: Kernels, T: Precision>(self, _config: &Config, device: Device<K>) -> Result<f64> {
+        let matrix = |phase: f32| {
+            let values: Vec<f32> = (0..SGEMM * SGEMM).map(|at| (at as f32 * 0.618 + phase).sin()).collect();
+            let tensor = Tensor::<K, 2>::from_data(TensorData::new(values, [SGEMM, SGEMM]), (&device, DType::F32));
+            tensor.into_primitive().tensor()
+        };
+        let (a, b) = (matrix(0.0), matrix(0.5));
+        let multiply = || {
+            let begin = Instant::now();
+            let product = K::sum_of_products(vec![(a.clone(), b.clone())]);
+            // one entry read back: a device that computes behind our back has to have finished
+            let product = Tensor::<K, 2>::from_primitive(TensorPrimitive::Float(product));
+            let entry = product.slice([0..1, 0..1]).into_data();
+            drop(entry);
+            begin.elapsed().as_secs_f64()
+        };
+        multiply();
+        let seconds = (0..SGEMM_REPEATS).map(|_| multiply()).fold(f64::INFINITY, f64::min);
+        Ok(2.0 * (SGEMM as f64).powi(3) / seconds / 1e9)
+    }
+}
+
+/// Largest resident set of this process so far.
+fn peak_rss_mb() -> Option<f64> {
+    proc_value("/proc/self/status", "VmHWM:").map(|kib| kib / 1024.0)
+}
+
+/// A value in KiB from a file of `key: value kB` lines.
+fn proc_value(path: &str, key: &str) -> Option<f64> {
+    let text = std::fs::read_to_string(path).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(key)?.trim().strip_suffix("kB")?.trim().parse().ok())
+}
+
+fn machine(config: &Config) -> Result<Machine> {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+        text.lines()
+            .find_map(|line| Some(line.strip_prefix("model name")?.trim_start_matches([' ', '\t', ':']).to_owned()))
+    });
+    let cores = std::thread::available_parallelism().map_err(|error| Error::Environment(error.to_string()))?;
+    Ok(Machine {
+        cpu: cpu.unwrap_or_else(|| "unknown".into()),
+        cores: cores.get(),
+        threads: rayon::current_num_threads(),
+        memory_gb: proc_value("/proc/meminfo", "MemTotal:").map_or(f64::NAN, |kib| kib * 1024.0 / 1e9),
+        os: std::env::consts::OS,
+        arch: std::env::consts::ARCH,
+        backend: config.hessian.backend,
+        precision: config.hessian.precision,
+        hesspec: env!("CARGO_PKG_VERSION"),
+    })
+}
+
+fn describe(answer: &Answer) -> String {
+    let rows: Vec<Vec<String>> = answer
+        .cases
+        .iter()
+        .map(|case| {
+            vec![
+                case.what.clone(),
+                case.slots.to_string(),
+                format!("{:.4}", case.seconds_per_slot),
+                format!("{:.2}", case.matmul_gflop_per_slot),
+                format!("{:.1}", case.gflops),
+                format!("{:.2}", case.share_of_sgemm),
+                case.peak_rss_mb.map_or("?".into(), |mb| format!("{mb:.0}")),
+            ]
+        })
+        .collect();
+    let header = ["what", "slots", "s/slot", "GFLOP/slot", "GFLOP/s", "of sgemm", "peak MB"];
+    format!(
+        "{}, {} threads; sgemm {:.1} GFLOP/s\n{}",
+        answer.machine.cpu,
+        answer.machine.threads,
+        answer.sgemm_gflops,
+        table(&header, &rows)
+    )
+}

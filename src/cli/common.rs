@@ -1,0 +1,73 @@
+//! What all commands share: the configuration with its overrides, threads, and answers on stdout.
+
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::config::{self, Config};
+use crate::{Error, Result};
+
+/// A configuration and what is changed in it.
+#[derive(Debug, Args)]
+pub struct ConfigArguments {
+    /// The TOML file; see the folder configs.
+    #[arg(value_name = "CONFIG")]
+    pub config: PathBuf,
+    /// Override a key, as in `--set lanczos.steps=50`; may be repeated.
+    #[arg(long = "set", value_name = "TABLE.KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl ConfigArguments {
+    /// Reads the configuration and gives its number of threads to the thread pool.
+    ///
+    /// # Errors
+    /// [`Error::Config`]
+    pub fn load(&self) -> Result<Config> {
+        self.load_with([])
+    }
+
+    /// As [`ConfigArguments::load`], with overrides that a command's own options stand for.
+    ///
+    /// # Errors
+    /// [`Error::Config`]
+    pub fn load_with(&self, more: impl IntoIterator<Item = String>) -> Result<Config> {
+        let overrides: Vec<String> = self.set.iter().cloned().chain(more).collect();
+        let config = config::load(&self.config, &overrides)?;
+        use_threads(&config)?;
+        Ok(config)
+    }
+}
+
+/// The matrix products run on rayon's pool as well, so that one number rules all.
+fn use_threads(config: &Config) -> Result<()> {
+    let Some(threads) = config.run.threads else { return Ok(()) };
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global()
+        .map_err(|error| Error::Environment(format!("run.threads = {threads}: {error}")))
+}
+
+/// Prints an answer as JSON.
+pub fn print_json(answer: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(answer).map_err(|error| Error::Other(format!("JSON: {error}")))?;
+    print(&text)
+}
+
+/// Prints lines.
+pub fn print(text: &str) -> Result<()> {
+    print_bytes(format!("{text}\n").as_bytes())
+}
+
+/// Prints as it is. A reader that has seen enough (`| head`) is no error.
+pub fn print_bytes(bytes: &[u8]) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::Storage(format!("cannot write to stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
+}

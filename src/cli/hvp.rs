@@ -1,0 +1,152 @@
+//! `hesspec hvp`: products with given vectors, gradient and loss.
+
+use std::path::PathBuf;
+
+use burn_backend::tensor::Device;
+use clap::Args;
+use serde::Serialize;
+
+use super::common::{ConfigArguments, print, print_json};
+use super::progress::Meter;
+use super::vectors::{VectorFile, Writer};
+use crate::block::Block;
+use crate::config::Config;
+use crate::coordinator::Progress;
+use crate::engine::Kernels;
+use crate::hessian::{Gradient, MicroBatches, Precision};
+use crate::job::{self, Job, Task};
+use crate::krylov::{Operator, Real};
+use crate::{Result, config, plan};
+
+/// Vectors that share a pass where `hessian.slots` does not say.
+pub const DEFAULT_SLOTS: usize = 8;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Vectors: safetensors by parameter name; several as `name@0`, `name@1`. A missing tensor is zero.
+    #[arg(long, value_name = "FILE", requires = "out", required_unless_present_any = ["gradient", "loss"])]
+    vectors: Option<PathBuf>,
+    /// Their products, under the same names.
+    #[arg(long, value_name = "FILE", requires = "vectors")]
+    out: Option<PathBuf>,
+    /// Cut vectors before and products after to this block, or `full`.
+    #[arg(long, value_name = "NAME", default_value = "full")]
+    block: String,
+    /// Gauss-Newton products.
+    #[arg(long)]
+    gauss_newton: bool,
+    /// Write the gradient, of the block.
+    #[arg(long, value_name = "FILE")]
+    gradient: Option<PathBuf>,
+    /// Print the loss.
+    #[arg(long)]
+    loss: bool,
+}
+
+/// What was done.
+#[derive(Debug, Serialize)]
+struct Answer {
+    block: String,
+    num_params: usize,
+    operator: config::Operator,
+    num_vectors: usize,
+    out: Option<PathBuf>,
+    gradient: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loss: Option<f64>,
+}
+
+/// Computes and writes.
+pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
+    let mut config = arguments.config.load()?;
+    if arguments.gauss_newton {
+        config.hessian.operator = config::Operator::GaussNewton;
+    }
+    let answer = job::dispatch(&config, Products { arguments })?;
+    match (json, answer.loss) {
+        (true, _) => print_json(&answer),
+        (false, Some(loss)) => print(&format!("loss {loss}")),
+        (false, None) => Ok(()),
+    }
+}
+
+struct Products<'a> {
+    arguments: &'a Arguments,
+}
+
+impl Task for Products<'_> {
+    type Output = Answer;
+
+    fn run<K: Kernels, T: Precision>(self, config: &Config, device: Device<K>) -> Result<Answer> {
+        let arguments = self.arguments;
+        let job = Job::<K, T>::open(config, &device, plan::micro_batch(config)?)?;
+        let block = job::block_named(config, &job.layout, &arguments.block)?;
+        let gradient_writer = arguments.gradient.as_deref().map(Writer::create).transpose()?;
+        let num_vectors = match (&arguments.vectors, &arguments.out) {
+            (Some(vectors), Some(out)) => products(&job, &block, &VectorFile::open(vectors)?, Writer::create(out)?)?,
+            _ => 0,
+        };
+        let operator = job.operator();
+        let loss = match gradient_writer {
+            Some(writer) => {
+                let Gradient { loss, values } = operator.gradient(&block)?;
+                write_gradient::<K, T>(&job, &block, &values, writer)?;
+                Some(loss)
+            }
+            None if arguments.loss => Some(operator.loss()?),
+            None => None,
+        };
+        Ok(Answer {
+            num_params: block.num_params(&job.layout),
+            block: block.name,
+            operator: config.hessian.operator,
+            num_vectors,
+            out: arguments.out.clone(),
+            gradient: arguments.gradient.clone(),
+            loss: loss.filter(|_| arguments.loss),
+        })
+    }
+}
+
+/// Products of all vectors of a file, some slots at a time. Returns how many.
+fn products<K: Kernels, T: Precision>(
+    job: &Job<K, T>,
+    block: &Block,
+    file: &VectorFile,
+    mut writer: Writer,
+) -> Result<usize> {
+    let vectors = file.vectors::<T>(&job.layout)?;
+    let all: Vec<usize> = (0..vectors.len()).collect();
+    let slots = job.config.hessian.slots.unwrap_or(DEFAULT_SLOTS);
+    let (meter, per_sweep) = (Meter::new(), job.data.len() as u64);
+    meter.begin(all.len().div_ceil(slots) as u64 * per_sweep);
+    for (sweep, group) in all.chunks(slots).enumerate() {
+        let advance = |done: usize| {
+            meter.advance(&job.config.run.name, sweep as u64 * per_sweep + done as u64);
+            Ok(())
+        };
+        let mut operator = job.operator();
+        operator.slots = vec![block; group.len()];
+        operator.progress = Some(&advance);
+        let cut = group.iter().map(|index| vectors.cut::<T>(*index, block)).collect::<Result<Vec<_>>>()?;
+        let applied = operator.apply(&cut.iter().enumerate().collect::<Vec<_>>(), &mut |_, _, _| Ok(()))?;
+        for (index, product) in group.iter().zip(applied) {
+            writer.push(&job.layout, block, &product, vectors.number(*index));
+        }
+    }
+    writer.finish()?;
+    Ok(all.len())
+}
+
+fn write_gradient<K: Kernels, T: Precision>(
+    job: &Job<K, T>,
+    block: &Block,
+    values: &[f64],
+    mut writer: Writer,
+) -> Result<()> {
+    let values: Vec<T> = values.iter().map(|x| <T as Real>::from_f64(*x)).collect();
+    writer.push(&job.layout, block, &values, None);
+    writer.finish()
+}

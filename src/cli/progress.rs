@@ -1,0 +1,87 @@
+//! How far a computation is: a bar with rate and ETA on a terminal, one line a minute elsewhere.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::coordinator::Progress;
+
+/// Between two lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(60);
+const TEMPLATE: &str = "{elapsed_precise} [{bar:30}] {pos}/{len} micro-batches, {per_sec}, ETA {eta}  {msg}";
+
+/// Progress on stderr.
+pub struct Meter {
+    bar: ProgressBar,
+    state: Mutex<State>,
+}
+
+struct State {
+    begin: Instant,
+    last_line: Instant,
+    total: u64,
+}
+
+impl Meter {
+    /// Nothing is shown before [`Progress::begin`].
+    pub fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let now = Instant::now();
+        Self { bar, state: Mutex::new(State { begin: now, last_line: now, total: 0 }) }
+    }
+}
+
+impl Progress for Meter {
+    fn begin(&self, total: u64) {
+        let now = Instant::now();
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State { begin: now, last_line: now, total };
+        if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
+            self.bar.set_style(style);
+        }
+        self.bar.set_length(total);
+        self.bar.reset();
+    }
+
+    fn advance(&self, message: &str, done: u64) {
+        if !self.bar.is_hidden() {
+            self.bar.set_message(message.to_string());
+            self.bar.set_position(done);
+            return;
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.last_line.elapsed() >= LINE_EVERY {
+            state.last_line = Instant::now();
+            tracing::info!("{}", line(message, done, state.total, state.begin.elapsed()));
+        }
+    }
+
+    fn log(&self, line: &str) {
+        self.bar.suspend(|| tracing::info!("{line}"));
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// `120/4000 micro-batches (3.0 %), 2.10/s, ETA 30 min: message`
+fn line(message: &str, done: u64, total: u64, elapsed: Duration) -> String {
+    let rate = done as f64 / elapsed.as_secs_f64().max(1e-9);
+    let left = total.saturating_sub(done) as f64 / rate.max(1e-9) / 60.0;
+    let percent = 100.0 * done as f64 / total.max(1) as f64;
+    format!("{done}/{total} micro-batches ({percent:.1} %), {rate:.2}/s, ETA {left:.0} min: {message}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_rate_and_time_left() {
+        let text = line("wte", 120, 4000, Duration::from_secs(60));
+        assert_eq!(text, "120/4000 micro-batches (3.0 %), 2.00/s, ETA 32 min: wte");
+    }
+}

@@ -1,0 +1,151 @@
+//! `[blocks]`: which principal sub-matrices, by globs on block names.
+
+use globset::{Glob, GlobMatcher};
+use serde::{Deserialize, Serialize};
+
+use super::reader::nearest;
+use crate::{Error, Result};
+
+/// `[blocks]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Blocks {
+    /// How the parameters are cut. Default: parameter.
+    pub partition: Partition,
+    /// Globs on block names; `*` also crosses dots. Default: all.
+    pub include: Vec<String>,
+    /// Globs on block names, taken out again. Default: none.
+    pub exclude: Vec<String>,
+    /// Also the whole network. Default: true.
+    pub full: bool,
+}
+
+impl Default for Blocks {
+    fn default() -> Self {
+        Self { partition: Partition::Parameter, include: vec!["*".into()], exclude: Vec::new(), full: true }
+    }
+}
+
+/// How the parameters are cut into blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Partition {
+    /// Every parameter, q, k and v apart (the paper).
+    Parameter,
+    /// Everything of a transformer block together.
+    Layer,
+    /// As `parameter`, attention cut by head.
+    Head,
+    /// Weight and bias of one module together.
+    Module,
+}
+
+/// The globs of `[blocks]`, compiled.
+#[derive(Debug, Clone)]
+pub struct BlockFilter {
+    include: Vec<GlobMatcher>,
+    exclude: Vec<GlobMatcher>,
+}
+
+impl Blocks {
+    /// Compiles the globs.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the pattern that is none.
+    pub fn filter(&self) -> Result<BlockFilter> {
+        Ok(BlockFilter {
+            include: compile("blocks.include", &self.include)?,
+            exclude: compile("blocks.exclude", &self.exclude)?,
+        })
+    }
+}
+
+fn compile(key: &str, patterns: &[String]) -> Result<Vec<GlobMatcher>> {
+    let compile_one = |pattern: &String| match Glob::new(pattern) {
+        Ok(glob) => Ok(glob.compile_matcher()),
+        Err(error) => Err(Error::Config(format!(
+            "{key}: \"{pattern}\" is not a glob ({}); allowed: * ? [ab] {{a,b}}",
+            error.kind()
+        ))),
+    };
+    patterns.iter().map(compile_one).collect()
+}
+
+impl BlockFilter {
+    /// Whether a block of this name is asked for.
+    pub fn is_match(&self, name: &str) -> bool {
+        self.include.iter().any(|glob| glob.is_match(name)) && !self.exclude.iter().any(|glob| glob.is_match(name))
+    }
+
+    /// The positions of the names asked for, in their order.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where a pattern of `include` matches no name, or `exclude` takes every one of its names out.
+    /// A pattern of `exclude` may match nothing: `*.ln_*` is right for a model without LayerNorm too.
+    pub fn select<S: AsRef<str>>(&self, names: &[S]) -> Result<Vec<usize>> {
+        let matches = |glob: &GlobMatcher| names.iter().any(|name| glob.is_match(name.as_ref()));
+        if let Some(glob) = self.include.iter().find(|glob| !matches(glob)) {
+            return Err(no_match(glob.glob().glob(), names));
+        }
+        let selected: Vec<usize> = (0..names.len()).filter(|index| self.is_match(names[*index].as_ref())).collect();
+        if selected.is_empty() && !self.include.is_empty() {
+            return Err(Error::Config(
+                "blocks.exclude takes out every block that blocks.include names; for the whole network alone write include = []"
+                    .into(),
+            ));
+        }
+        Ok(selected)
+    }
+}
+
+fn no_match<S: AsRef<str>>(pattern: &str, names: &[S]) -> Error {
+    let all: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    let hint = match nearest(pattern, &all) {
+        Some(name) => format!("did you mean `{name}`?"),
+        None => format!("the {} blocks are {}", all.len(), abbreviated(&all)),
+    };
+    Error::Config(format!("blocks.include: \"{pattern}\" matches no block; {hint}"))
+}
+
+fn abbreviated(names: &[&str]) -> String {
+    const SHOWN: usize = 8;
+    let dots = if names.len() > SHOWN { ", ..." } else { "" };
+    format!("{}{dots}", names[..names.len().min(SHOWN)].join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: [&str; 5] = [
+        "transformer.wte.weight",
+        "transformer.h.0.ln_1.weight",
+        "transformer.h.0.attn.q.weight",
+        "transformer.h.3.attn.q.weight/head.3",
+        "transformer.h.4.mlp.c_fc.weight",
+    ];
+
+    fn select(include: &[&str], exclude: &[&str]) -> Result<Vec<usize>> {
+        let texts = |list: &[&str]| list.iter().map(|text| text.to_string()).collect();
+        Blocks { include: texts(include), exclude: texts(exclude), ..Blocks::default() }.filter()?.select(&NAMES)
+    }
+
+    #[test]
+    fn a_star_crosses_dots_and_slashes() {
+        assert_eq!(select(&["*"], &[]).unwrap(), [0, 1, 2, 3, 4]);
+        assert_eq!(select(&["transformer.h.{0,3}.attn.*"], &[]).unwrap(), [2, 3]);
+        assert_eq!(select(&["*"], &["*.ln_*"]).unwrap(), [0, 2, 3, 4]);
+        assert_eq!(select(&[], &[]).unwrap(), [0usize; 0]);
+    }
+
+    #[test]
+    fn a_pattern_without_a_block_is_an_error_that_helps() {
+        let error = select(&["transformer.wte.weigth"], &[]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("did you mean `transformer.wte.weight`?"), "{error}");
+        assert!(select(&["*.conv.*"], &[]).unwrap_err().to_string().contains("the 5 blocks are transformer.wte"));
+        assert!(select(&["*.ln_*"], &["*"]).unwrap_err().to_string().contains("include = []"));
+        assert!(select(&["*"], &["no.such.block"]).is_ok());
+        assert!(select(&["a{b"], &[]).unwrap_err().to_string().contains("\"a{b\" is not a glob"));
+    }
+}

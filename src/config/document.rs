@@ -1,0 +1,109 @@
+//! The file as written, before defaults that depend on other keys are known.
+
+use serde::Deserialize;
+
+use super::sections::{
+    Axis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Order, Output, Reduction, Run, Sigma,
+};
+use super::{Blocks, Config, Data, Model};
+
+/// Seed of nanoGPT's runs.
+const DEFAULT_SEED: u64 = 1337;
+
+/// Windows per micro-batch in the paper's public code, which defines the scale of `reduction = "sum"`.
+const PAPER_MICRO_BATCH: usize = 8;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Document {
+    model: Model,
+    data: Data,
+    #[serde(default)]
+    run: RunKeys,
+    #[serde(default)]
+    batch: BatchKeys,
+    #[serde(default)]
+    hessian: Hessian,
+    #[serde(default)]
+    blocks: Blocks,
+    #[serde(default)]
+    lanczos: Lanczos,
+    #[serde(default)]
+    density: DensityKeys,
+    #[serde(default)]
+    distance: Distance,
+    #[serde(default)]
+    checkpoint: Checkpoint,
+    #[serde(default)]
+    output: Output,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RunKeys {
+    name: Option<String>,
+    seed: Option<u64>,
+    threads: Option<usize>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct BatchKeys {
+    tokens: Option<usize>,
+    start: usize,
+    stride: Option<usize>,
+    order: Order,
+    seed: Option<u64>,
+    micro_batch: Option<usize>,
+    segments: Option<usize>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct DensityKeys {
+    sigma: Option<Sigma>,
+    axis: Axis,
+    axis_scale: Option<f64>,
+}
+
+impl Document {
+    /// Fills in what depends on other keys.
+    pub fn resolve(self, default_name: &str) -> Config {
+        let seed = self.run.seed.unwrap_or(DEFAULT_SEED);
+        let default_micro_batch = (self.hessian.reduction == Reduction::Sum).then_some(PAPER_MICRO_BATCH);
+        let batch = Batch {
+            tokens: self.batch.tokens,
+            start: self.batch.start,
+            stride: self.batch.stride.or(self.model.context()).unwrap_or(1),
+            order: self.batch.order,
+            seed: self.batch.seed.unwrap_or(seed),
+            micro_batch: self.batch.micro_batch.or(default_micro_batch),
+            segments: self.batch.segments,
+        };
+        let density = Density {
+            sigma: self.density.sigma.unwrap_or_else(|| default_sigma(self.lanczos.steps)),
+            axis: self.density.axis,
+            axis_scale: self.density.axis_scale,
+        };
+        let name = self.run.name.unwrap_or_else(|| default_name.into());
+        Config {
+            run: Run { name, seed, threads: self.run.threads },
+            model: self.model,
+            data: self.data,
+            batch,
+            hessian: self.hessian,
+            blocks: self.blocks,
+            lanczos: self.lanczos,
+            density,
+            distance: self.distance,
+            checkpoint: self.checkpoint,
+            output: self.output,
+        }
+    }
+}
+
+/// Two Gaussians a distance 1/(m - 1) apart, the mean distance of m nodes, merge into one maximum at about this width.
+fn default_sigma(steps: usize) -> Sigma {
+    let intervals = steps.saturating_sub(1).max(1) as f64;
+    Sigma::Relative(1.0 / intervals / (8.0 * 3f64.ln()).sqrt())
+}

@@ -1,0 +1,307 @@
+//! The tables that every run has, with every key and its default; `[model.*]`, `[data.*]` and `[blocks]` have their own files.
+
+use serde::{Deserialize, Serialize};
+
+use super::units::{Bytes, Interval};
+
+/// `[run]`
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Run {
+    /// Partition key of every table. Default: the configuration file's stem.
+    pub name: String,
+    /// Seed of initialisation and probes. Default: 1337.
+    pub seed: u64,
+    /// Number of CPU threads. Default: all cores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+}
+
+/// `[batch]`: which windows of the data make up the loss.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Batch {
+    /// Number of predicted tokens, a multiple of the context. Default: all that the data has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<usize>,
+    /// First token of the first window. Default: 0.
+    pub start: usize,
+    /// Distance between the starts of two windows, in tokens. Default: the context.
+    pub stride: usize,
+    /// Which windows come first. Default: sequential.
+    pub order: Order,
+    /// Seed of `order = "permuted"`. Default: `run.seed`.
+    pub seed: u64,
+    /// Windows per micro-batch. Default: chosen by the plan; with `reduction = "sum"`, whose scale depends on it, the paper's 8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_batch: Option<usize>,
+    /// Number of segments. Default: 8, or the number of windows where that is smaller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segments: Option<usize>,
+}
+
+/// Which windows a batch takes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// As they lie in the file; the paper.
+    #[default]
+    Sequential,
+    /// Window i is a seeded bijection of i over all windows: a random sample, and a prefix of every larger one.
+    Permuted,
+}
+
+/// `[hessian]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Hessian {
+    /// Which symmetric operator. Default: the Hessian.
+    pub operator: Operator,
+    /// How micro-batches add up. Default: mean.
+    pub reduction: Reduction,
+    /// Floating-point type of the whole computation. Default: f32.
+    pub precision: Precision,
+    /// Arithmetic of matrix products on GPUs. Default: f32.
+    pub math: Math,
+    /// burn backend. Default: flex.
+    pub backend: Backend,
+    /// Most slots, (block, probe) pairs, of one sweep. Default: as many as the memory allows, chosen by the plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slots: Option<usize>,
+    /// Memory the plan may use on each rank, like "8GB". Default: what the machine has free.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Bytes>,
+}
+
+impl Default for Hessian {
+    fn default() -> Self {
+        Self {
+            operator: Operator::Hessian,
+            reduction: Reduction::Mean,
+            precision: Precision::F32,
+            math: Math::F32,
+            backend: Backend::Flex,
+            slots: None,
+            memory: None,
+        }
+    }
+}
+
+/// The operator whose spectrum is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operator {
+    /// Second derivative of the loss.
+    Hessian,
+    /// J^T H_out J, positive semi-definite for convex losses.
+    GaussNewton,
+}
+
+/// How the micro-batches' losses make up the run's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reduction {
+    /// Mean over all predicted tokens.
+    Mean,
+    /// Sum of the micro-batches' means, as the paper's public code does.
+    Sum,
+}
+
+/// Floating-point type of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// IEEE single precision, sums and scalars in f64.
+    F32,
+    /// Everything in f64: verification.
+    F64,
+}
+
+/// Arithmetic of matrix products on GPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Math {
+    /// IEEE f32.
+    F32,
+    /// Three tf32 products of split operands: near f32.
+    #[serde(rename = "3xtf32")]
+    Tf32x3,
+    /// 10 bits of mantissa.
+    Tf32,
+    /// 7 bits of mantissa.
+    Bf16,
+}
+
+/// burn backends a build may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// burn-flex: CPU, fused kernels.
+    Flex,
+    /// burn-ndarray: CPU, reference.
+    Ndarray,
+    /// burn-cuda.
+    Cuda,
+    /// burn-wgpu.
+    Wgpu,
+}
+
+/// `[lanczos]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Lanczos {
+    /// Steps m of every recursion. Default: 100, the paper.
+    pub steps: usize,
+    /// Probes of each block. Default: 4; the paper: 10.
+    pub probes: usize,
+    /// Probes of the whole network. Default: 2; the paper: 10.
+    pub full_probes: usize,
+    /// Distribution of the probes. Default: Gaussian (paper, C.1).
+    pub probe: ProbeKind,
+    /// Default: full; without it a converged eigenvalue shows up several times.
+    pub reorthogonalize: Reorthogonalize,
+    /// Quadrature weights that densities and distances use. Default: raw.
+    pub weights: WeightKind,
+}
+
+impl Default for Lanczos {
+    fn default() -> Self {
+        Self {
+            steps: 100,
+            probes: 4,
+            full_probes: 2,
+            probe: ProbeKind::Gaussian,
+            reorthogonalize: Reorthogonalize::Full,
+            weights: WeightKind::Raw,
+        }
+    }
+}
+
+/// Distribution of the start vectors, before they are normalised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeKind {
+    /// Standard normal entries.
+    Gaussian,
+    /// Entries +1 or -1.
+    Rademacher,
+}
+
+/// What keeps the Lanczos basis orthogonal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reorthogonalize {
+    /// Classical Gram-Schmidt twice against the whole basis.
+    Full,
+    /// Nothing: the three-term recurrence of the paper.
+    None,
+}
+
+/// Quadrature weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightKind {
+    /// Squared first components.
+    Raw,
+    /// 1/d for converged simple eigenvalues (Bhattacharjee et al. 2024).
+    VarianceReduced,
+}
+
+/// `[density]`
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Density {
+    /// Width of the Gaussian on every node. Default: relative 1/(m - 1)/sqrt(8 ln 3).
+    pub sigma: Sigma,
+    /// Coordinate in which sigma is constant. Default: asinh.
+    pub axis: Axis,
+    /// lambda_c of the asinh axis. Default: max(10 x the largest noise floor, 1e-4 x the largest |node| of the run).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub axis_scale: Option<f64>,
+}
+
+/// Width of the Gaussian on every node.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sigma {
+    /// Share of the common axis, in its own coordinate.
+    Relative(f64),
+    /// In units of the coordinate.
+    Absolute(f64),
+}
+
+/// Coordinate of a density.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Axis {
+    /// asinh(lambda / lambda_c).
+    #[default]
+    Asinh,
+    /// lambda.
+    Linear,
+}
+
+/// `[distance]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Distance {
+    /// Default: all three.
+    pub metrics: Vec<Metric>,
+    /// Grid of `symkl_paper`. Default: 500,000.
+    pub grid_points: usize,
+}
+
+impl Default for Distance {
+    fn default() -> Self {
+        Self { metrics: vec![Metric::Js, Metric::Wasserstein1, Metric::SymklPaper], grid_points: 500_000 }
+    }
+}
+
+/// Distance between two spectra.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// sqrt(JSD / ln 2), in [0, 1].
+    Js,
+    /// Exact, from nodes and weights.
+    Wasserstein1,
+    /// Symmetrised KL on a linear grid: what the paper plots.
+    SymklPaper,
+}
+
+/// `[checkpoint]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Checkpoint {
+    /// Also within a sweep. Default: "10m".
+    pub every: Interval,
+    /// Default: keep.
+    pub basis: Basis,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Self { every: Interval::minutes(10), basis: Basis::Keep }
+    }
+}
+
+/// What is kept of the Lanczos basis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Basis {
+    /// A group continues where it stopped.
+    Keep,
+    /// A group restarts.
+    None,
+}
+
+/// `[output]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Output {
+    /// Path, or URL of any object store. Default: "results".
+    pub url: String,
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Self { url: "results".into() }
+    }
+}

@@ -1,0 +1,164 @@
+//! What a value must satisfy beyond its type; every error names the place of the value in the file.
+
+use std::fmt::Display;
+
+use super::tree::Node;
+use super::{Blocks, Config, Gpt2, Model, Reorthogonalize, Sigma, WeightKind};
+use crate::{Error, Result};
+
+/// Tokens are stored as uint16.
+const MAX_VOCABULARY: usize = 1 << 16;
+
+/// Checks a whole configuration; `tree` says where each value stands.
+pub(super) fn check(config: &Config, tree: &Node) -> Result<()> {
+    let check = Check { tree };
+    check.run_name(&config.run.name)?;
+    check.at_least_one("run.threads", config.run.threads)?;
+    match &config.model {
+        Model::Gpt2(gpt2) => check.gpt2(gpt2)?,
+    }
+    check.batch(config)?;
+    check.at_least_one("hessian.slots", config.hessian.slots)?;
+    check.at_least_one("hessian.memory", config.hessian.memory.as_ref().map(|memory| memory.get() as usize))?;
+    check.blocks(&config.blocks)?;
+    check.lanczos(config)?;
+    check.density(config)?;
+    check.that(!config.distance.metrics.is_empty(), "distance.metrics", "[]", "name at least one metric")?;
+    check.that(
+        config.distance.grid_points >= 2,
+        "distance.grid_points",
+        config.distance.grid_points,
+        "expected 2 or more",
+    )?;
+    check.at_least_one("checkpoint.every", Some(config.checkpoint.every.duration().as_secs() as usize))?;
+    check.that(!config.output.url.is_empty(), "output.url", "\"\"", "expected a path or URL")
+}
+
+struct Check<'a> {
+    tree: &'a Node,
+}
+
+impl Check<'_> {
+    /// `file:line:column: key = value: what is wrong`, located at the key or, where that has its default, at the file.
+    fn that(&self, holds: bool, key: &str, value: impl Display, problem: impl Display) -> Result<()> {
+        if holds {
+            return Ok(());
+        }
+        let (origin, value) = match self.tree.find(key) {
+            Some(node) => (&node.origin, node.to_string()),
+            None => (&self.tree.origin, format!("{value} (by default)")),
+        };
+        Err(Error::Config(format!("{origin}: {key} = {value}: {problem}")))
+    }
+
+    fn at_least_one(&self, key: &str, value: Option<usize>) -> Result<()> {
+        self.that(value != Some(0), key, 0, "expected 1 or more")
+    }
+
+    /// The name is a part of a path and of a hive partition, `run=<name>`.
+    fn run_name(&self, name: &str) -> Result<()> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let fits = !name.is_empty() && !name.starts_with('.') && name.len() <= 128 && name.chars().all(is_plain);
+        self.that(
+            fits,
+            "run.name",
+            format!("{name:?}"),
+            "the name becomes a folder; expected 1 to 128 of the characters A-Z a-z 0-9 - _ . with no dot in front",
+        )
+    }
+
+    fn gpt2(&self, gpt2: &Gpt2) -> Result<()> {
+        let sizes = [
+            ("layers", gpt2.layers),
+            ("heads", gpt2.heads),
+            ("embedding", gpt2.embedding),
+            ("mlp", gpt2.mlp),
+            ("context", gpt2.context),
+            ("vocabulary", gpt2.vocabulary),
+        ];
+        for (key, value) in sizes {
+            self.at_least_one(&format!("model.gpt2.{key}"), Some(value))?;
+        }
+        self.that(
+            gpt2.embedding.is_multiple_of(gpt2.heads),
+            "model.gpt2.heads",
+            gpt2.heads,
+            format!("the heads must divide model.gpt2.embedding = {}", gpt2.embedding),
+        )?;
+        self.that(
+            gpt2.vocabulary <= MAX_VOCABULARY,
+            "model.gpt2.vocabulary",
+            gpt2.vocabulary,
+            format!("tokens are 16 bits wide; expected {MAX_VOCABULARY} or less"),
+        )?;
+        self.that(
+            gpt2.weights.as_deref() != Some(""),
+            "model.gpt2.weights",
+            "\"\"",
+            "expected a path or URL; leave it out to initialise from run.seed",
+        )
+    }
+
+    fn batch(&self, config: &Config) -> Result<()> {
+        let batch = &config.batch;
+        self.at_least_one("batch.tokens", batch.tokens)?;
+        self.at_least_one("batch.stride", Some(batch.stride))?;
+        self.at_least_one("batch.micro_batch", batch.micro_batch)?;
+        self.at_least_one("batch.segments", batch.segments)?;
+        if let (Some(tokens), Some(context)) = (batch.tokens, config.model.context()) {
+            self.that(tokens % context == 0, "batch.tokens", tokens, not_a_multiple(tokens, context))?;
+            if let Some(segments) = batch.segments {
+                let windows = tokens / context;
+                let problem =
+                    format!("there are only {windows} windows of {context} tokens to cut; expected {windows} or less");
+                self.that(segments <= windows, "batch.segments", segments, problem)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn blocks(&self, blocks: &Blocks) -> Result<()> {
+        if let Err(error) = blocks.filter() {
+            let key = if error.to_string().starts_with("blocks.include") { "blocks.include" } else { "blocks.exclude" };
+            let origin = self.tree.find(key).map_or(&self.tree.origin, |node| &node.origin);
+            return Err(Error::Config(format!("{origin}: {error}")));
+        }
+        self.that(
+            blocks.full || !blocks.include.is_empty(),
+            "blocks.include",
+            "[]",
+            "with full = false there is nothing to compute; name a block or set full = true",
+        )
+    }
+
+    fn lanczos(&self, config: &Config) -> Result<()> {
+        let lanczos = &config.lanczos;
+        self.at_least_one("lanczos.steps", Some(lanczos.steps))?;
+        self.at_least_one("lanczos.probes", Some(lanczos.probes))?;
+        self.at_least_one("lanczos.full_probes", Some(lanczos.full_probes))?;
+        self.that(
+            lanczos.weights == WeightKind::Raw || lanczos.reorthogonalize == Reorthogonalize::Full,
+            "lanczos.weights",
+            "\"variance_reduced\"",
+            "needs reorthogonalize = \"full\": without it one eigenvalue shows up as several nodes",
+        )
+    }
+
+    fn density(&self, config: &Config) -> Result<()> {
+        let (key, sigma) = match config.density.sigma {
+            Sigma::Relative(value) => ("density.sigma.relative", value),
+            Sigma::Absolute(value) => ("density.sigma.absolute", value),
+        };
+        self.that(sigma.is_finite() && sigma > 0.0, key, sigma, "expected a number above 0")?;
+        let is_share = !matches!(config.density.sigma, Sigma::Relative(share) if share > 1.0);
+        self.that(is_share, key, sigma, "a share of the axis; expected a number above 0 and at most 1")?;
+        let scale = config.density.axis_scale.unwrap_or(1.0);
+        self.that(scale.is_finite() && scale > 0.0, "density.axis_scale", scale, "expected a number above 0")
+    }
+}
+
+fn not_a_multiple(tokens: usize, context: usize) -> String {
+    let below = tokens / context * context;
+    let nearest = if below == 0 { format!("{context}") } else { format!("{below} or {}", below + context) };
+    format!("windows have {context} tokens, so this must be a multiple of {context}; nearest: {nearest}")
+}

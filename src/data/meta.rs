@@ -1,0 +1,113 @@
+//! `meta.json` beside prepared tokens: how to read them back. It is written last, so that where it is, the tokens are whole.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use tiktoken_rs::r50k_base_singleton;
+
+use super::file_error;
+use crate::Result;
+
+/// Name of the file, in the folder of the tokens.
+pub(super) const FILE_NAME: &str = "meta.json";
+
+/// GPT-2's token between documents.
+pub(super) const END_OF_TEXT: u16 = 50256;
+
+/// How text becomes tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tokenizer {
+    /// Each distinct character of the text, in the order of Unicode: nanoGPT's Shakespeare.
+    Char,
+    /// Each byte.
+    Byte,
+    /// GPT-2's byte-pair encoding.
+    Gpt2,
+}
+
+impl std::str::FromStr for Tokenizer {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "char" => Ok(Self::Char),
+            "byte" => Ok(Self::Byte),
+            "gpt2" => Ok(Self::Gpt2),
+            other => Err(format!("there is no tokenizer {other:?}; allowed: char, byte, gpt2")),
+        }
+    }
+}
+
+/// What prepared tokens are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// The tokens' file, in the same folder.
+    pub file: String,
+    /// Always "uint16", little-endian, no header.
+    pub dtype: String,
+    /// How text became tokens.
+    pub tokenizer: Tokenizer,
+    /// Tokens are below this: what the model's vocabulary must be at least.
+    pub vocabulary_size: usize,
+    /// Number of tokens in the file.
+    pub num_tokens: u64,
+    /// Number of documents.
+    pub num_documents: u64,
+    /// What stands between two documents.
+    pub separator: String,
+    /// SHA-256 of the file.
+    pub sha256: String,
+    /// The files it was made from, as they were named.
+    pub sources: Vec<String>,
+    /// `char`: the character of each token, by its number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<Vec<String>>,
+}
+
+impl Meta {
+    /// The one beside a file of tokens, where there is one.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] where it is no meta.json of ours.
+    pub fn beside(tokens: &Path) -> Result<Option<Self>> {
+        let path = tokens.with_file_name(FILE_NAME);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(&path).map_err(|error| file_error(&path, error))?;
+        serde_json::from_str(&text).map(Some).map_err(|error| {
+            file_error(
+                &path,
+                format!("not a description of tokens: {error}\nHINT: make it with `hesspec data prepare`"),
+            )
+        })
+    }
+
+    /// The text of some tokens; a character that is cut, or a token beyond the vocabulary, is U+FFFD.
+    pub fn decode(&self, tokens: &[u16]) -> String {
+        match self.tokenizer {
+            Tokenizer::Char => {
+                let vocabulary = self.vocabulary.as_deref().unwrap_or_default();
+                tokens
+                    .iter()
+                    .map(|token| vocabulary.get(usize::from(*token)).map_or("\u{fffd}", String::as_str))
+                    .collect()
+            }
+            Tokenizer::Byte => {
+                // 255 occurs in no UTF-8 text
+                let bytes: Vec<u8> = tokens.iter().map(|token| u8::try_from(*token).unwrap_or(u8::MAX)).collect();
+                String::from_utf8_lossy(&bytes).into_owned()
+            }
+            Tokenizer::Gpt2 => decode_gpt2(tokens),
+        }
+    }
+}
+
+fn decode_gpt2(tokens: &[u16]) -> String {
+    let bytes_of = |token: &u16| match r50k_base_singleton().decode_bytes(&[u32::from(*token)]) {
+        Ok(bytes) => bytes,
+        Err(_) => "\u{fffd}".into(), // 50257 and above: the padding of a vocabulary of 50304
+    };
+    String::from_utf8_lossy(&tokens.iter().flat_map(bytes_of).collect::<Vec<u8>>()).into_owned()
+}

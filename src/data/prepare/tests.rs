@@ -1,0 +1,213 @@
+use std::fs::{read, read_dir, write};
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, LargeStringArray, RecordBatch, StringArray};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use super::*;
+use crate::data::{Tokens, inspect};
+
+/// Writes the inputs and prepares them into `out`.
+fn prepare_in(folder: &TempDir, inputs: &[(&str, &[u8])], tokenizer: Tokenizer) -> Result<Meta> {
+    for (name, content) in inputs {
+        write(folder.path().join(name), content).unwrap();
+    }
+    let inputs = inputs.iter().map(|(name, _)| folder.path().join(name)).collect();
+    prepare(&Preparation { inputs, output: folder.path().join("out"), tokenizer, text_field: "text".into() })
+}
+
+fn tokens_in(folder: &TempDir) -> Vec<u16> {
+    let tokens = Tokens::open(folder.path().join("out/train.bin").to_str().unwrap()).unwrap();
+    tokens.read(0..tokens.len()).unwrap()
+}
+
+fn prepared(inputs: &[(&str, &[u8])], tokenizer: Tokenizer) -> (Meta, Vec<u16>) {
+    let folder = tempfile::tempdir().unwrap();
+    let meta = prepare_in(&folder, inputs, tokenizer).unwrap();
+    (meta, tokens_in(&folder))
+}
+
+fn refusal(inputs: &[(&str, &[u8])], tokenizer: Tokenizer) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let error = prepare_in(&folder, inputs, tokenizer).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    let left = read_dir(folder.path().join("out")).map_or(0, |entries| entries.count());
+    assert_eq!(left, 0, "a failed preparation leaves nothing behind");
+    error.to_string()
+}
+
+fn names(text: &str) -> Option<Vec<String>> {
+    Some(text.chars().map(String::from).collect())
+}
+
+#[test]
+fn characters_are_numbered_in_order_as_nanogpt_does() {
+    let (meta, tokens) = prepared(&[("a.txt", "hello\nwörld".as_bytes())], Tokenizer::Char);
+    assert_eq!(meta.vocabulary, names("\ndehlorwö"));
+    assert_eq!(tokens, [3, 2, 4, 4, 5, 0, 7, 8, 6, 4, 1]);
+    assert_eq!((meta.vocabulary_size, meta.num_tokens, meta.num_documents), (9, 11, 1));
+    assert_eq!(meta.decode(&tokens), "hello\nwörld");
+    assert_eq!(meta.decode(&[3, 100]), "h\u{fffd}");
+    assert_eq!(prepared(&[("a.txt", b"ba")], Tokenizer::Char).0.vocabulary, names("ab"));
+}
+
+#[test]
+fn documents_are_separated() {
+    let inputs: &[(&str, &[u8])] = &[("a.txt", b"a"), ("b.txt", b"b\n"), ("c.txt", b"c")];
+    let (meta, tokens) = prepared(inputs, Tokenizer::Byte);
+    assert_eq!(tokens, b"a\nb\nc".map(u16::from));
+    assert_eq!((meta.vocabulary_size, meta.num_documents, meta.vocabulary), (256, 3, None));
+    assert_eq!(prepared(inputs, Tokenizer::Char).1, [1, 0, 2, 0, 3]);
+    let (meta, tokens) = prepared(&[("a.txt", b"Hello world"), ("b.txt", b"Hello")], Tokenizer::Gpt2);
+    assert_eq!(tokens, [15496, 995, 50256, 15496]);
+    assert_eq!(meta.vocabulary_size, 50257);
+    assert_eq!(meta.decode(&tokens), "Hello world<|endoftext|>Hello");
+    assert_eq!(meta.decode(&[50300]), "\u{fffd}");
+}
+
+#[test]
+fn text_longer_than_the_pieces_is_whole() {
+    // 3-byte characters: 65,536 is no multiple of 3, so pieces end within one
+    let text = "日本語 ".repeat(40_000);
+    let (meta, tokens) = prepared(&[("a.txt", text.as_bytes())], Tokenizer::Char);
+    assert_eq!(tokens.len(), 160_000);
+    assert_eq!(meta.decode(&tokens), text);
+    let (meta, tokens) = prepared(&[("a.txt", text.as_bytes())], Tokenizer::Byte);
+    assert_eq!(meta.decode(&tokens), text);
+}
+
+#[test]
+fn json_lines_are_documents() {
+    let lines = b"{\"text\": \"a\\u00e9\", \"id\": 1}\n\n{\"id\": 2, \"text\": \"b\"}";
+    let (meta, tokens) = prepared(&[("a.jsonl", lines)], Tokenizer::Char);
+    assert_eq!(meta.decode(&tokens), "aé\nb");
+    assert_eq!(meta.num_documents, 2);
+    let bad =
+        |line: &str| refusal(&[("a.jsonl", format!("{{\"text\": \"a\"}}\n{line}\n").as_bytes())], Tokenizer::Byte);
+    assert!(bad("{\"txt\": \"a\"}").contains("a.jsonl:2: there is no field `text`; there are txt"));
+    assert!(bad("{\"text\": 3}").contains("a.jsonl:2: the field `text` is 3; expected a text"));
+    assert!(bad("{\"text\": ").contains("a.jsonl:2: not JSON"));
+    assert!(bad("[1]").contains("a.jsonl:2: there is no field `text`; the line is no object"));
+}
+
+fn parquet_file(column: ArrayRef, compression: Compression) -> Vec<u8> {
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..column.len() as i64));
+    let batch = RecordBatch::try_from_iter([("id", ids), ("text", column)]).unwrap();
+    let properties = WriterProperties::builder().set_compression(compression).build();
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+#[test]
+fn a_parquet_column_is_documents() {
+    let texts: Vec<String> = (0..1000).map(|row| format!("row {row}")).collect();
+    let columns: [ArrayRef; 2] =
+        [Arc::new(StringArray::from_iter_values(&texts)), Arc::new(LargeStringArray::from_iter_values(&texts))];
+    for column in columns {
+        for compression in [Compression::UNCOMPRESSED, Compression::ZSTD(ZstdLevel::default())] {
+            let (meta, tokens) =
+                prepared(&[("a.parquet", &parquet_file(column.clone(), compression))], Tokenizer::Byte);
+            assert_eq!(meta.decode(&tokens), texts.join("\n"));
+            assert_eq!(meta.num_documents, 1000);
+        }
+    }
+    let refused = |bytes: &[u8]| refusal(&[("a.parquet", bytes)], Tokenizer::Byte);
+    let nulls: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None]));
+    assert!(
+        refused(&parquet_file(nulls, Compression::UNCOMPRESSED)).contains("a.parquet row 1: the column `text` is null")
+    );
+    let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+    assert!(refused(&parquet_file(numbers, Compression::UNCOMPRESSED)).contains("has type Int64"));
+    assert!(refused(b"no parquet").contains("cannot be read as Parquet"));
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("b.parquet");
+    let column: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
+    write(&input, parquet_file(column, Compression::UNCOMPRESSED)).unwrap();
+    let request = Preparation {
+        inputs: vec![input],
+        output: folder.path().join("out"),
+        tokenizer: Tokenizer::Byte,
+        text_field: "body".into(),
+    };
+    assert!(prepare(&request).unwrap_err().to_string().contains("no column `body`; there are id, text"));
+}
+
+#[test]
+fn bad_inputs_are_refused_and_leave_nothing() {
+    assert!(refusal(&[("a.txt", b"ab\xffcd")], Tokenizer::Char).contains("a.txt: not UTF-8 at byte 2"));
+    assert!(refusal(&[("a.txt", b"ab\xffcd")], Tokenizer::Gpt2).contains("use --tokenizer byte"));
+    assert!(refusal(&[("a.txt", b"")], Tokenizer::Byte).contains("no text at all"));
+    assert_eq!(prepared(&[("a.txt", b"ab\xff")], Tokenizer::Byte).1, [97, 98, 255]);
+    let folder = tempfile::tempdir().unwrap();
+    let request = |inputs: Vec<PathBuf>, output: &Path| Preparation {
+        inputs,
+        output: output.into(),
+        tokenizer: Tokenizer::Char,
+        text_field: "text".into(),
+    };
+    let missing = folder.path().join("none.txt");
+    let error = prepare(&request(vec![missing.clone()], folder.path())).unwrap_err();
+    assert!(error.exit_code() == 2 && error.to_string().contains(missing.to_str().unwrap()), "{error}");
+    assert_eq!(prepare(&request(vec![], folder.path())).unwrap_err().exit_code(), 2);
+    assert!(
+        prepare(&request(vec![folder.path().into()], folder.path())).unwrap_err().to_string().contains("is a folder")
+    );
+    assert_eq!(
+        ["char", "byte", "gpt2"].map(|name| name.parse()),
+        [Tokenizer::Char, Tokenizer::Byte, Tokenizer::Gpt2].map(Ok)
+    );
+    assert!("bpe".parse::<Tokenizer>().unwrap_err().contains("char, byte, gpt2"));
+    let input = folder.path().join("a.txt");
+    write(&input, "a").unwrap();
+    // a file where the folder should be
+    assert_eq!(prepare(&request(vec![input.clone()], &input)).unwrap_err().exit_code(), 5);
+}
+
+#[test]
+fn the_files_are_replaced_whole_and_described() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare_in(&folder, &[("a.txt", b"first")], Tokenizer::Char).unwrap();
+    let meta = prepare_in(&folder, &[("a.txt", b"second time")], Tokenizer::Char).unwrap();
+    let mut files: Vec<_> = read_dir(folder.path().join("out")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    files.sort();
+    assert_eq!(files, ["meta.json", "train.bin"]);
+    let path = folder.path().join("out/train.bin");
+    assert_eq!(Meta::beside(&path).unwrap(), Some(meta.clone()));
+    assert_eq!(meta.sha256, format!("{:x}", Sha256::digest(read(&path).unwrap())));
+
+    // A failure on the way leaves the old pair as it was.
+    prepare_in(&folder, &[("b.txt", b"ok\xff")], Tokenizer::Gpt2).unwrap_err();
+    assert_eq!(Meta::beside(&path).unwrap(), Some(meta.clone()));
+    assert_eq!(read(&path).unwrap().len() as u64, 2 * meta.num_tokens);
+}
+
+#[test]
+fn an_inspection_shows_what_was_prepared() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare_in(&folder, &[("a.txt", b"abca\nab")], Tokenizer::Char).unwrap();
+    let path = folder.path().join("out/train.bin");
+    let seen = inspect(path.to_str().unwrap()).unwrap();
+    assert_eq!((seen.num_tokens, seen.max_token, seen.num_distinct), (7, 3, 4));
+    assert_eq!((seen.tokenizer, seen.vocabulary_size), (Some(Tokenizer::Char), Some(4)));
+    assert_eq!(seen.excerpt.as_deref(), Some("abca\nab"));
+    let head: Vec<_> = seen.most_frequent.iter().map(|f| (f.token, f.text.as_deref().unwrap(), f.count)).collect();
+    assert_eq!(head, [(1, "a", 3), (2, "b", 2), (0, "\n", 1), (3, "c", 1)]);
+    assert_eq!(seen.formats[0].1, "nanoGPT uint16");
+
+    write(&path, [0u8; 6]).unwrap();
+    let error = inspect(path.to_str().unwrap()).unwrap_err().to_string();
+    assert!(error.contains("has 3 tokens, but meta.json beside it says 7"), "{error}");
+    write(folder.path().join("out/meta.json"), "{}").unwrap();
+    assert!(inspect(path.to_str().unwrap()).unwrap_err().to_string().contains("not a description of tokens"));
+    std::fs::remove_file(folder.path().join("out/meta.json")).unwrap();
+    let bare = inspect(path.to_str().unwrap()).unwrap();
+    assert_eq!((bare.excerpt, bare.tokenizer, bare.max_token), (None, None, 0));
+}

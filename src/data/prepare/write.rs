@@ -1,0 +1,90 @@
+//! Files that appear whole or not at all: written under another name in the same folder, synced, renamed.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::{Error, Result};
+
+fn storage(path: &Path) -> impl Fn(std::io::Error) -> Error {
+    move |error| Error::Storage(format!("{}: cannot be written: {error}", path.display()))
+}
+
+/// A file under its temporary name; removed unless it is renamed.
+struct Temporary {
+    path: PathBuf,
+    temporary: PathBuf,
+}
+
+impl Temporary {
+    fn new(path: &Path) -> Self {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+        Self { path: path.into(), temporary }
+    }
+
+    fn rename(self, file: &File) -> Result<()> {
+        file.sync_all().map_err(storage(&self.path))?;
+        fs::rename(&self.temporary, &self.path).map_err(storage(&self.path))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // After a rename there is nothing to remove; after an error that one is already on its way up.
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+/// Puts `bytes` at `path`.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = Temporary::new(path);
+    let mut file = File::create(&temporary.temporary).map_err(storage(path))?;
+    file.write_all(bytes).map_err(storage(path))?;
+    temporary.rename(&file)
+}
+
+/// A stream of tokens into a raw uint16 file, with count and hash.
+pub(super) struct TokenWriter {
+    temporary: Temporary,
+    file: BufWriter<File>,
+    hasher: Sha256,
+    num_tokens: u64,
+    last: Option<u16>,
+}
+
+impl TokenWriter {
+    pub fn create(path: &Path) -> Result<Self> {
+        let temporary = Temporary::new(path);
+        let file = File::create(&temporary.temporary).map_err(storage(path))?;
+        Ok(Self { temporary, file: BufWriter::new(file), hasher: Sha256::new(), num_tokens: 0, last: None })
+    }
+
+    pub fn push(&mut self, tokens: &[u16]) -> Result<()> {
+        let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+        self.file.write_all(&bytes).map_err(storage(&self.temporary.path))?;
+        self.hasher.update(&bytes);
+        self.num_tokens += tokens.len() as u64;
+        self.last = tokens.last().copied().or(self.last);
+        Ok(())
+    }
+
+    pub fn num_tokens(&self) -> u64 {
+        self.num_tokens
+    }
+
+    /// The token that was written last.
+    pub fn last(&self) -> Option<u16> {
+        self.last
+    }
+
+    /// Puts the file in its place; number of tokens and SHA-256.
+    pub fn finish(self) -> Result<(u64, String)> {
+        let path = self.temporary.path.clone();
+        let file = self.file.into_inner().map_err(|error| storage(&path)(error.into_error()))?;
+        self.temporary.rename(&file)?;
+        Ok((self.num_tokens, format!("{:x}", self.hasher.finalize())))
+    }
+}

@@ -1,0 +1,167 @@
+//! Self-tests of the operator on the real model and data, before anything expensive: each is cheap.
+
+use super::error::{ProductError, borrowed, product_errors, quietly, unit};
+use super::operator::{BlockOperator, Kind};
+use super::pass::Precision;
+use super::problem::{MicroBatches, Problem};
+use super::seed::{cast, shifted};
+use crate::Result;
+use crate::engine::{Kernels, SecondOrder};
+use crate::krylov::Real;
+
+/// Steps of the central difference, times the norm of the parameters' scale.
+const STEPS: [f64; 4] = [1e-3, 1e-4, 1e-5, 1e-6];
+/// Largest relative error of the central difference in f64, and in f32 (where the difference itself is no better).
+const TOLERANCE: (f64, f64) = (1e-5, 2e-2);
+
+/// How a self-test ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Within its tolerance.
+    Passed,
+    /// Outside.
+    Failed,
+    /// Says nothing about this problem.
+    NotApplicable,
+}
+
+/// One self-test with its numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Check {
+    /// What was tested.
+    pub name: &'static str,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The numbers, and what to do if it failed.
+    pub detail: String,
+}
+
+fn check(name: &'static str, passed: bool, detail: String) -> Check {
+    Check { name, outcome: if passed { Outcome::Passed } else { Outcome::Failed }, detail }
+}
+
+/// Repeatable, linear, symmetric, and equal to a difference quotient of the gradient: on the first micro-batch, for the
+/// block of slot 0.
+pub fn self_tests<K, P, D, T>(operator: &BlockOperator<'_, K, P, D, T>, seed: u64) -> Result<Vec<Check>>
+where
+    K: Kernels,
+    P: Problem<SecondOrder<K>>,
+    D: MicroBatches<Batch = P::Batch>,
+    T: Precision,
+{
+    let error = product_errors(operator, seed, 1)?[0];
+    let eta = error.eta / operator.share_of(0)?;
+    let u: Vec<T> = unit(operator.slots[0], operator, seed);
+    let v: Vec<T> = unit(operator.slots[0], operator, seed.wrapping_add(1));
+    let sum: Vec<T> = u.iter().zip(&v).map(|(u, v)| T::from_f64(2.0 * u.to_f64() - 3.0 * v.to_f64())).collect();
+    let apply = |v: &Vec<T>| Ok::<_, crate::Error>(operator.on_micro_batch(0, &[(0, v)])?.remove(0));
+    let (hu, hv, hv_again, hsum) = (apply(&u)?, apply(&v)?, apply(&v)?, apply(&sum)?);
+    Ok(vec![
+        noise(&error),
+        finite(&hv),
+        repeatable(&hv, &hv_again),
+        linear(&hu, &hv, &hsum, eta),
+        symmetric(&u, &v, &hu, &hv, eta),
+        central_difference(operator, &v, &hv)?,
+    ])
+}
+
+fn noise(error: &ProductError) -> Check {
+    check("product error", error.eta.is_finite(), format!("eta = {:.2e} (against {})", error.eta, error.reference))
+}
+
+fn finite<T: Real>(hv: &[T]) -> Check {
+    let bad = hv.iter().filter(|x| !x.to_f64().is_finite()).count();
+    let advice = if bad > 0 { "; look for NaN in weights and data" } else { "" };
+    check("finite", bad == 0, format!("{bad} of {} entries are NaN or infinite{advice}", hv.len()))
+}
+
+fn repeatable<T: Real>(first: &[T], second: &[T]) -> Check {
+    let differing = first.iter().zip(second).filter(|(a, b)| a != b).count();
+    let advice = if differing > 0 { "; is there dropout, shuffling or augmentation in the problem?" } else { "" };
+    check(
+        "repeatable",
+        differing == 0,
+        format!("{differing} of {} entries differ between two products{advice}", first.len()),
+    )
+}
+
+fn linear<T: Real>(hu: &[T], hv: &[T], hsum: &[T], eta: f64) -> Check {
+    let residual = |((u, v), s): ((&T, &T), &T)| (2.0 * u.to_f64() - 3.0 * v.to_f64() - s.to_f64()).powi(2);
+    let error = hu.iter().zip(hv).zip(hsum).map(residual).sum::<f64>().sqrt();
+    let bound = 10.0 * eta.max(T::default().to_f64()) * 13f64.sqrt() + rounding(hu, hv);
+    check("linear", error <= bound, format!("|H(2u - 3v) - 2Hu + 3Hv| = {error:.2e}, bound {bound:.2e}"))
+}
+
+fn symmetric<T: Real>(u: &[T], v: &[T], hu: &[T], hv: &[T], eta: f64) -> Check {
+    let defect = (dot(u, hv) - dot(v, hu)).abs();
+    let bound = 10.0 * eta + rounding(hu, hv);
+    check("symmetric", defect <= bound, format!("|u.Hv - v.Hu| = {defect:.2e}, bound {bound:.2e}"))
+}
+
+/// A few roundings of the products themselves, where eta is measured as zero.
+fn rounding<T: Real>(hu: &[T], hv: &[T]) -> f64 {
+    let unit = if std::mem::size_of::<T>() == 4 { f64::from(f32::EPSILON) } else { f64::EPSILON };
+    16.0 * unit * (dot(hu, hu).sqrt() + dot(hv, hv).sqrt())
+}
+
+fn dot<T: Real>(a: &[T], b: &[T]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a.to_f64() * b.to_f64()).sum()
+}
+
+/// (g(theta + h v) - g(theta - h v)) / 2h against H v, in f64 where the model can be run in it.
+fn central_difference<K, P, D, T>(operator: &BlockOperator<'_, K, P, D, T>, v: &[T], hv: &[T]) -> Result<Check>
+where
+    K: Kernels,
+    P: Problem<SecondOrder<K>>,
+    D: MicroBatches<Batch = P::Batch>,
+    T: Precision,
+{
+    const NAME: &str = "central difference";
+    if operator.kind == Kind::GaussNewton {
+        let detail = "a Gauss-Newton matrix is no derivative of a gradient".into();
+        return Ok(Check { name: NAME, outcome: Outcome::NotApplicable, detail });
+    }
+    let wide_model = cast::<K, _>(operator.model.clone(), f64::DTYPE);
+    let wide_v: Vec<f64> = v.iter().map(|x| x.to_f64()).collect();
+    let in_f64 = quietly(|| {
+        let wide = operator.with_model::<f64>(&wide_model);
+        let hv = wide.on_micro_batch(0, &borrowed(&[(0, wide_v.clone())]))?.remove(0);
+        smallest_error(&wide, &wide_v, &hv)
+    });
+    let (error, tolerance, precision) = match in_f64 {
+        Some(error) => (error?, TOLERANCE.0, "f64"),
+        None => (smallest_error(operator, v, hv)?, TOLERANCE.1, "f32"),
+    };
+    let detail = format!("relative error {error:.2e} in {precision}, tolerance {tolerance:.0e}");
+    if error > tolerance && operator.problem.has_kinks() {
+        let detail = format!("{detail}; the loss has kinks");
+        return Ok(Check { name: NAME, outcome: Outcome::NotApplicable, detail });
+    }
+    Ok(check(NAME, error <= tolerance, detail))
+}
+
+/// Over a ladder of step sizes: large ones truncate, small ones round.
+fn smallest_error<K, P, D, T>(operator: &BlockOperator<'_, K, P, D, T>, v: &[T], hv: &[T]) -> Result<f64>
+where
+    K: Kernels,
+    P: Problem<SecondOrder<K>>,
+    D: MicroBatches<Batch = P::Batch>,
+    T: Precision,
+{
+    let (block, names) = (operator.slots[0], operator.problem.names());
+    let batch = operator.data.get(0)?;
+    let scale = (v.len() as f64).sqrt(); // a unit vector's entries are 1 / sqrt(d)
+    let norm = dot(hv, hv).sqrt().max(f64::MIN_POSITIVE);
+    let gradient = |step: f64| {
+        let model = shifted::<K, T, _>(operator.model.clone(), names, operator.layout, block, v, step);
+        operator.gradient_on(model, &batch, block).1
+    };
+    let error = |step: f64| {
+        let (plus, minus) = (gradient(step), gradient(-step));
+        let quotient = |(a, b): (&T, &T)| (a.to_f64() - b.to_f64()) / (2.0 * step);
+        let residual = plus.iter().zip(&minus).map(quotient).zip(hv).map(|(q, h)| (q - h.to_f64()).powi(2));
+        residual.sum::<f64>().sqrt() / norm
+    };
+    Ok(STEPS.iter().map(|step| error(step * scale)).fold(f64::INFINITY, f64::min))
+}

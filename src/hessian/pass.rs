@@ -1,0 +1,78 @@
+//! One micro-batch: loss, gradient, and the products H v or G v of all slots from one forward and one backward pass.
+
+use burn::tensor::{DType, Element, Tensor, TensorPrimitive};
+use burn_backend::{AutodiffBackend, TensorMetadata};
+
+use super::Problem;
+use super::operator::Kind;
+use super::seed::{Adjoints, values};
+use crate::block::Layout;
+use crate::engine::{Dual, Gradients, Kernels, SecondOrder, leaf, tangents_of};
+use crate::krylov::Real;
+
+/// Precision of vectors and of the whole computation.
+pub trait Precision: Real + Element {
+    /// burn's type.
+    const DTYPE: DType;
+}
+
+impl Precision for f32 {
+    const DTYPE: DType = DType::F32;
+}
+
+impl Precision for f64 {
+    const DTYPE: DType = DType::F64;
+}
+
+/// Runs a seeded model on a micro-batch: the micro-batch's mean loss, and the adjoints of its leaves.
+///
+/// `Kind::Hessian`: forward over reverse on the loss. `Kind::GaussNewton`: J' H_out J v. The loss alone, on a fresh
+/// leaf with the tangents z' = J v of the outputs, gives H_out z'; the reverse pass through the network then starts with
+/// a zero primal adjoint and these as adjoint tangents, so that all terms with second derivatives of the network vanish.
+pub(super) fn run<K: Kernels, P: Problem<SecondOrder<K>>>(
+    problem: &P,
+    model: &P::Model,
+    batch: &P::Batch,
+    kind: Kind,
+    layout: &Layout,
+) -> (f64, Adjoints<K>) {
+    let (loss, grads) = match kind {
+        Kind::Hessian => {
+            let loss = problem.total_loss(model, batch);
+            (value(&loss), loss.backward())
+        }
+        Kind::GaussNewton => gauss_newton(problem, model, batch),
+    };
+    (loss, Adjoints::read(model, problem.names(), layout, &grads))
+}
+
+fn gauss_newton<K: Kernels, P: Problem<SecondOrder<K>>>(
+    problem: &P,
+    model: &P::Model,
+    batch: &P::Batch,
+) -> (f64, Gradients<K>) {
+    let outputs = problem.outputs(model, batch);
+    let constant = Tensor::<SecondOrder<K>, 2>::from_inner(outputs.clone().inner()).detach();
+    let fresh = leaf(constant, tangents_of(&outputs), false);
+    let loss = problem.loss(fresh.clone(), batch);
+    let adjoint = loss.backward();
+    let curved = crate::engine::adjoint(&fresh, &adjoint).map(|dual| {
+        let zero = K::float_zeros(dual.shape(), &K::float_device(&dual.primal), dual.dtype().into());
+        Dual::new(zero, dual.tangents)
+    });
+    let start = match curved {
+        Some(dual) => Tensor::from_primitive(TensorPrimitive::Float(SecondOrder::<K>::from_inner(dual))),
+        None => outputs.zeros_like(),
+    };
+    (value(&loss), (outputs * start).sum().backward())
+}
+
+/// The loss alone.
+pub(super) fn loss<K: Kernels, P: Problem<SecondOrder<K>>>(problem: &P, model: &P::Model, batch: &P::Batch) -> f64 {
+    value(&problem.total_loss(model, batch))
+}
+
+fn value<K: Kernels>(loss: &Tensor<SecondOrder<K>, 1>) -> f64 {
+    let dual = loss.clone().inner().into_primitive().tensor();
+    values::<K, f64>(&dual.primal).first().copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,111 @@
+//! What a user brings: a model with a loss, and data.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use crate::Result;
+use crate::models::Names;
+
+/// A model with a loss over batches. Written for any `B: Backend`; this program runs it on
+/// [`SecondOrder`](crate::engine::SecondOrder).
+///
+/// Everything must be deterministic: no dropout, no shuffling, no augmentation. Outputs and loss are apart so that
+/// Gauss-Newton products work for every loss.
+pub trait Problem<B: Backend> {
+    /// The network.
+    type Model: Module<B>;
+    /// Inputs and targets of one micro-batch.
+    type Batch;
+
+    /// The network's outputs, (predictions, classes): the logits of a classifier, the values of a regression.
+    fn outputs(&self, model: &Self::Model, batch: &Self::Batch) -> Tensor<B, 2>;
+
+    /// The *mean* loss over the micro-batch's predictions, shape `[1]`.
+    fn loss(&self, outputs: Tensor<B, 2>, batch: &Self::Batch) -> Tensor<B, 1>;
+
+    /// Number of predictions (tokens, samples): the micro-batch's weight in the mean.
+    fn weight(&self, batch: &Self::Batch) -> f64;
+
+    /// `false` if the micro-batch itself is part of the definition of the loss (BatchNorm in train mode): results then
+    /// depend on how the batch is cut.
+    fn is_separable(&self) -> bool {
+        true
+    }
+
+    /// `true` if the loss has kinks (ReLU, max pooling): a finite difference is then no test of the product.
+    fn has_kinks(&self) -> bool {
+        false
+    }
+
+    /// How the network's parameters are called. Default: burn's parameter paths.
+    fn names(&self) -> &Names {
+        &Names::BURN
+    }
+
+    /// `loss(outputs(batch))`; override it where both can be had at once for less memory, as
+    /// [`linear_cross_entropy`](crate::engine::linear_cross_entropy) does for large vocabularies.
+    fn total_loss(&self, model: &Self::Model, batch: &Self::Batch) -> Tensor<B, 1> {
+        self.loss(self.outputs(model, batch), batch)
+    }
+}
+
+/// The batch of a run, cut into segments of micro-batches.
+///
+/// Segments are fixed runs of micro-batches: the unit of reduction between ranks and of the sampling error.
+pub trait MicroBatches {
+    /// Inputs and targets of one micro-batch.
+    type Batch;
+    /// Number of micro-batches.
+    fn len(&self) -> usize;
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Number of segments.
+    fn num_segments(&self) -> usize;
+    /// The segment that a micro-batch belongs to; does not decrease with `index`.
+    fn segment(&self, index: usize) -> usize;
+    /// Reads a micro-batch.
+    fn get(&self, index: usize) -> Result<Self::Batch>;
+    /// Weight of the whole batch: the sum of [`Problem::weight`] over all micro-batches.
+    fn total_weight(&self) -> f64;
+}
+
+/// Micro-batches that lie in memory, each a segment of its own up to eight.
+pub struct Listed<T> {
+    batches: Vec<T>,
+    total_weight: f64,
+}
+
+impl<T> Listed<T> {
+    /// The batches of a problem. `weight` is [`Problem::weight`].
+    pub fn new(batches: Vec<T>, weight: impl Fn(&T) -> f64) -> Self {
+        let total_weight = batches.iter().map(weight).sum();
+        Self { batches, total_weight }
+    }
+}
+
+impl<T: Clone> MicroBatches for Listed<T> {
+    type Batch = T;
+
+    fn len(&self) -> usize {
+        self.batches.len()
+    }
+
+    fn num_segments(&self) -> usize {
+        self.batches.len().min(8)
+    }
+
+    fn segment(&self, index: usize) -> usize {
+        index * self.num_segments() / self.batches.len()
+    }
+
+    fn get(&self, index: usize) -> Result<T> {
+        Ok(self.batches[index].clone())
+    }
+
+    fn total_weight(&self) -> f64 {
+        self.total_weight
+    }
+}

@@ -1,0 +1,201 @@
+//! A module whose parameters carry tangents, and the adjoints read back from it.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{DType, Shape, Tensor, TensorData, TensorPrimitive};
+use burn_backend::tensor::FloatTensor;
+
+use super::Precision;
+use crate::block::{Block, Layout};
+use crate::engine::{Dual, Gradients, Kernels, SecondOrder, adjoint, leaf};
+use crate::models::names::{Names, Path};
+
+/// Which parameters get tangents in which slots.
+pub(super) struct Seeds<'a, T> {
+    pub layout: &'a Layout,
+    /// Per slot: its block and the vector in the block's flat order.
+    pub slots: &'a [(&'a Block, &'a [T])],
+    /// Whether the gradient is read too.
+    pub gradient: bool,
+    /// With `gradient`: every parameter of these blocks requires one, tangents or not.
+    pub gradient_blocks: &'a [&'a Block],
+}
+
+/// The module with leaves where a slot's block has parameters, and constants elsewhere: below the lowest active
+/// parameter nothing is propagated.
+pub(super) fn seed<K: Kernels, T: Precision, M: Module<SecondOrder<K>>>(
+    model: M,
+    names: &Names,
+    seeds: &Seeds<'_, T>,
+) -> M {
+    let parts = seeds.slots.iter().map(|(block, vector)| block.scatter(seeds.layout, vector, T::default())).collect();
+    let wanted = seeds.gradient_blocks.iter().flat_map(|block| block.pieces.iter().map(|piece| piece.parameter));
+    let mut mapper = Seeder {
+        path: Path::new(names),
+        layout: seeds.layout,
+        parts,
+        gradient: seeds.gradient,
+        wanted: wanted.collect(),
+    };
+    model.map(&mut mapper)
+}
+
+struct Seeder<'a, T> {
+    path: Path,
+    layout: &'a Layout,
+    /// Per slot: (parameter, dense tangent values).
+    parts: Vec<Vec<(usize, Vec<T>)>>,
+    gradient: bool,
+    wanted: Vec<usize>,
+}
+
+impl<K: Kernels, T: Precision> ModuleMapper<SecondOrder<K>> for Seeder<'_, T> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(
+        &mut self,
+        param: Param<Tensor<SecondOrder<K>, D>>,
+    ) -> Param<Tensor<SecondOrder<K>, D>> {
+        let Some(parameter) = self.layout.find(&self.path.name()) else { return param };
+        param.map(|tensor| {
+            let (shape, device) = (tensor.shape(), tensor.device());
+            let constant = Tensor::from_inner(tensor.inner());
+            let tangent = |values: &Vec<T>| {
+                Tensor::<K, D>::from_data(TensorData::new(values.clone(), shape.clone()), (&device, T::DTYPE))
+            };
+            let of_slot = |slot: &Vec<(usize, Vec<T>)>| {
+                slot.iter().find(|(index, _)| *index == parameter).map(|(_, values)| tangent(values))
+            };
+            let tangents: Vec<_> = self.parts.iter().map(of_slot).collect();
+            let active = tangents.iter().any(Option::is_some) || self.wanted.contains(&parameter);
+            if active { leaf(constant, tangents, !self.gradient) } else { constant }
+        })
+    }
+}
+
+/// What a backward pass left on the parameters.
+pub(super) struct Adjoints<K: Kernels> {
+    /// By parameter of the layout; `None` where the loss does not depend on it or nobody asked.
+    by_parameter: Vec<Option<Dual<K>>>,
+}
+
+impl<K: Kernels> Adjoints<K> {
+    pub fn read<M: Module<SecondOrder<K>>>(model: &M, names: &Names, layout: &Layout, grads: &Gradients<K>) -> Self {
+        let by_parameter = layout.parameters().iter().map(|_| None).collect();
+        let mut visitor = Collector { path: Path::new(names), layout, grads, by_parameter };
+        model.visit(&mut visitor);
+        Self { by_parameter: visitor.by_parameter }
+    }
+
+    /// The product of a slot, in its block's flat order.
+    pub fn product<T: Precision>(&self, layout: &Layout, block: &Block, slot: usize) -> Vec<T> {
+        let tangent = |parameter: usize| self.by_parameter[parameter].as_ref()?.tangent(slot).map(values::<K, T>);
+        block.gather(layout, tangent, T::default())
+    }
+
+    /// The gradient, in the block's flat order.
+    pub fn gradient<T: Precision>(&self, layout: &Layout, block: &Block) -> Vec<T> {
+        let primal = |parameter: usize| self.by_parameter[parameter].as_ref().map(|dual| values::<K, T>(&dual.primal));
+        block.gather(layout, primal, T::default())
+    }
+}
+
+struct Collector<'a, K: Kernels> {
+    path: Path,
+    layout: &'a Layout,
+    grads: &'a Gradients<K>,
+    by_parameter: Vec<Option<Dual<K>>>,
+}
+
+impl<K: Kernels> ModuleVisitor<SecondOrder<K>> for Collector<'_, K> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<SecondOrder<K>, D>>) {
+        if let Some(parameter) = self.layout.find(&self.path.name())
+            && param.is_require_grad()
+        {
+            self.by_parameter[parameter] = adjoint(&param.val(), self.grads);
+        }
+    }
+}
+
+/// A tensor's values on the host, row-major.
+pub(super) fn values<K: Kernels, T: Precision>(tensor: &FloatTensor<K>) -> Vec<T> {
+    use burn_backend::TensorMetadata;
+    let flat = Shape::from(vec![tensor.shape().num_elements()]);
+    let tensor = Tensor::<K, 1>::from_primitive(TensorPrimitive::Float(K::float_reshape(tensor.clone(), flat)));
+    let data = tensor.into_data();
+    if data.dtype == T::DTYPE {
+        data.into_vec().expect("the tensor has the precision's dtype")
+    } else {
+        data.iter::<f64>().map(T::from_f64).collect()
+    }
+}
+
+/// The module with `scale` times a block's vector added to its parameters.
+pub(super) fn shifted<K: Kernels, T: Precision, M: Module<SecondOrder<K>>>(
+    model: M,
+    names: &Names,
+    layout: &Layout,
+    block: &Block,
+    vector: &[T],
+    scale: f64,
+) -> M {
+    let step: Vec<T> = vector.iter().map(|x| T::from_f64(scale * x.to_f64())).collect();
+    let parts = block.scatter(layout, &step, T::default());
+    model.map(&mut Shifter { path: Path::new(names), layout, parts })
+}
+
+struct Shifter<'a, T> {
+    path: Path,
+    layout: &'a Layout,
+    parts: Vec<(usize, Vec<T>)>,
+}
+
+impl<K: Kernels, T: Precision> ModuleMapper<SecondOrder<K>> for Shifter<'_, T> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(
+        &mut self,
+        param: Param<Tensor<SecondOrder<K>, D>>,
+    ) -> Param<Tensor<SecondOrder<K>, D>> {
+        let parameter = self.layout.find(&self.path.name());
+        let Some((_, values)) = self.parts.iter().find(|(index, _)| Some(*index) == parameter) else { return param };
+        param.map(|tensor| {
+            let data = TensorData::new(values.clone(), tensor.shape());
+            let step = Tensor::from_data(data, (&tensor.device(), T::DTYPE));
+            Tensor::from_inner(tensor.inner()) + step
+        })
+    }
+}
+
+/// The module with every float parameter in another precision.
+pub fn cast<K: Kernels, M: Module<SecondOrder<K>>>(model: M, dtype: DType) -> M {
+    struct Cast(DType);
+    impl<K: Kernels> ModuleMapper<SecondOrder<K>> for Cast {
+        fn map_float<const D: usize>(
+            &mut self,
+            param: Param<Tensor<SecondOrder<K>, D>>,
+        ) -> Param<Tensor<SecondOrder<K>, D>> {
+            param.map(|tensor| Tensor::from_inner(tensor.inner().cast(self.0)))
+        }
+    }
+    model.map(&mut Cast(dtype))
+}

@@ -1,0 +1,181 @@
+//! The library's front door: the spectrum of every block of a model, in three lines of glue.
+
+use super::error::{ProductError, product_errors};
+use super::operator::{BlockOperator, Kind, Reduction};
+use super::pass::Precision;
+use super::problem::{MicroBatches, Problem};
+use crate::block::{Block, Layout};
+use crate::engine::{Kernels, SecondOrder};
+use crate::krylov::{self, Local, Real, Reorthogonalize, Tridiagonal, lanczos};
+use crate::probe::{ProbeKind, probe};
+use crate::spectrum::{self, BlockSpectrum, noise_floor, quadrature, reduce_variance};
+use crate::{Error, Result};
+
+/// What is computed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Hessian or Gauss-Newton.
+    pub kind: Kind,
+    /// How micro-batches add up.
+    pub reduction: Reduction,
+    /// Lanczos steps m.
+    pub steps: usize,
+    /// Random start vectors of each block.
+    pub probes: u32,
+    /// Random start vectors of the block `full`.
+    pub full_probes: u32,
+    /// Their distribution.
+    pub probe: ProbeKind,
+    /// Seed of the probes.
+    pub seed: u64,
+    /// How the basis is kept orthogonal.
+    pub reorthogonalize: Reorthogonalize,
+    /// Whether weights of converged simple eigenvalues become 1 / d.
+    pub variance_reduced: bool,
+    /// Most (block, probe) pairs that share a sweep: the memory grows with it.
+    pub slots: usize,
+}
+
+impl Default for Settings {
+    /// 100 steps, 4 probes (2 of the whole network), full reorthogonalisation, 8 slots.
+    fn default() -> Self {
+        Self {
+            kind: Kind::Hessian,
+            reduction: Reduction::Mean,
+            steps: 100,
+            probes: 4,
+            full_probes: 2,
+            probe: ProbeKind::Gaussian,
+            seed: 1337,
+            reorthogonalize: Reorthogonalize::Full,
+            variance_reduced: false,
+            slots: 8,
+        }
+    }
+}
+
+impl Settings {
+    /// Number of probes of a block.
+    pub fn probes_of(&self, block: &Block) -> u32 {
+        if block.kind == "full" { self.full_probes } else { self.probes }
+    }
+}
+
+/// What was found of one block.
+#[derive(Debug, Clone)]
+pub struct BlockResult {
+    /// The block.
+    pub block: Block,
+    /// Error of its products.
+    pub error: ProductError,
+    /// The Jacobi matrix of each probe.
+    pub tridiagonals: Vec<Tridiagonal>,
+    /// Nodes and weights of each probe.
+    pub spectrum: BlockSpectrum,
+}
+
+/// What was found of a network.
+#[derive(Debug, Clone)]
+pub struct Spectra {
+    /// Its parameters.
+    pub layout: Layout,
+    /// Its blocks, in the order asked for.
+    pub blocks: Vec<BlockResult>,
+}
+
+impl Spectra {
+    /// Distances between all pairs of blocks; `full` is left out.
+    pub fn distances(&self, settings: &spectrum::DistanceSettings) -> Result<Vec<spectrum::Divergence>> {
+        let blocks: Vec<_> =
+            self.blocks.iter().filter(|b| b.block.kind != "full").map(|b| b.spectrum.clone()).collect();
+        spectrum::divergences(&blocks, settings)
+    }
+}
+
+/// The spectra of a problem's blocks over all of its data, by stochastic Lanczos quadrature.
+///
+/// `blocks` come from [`models::partition`](crate::models::partition()) over `layout`, or are your own lists of
+/// parameter ranges. The precision `T` is that of the model's parameters. See `examples/own_model.rs`.
+///
+/// # Errors
+/// [`Error::Numerics`] for products that are not finite and moment identities that do not hold; errors of `data`.
+pub fn spectrum<T, K, P, D>(
+    problem: &P,
+    model: &P::Model,
+    data: &D,
+    layout: &Layout,
+    blocks: &[Block],
+    settings: &Settings,
+) -> Result<Spectra>
+where
+    T: Precision,
+    K: Kernels,
+    P: Problem<SecondOrder<K>>,
+    D: MicroBatches<Batch = P::Batch>,
+{
+    if data.is_empty() {
+        return Err(Error::Config("spectrum: there is no micro-batch to compute a loss from".into()));
+    }
+    let mut operator = BlockOperator::<K, P, D, T>::new(problem, model, layout, data);
+    (operator.kind, operator.reduction) = (settings.kind, settings.reduction);
+    operator.slots = blocks.iter().collect();
+    let errors = product_errors(&operator, settings.seed, settings.slots)?;
+    let pairs: Vec<(usize, u32)> = blocks
+        .iter()
+        .enumerate()
+        .flat_map(|(at, block)| (0..settings.probes_of(block)).map(move |probe| (at, probe)))
+        .collect();
+    let mut found: Vec<Vec<Tridiagonal>> = vec![Vec::new(); blocks.len()];
+    for group in pairs.chunks(settings.slots.max(1)) {
+        operator.slots = group.iter().map(|(at, _)| &blocks[*at]).collect();
+        let starts = group.iter().map(|(at, probe)| start(&blocks[*at], layout, *probe, settings)).collect();
+        let slots: Vec<_> = group
+            .iter()
+            .map(|(at, probe)| slot_settings(&blocks[*at], *probe, errors[*at].eta, data.num_segments(), settings))
+            .collect();
+        for ((at, _), t) in group.iter().zip(lanczos(Local::<T>::new(), &mut operator, starts, &slots)?) {
+            found[*at].push(t);
+        }
+    }
+    let blocks = blocks.iter().zip(found).zip(errors).map(|((block, tridiagonals), error)| {
+        let spectrum =
+            block_spectrum(block, block.num_params(layout), &tridiagonals, error.eta, settings.variance_reduced)?;
+        Ok(BlockResult { block: block.clone(), error, tridiagonals, spectrum })
+    });
+    Ok(Spectra { layout: layout.clone(), blocks: blocks.collect::<Result<_>>()? })
+}
+
+/// The start vector of a (block, probe) pair, not yet normalised.
+pub fn start<T: Real>(block: &Block, layout: &Layout, number: u32, settings: &Settings) -> Vec<T> {
+    let dim = block.num_params(layout);
+    probe(settings.probe, settings.seed, &block.name, number, 0..dim).into_iter().map(T::from_f64).collect()
+}
+
+/// What Lanczos is asked to do for a (block, probe) pair.
+pub fn slot_settings(block: &Block, probe: u32, eta: f64, segments: usize, settings: &Settings) -> krylov::Settings {
+    let orthogonal = settings.reorthogonalize == Reorthogonalize::Full;
+    krylov::Settings {
+        label: format!("block `{}`, probe {probe}", block.name),
+        steps: settings.steps,
+        reorthogonalize: settings.reorthogonalize,
+        eta,
+        segments: if orthogonal { segments } else { 0 },
+    }
+}
+
+/// Nodes and weights of a block from its Jacobi matrices.
+pub fn block_spectrum(
+    block: &Block,
+    dim: usize,
+    tridiagonals: &[Tridiagonal],
+    eta: f64,
+    variance_reduced: bool,
+) -> Result<BlockSpectrum> {
+    let floor = noise_floor(eta);
+    let quadratures = tridiagonals.iter().enumerate().map(|(probe, t)| quadrature(&block.name, probe as u32, t, floor));
+    let mut probes = quadratures.collect::<Result<Vec<_>>>()?;
+    if variance_reduced {
+        reduce_variance(&mut probes, dim, floor)?;
+    }
+    BlockSpectrum::new(&block.name, dim, probes, floor)
+}

@@ -1,0 +1,371 @@
+//! From configuration to computation: the problem, the model with its weights, the batch, on the backend asked for.
+//!
+//! Owns the one place where a backend and a precision become types ([`dispatch`]); everything after it is generic.
+
+use std::marker::PhantomData;
+use std::path::Path;
+
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Int, Tensor, TensorData};
+use burn_backend::tensor::Device;
+
+use crate::block::{Block, Layout};
+use crate::config::{self, Config, Model};
+use crate::data::{Cut, MicroBatches as Cuts, Tokens, Windows};
+use crate::engine::{Kernels, SecondOrder, linear_cross_entropy};
+use crate::hessian::{BlockOperator, Kind, MicroBatches, Precision, Problem, Reduction};
+use crate::models::{Gelu, Gpt2, Gpt2Config, Initialisation, Names, Structure, initialise, partition, weights};
+use crate::{Error, Result};
+
+/// Next-token prediction by GPT-2: mean cross-entropy over all predicted tokens.
+#[derive(Debug, Clone, Copy)]
+pub struct LanguageModel;
+
+/// Inputs (windows, context) and targets (windows * context).
+#[derive(Debug, Clone)]
+pub struct TokenBatch<K: Kernels> {
+    inputs: Tensor<SecondOrder<K>, 2, Int>,
+    targets: Tensor<SecondOrder<K>, 1, Int>,
+}
+
+impl<K: Kernels> Problem<SecondOrder<K>> for LanguageModel {
+    type Model = Gpt2<SecondOrder<K>>;
+    type Batch = TokenBatch<K>;
+
+    fn outputs(&self, model: &Self::Model, batch: &TokenBatch<K>) -> Tensor<SecondOrder<K>, 2> {
+        model.forward(batch.inputs.clone()).flatten(0, 1)
+    }
+
+    fn loss(&self, outputs: Tensor<SecondOrder<K>, 2>, batch: &TokenBatch<K>) -> Tensor<SecondOrder<K>, 1> {
+        let [rows] = batch.targets.dims();
+        log_softmax(outputs, 1).gather(1, batch.targets.clone().reshape([rows, 1])).mean().neg()
+    }
+
+    fn weight(&self, batch: &TokenBatch<K>) -> f64 {
+        batch.targets.dims()[0] as f64
+    }
+
+    fn names(&self) -> &Names {
+        &Names::GPT2
+    }
+
+    /// Head and cross-entropy as one operation: nothing of size (tokens, vocabulary) survives.
+    fn total_loss(&self, model: &Self::Model, batch: &TokenBatch<K>) -> Tensor<SecondOrder<K>, 1> {
+        let hidden = model.hidden(batch.inputs.clone()).flatten(0, 1);
+        linear_cross_entropy(hidden, model.head_weight(), batch.targets.clone())
+    }
+}
+
+/// Where a micro-batch's tokens come from.
+enum Source {
+    Files {
+        tokens: Tokens,
+        windows: Windows,
+    },
+    /// Pseudo-random tokens, for plans and timings without data.
+    Synthetic {
+        context: usize,
+    },
+}
+
+/// The batch of a run: windows of tokens, cut into segments of micro-batches.
+pub struct TokenData<K: Kernels> {
+    source: Source,
+    cuts: Cuts,
+    vocabulary: usize,
+    num_predictions: usize,
+    device: Device<K>,
+}
+
+impl<K: Kernels> TokenData<K> {
+    /// Windows that are differentiated in one pass, by micro-batch.
+    pub fn cuts(&self) -> &Cuts {
+        &self.cuts
+    }
+
+    /// SHA-256 of the batch's tokens; `None` for synthetic ones.
+    pub fn sha256(&self) -> Result<Option<String>> {
+        match &self.source {
+            Source::Files { tokens, windows } => windows.sha256(tokens).map(Some),
+            Source::Synthetic { .. } => Ok(None),
+        }
+    }
+
+    /// Number of predicted tokens.
+    pub fn num_predictions(&self) -> usize {
+        self.num_predictions
+    }
+}
+
+impl<K: Kernels> MicroBatches for TokenData<K> {
+    type Batch = TokenBatch<K>;
+
+    fn len(&self) -> usize {
+        self.cuts.all().len()
+    }
+
+    fn num_segments(&self) -> usize {
+        self.cuts.num_segments()
+    }
+
+    fn segment(&self, index: usize) -> usize {
+        self.cuts.all()[index].segment
+    }
+
+    fn get(&self, index: usize) -> Result<TokenBatch<K>> {
+        let range = self.cuts.all()[index].windows.clone();
+        let num_windows = range.len();
+        let (inputs, targets, context) = match &self.source {
+            Source::Files { tokens, windows } => {
+                let batch = windows.batch(tokens, range, self.vocabulary)?;
+                (batch.inputs, batch.targets, batch.context)
+            }
+            Source::Synthetic { context } => {
+                let all: Vec<i32> = (range.start * context..range.end * context + 1)
+                    .map(|at| ((at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) as i32 % self.vocabulary as i32)
+                    .collect();
+                (all[..all.len() - 1].to_vec(), all[1..].to_vec(), *context)
+            }
+        };
+        let count = targets.len();
+        Ok(TokenBatch {
+            inputs: Tensor::from_data(TensorData::new(inputs, [num_windows, context]), &self.device),
+            targets: Tensor::from_data(TensorData::new(targets, [count]), &self.device),
+        })
+    }
+
+    fn total_weight(&self) -> f64 {
+        self.num_predictions as f64
+    }
+}
+
+/// Everything that a sweep needs, on a backend `K` in a precision `T`.
+pub struct Job<K: Kernels, T> {
+    /// The configuration it was made from.
+    pub config: Config,
+    /// The network's parameters.
+    pub layout: Layout,
+    /// The blocks asked for, `full` last.
+    pub blocks: Vec<Block>,
+    /// The loss.
+    pub problem: LanguageModel,
+    /// The network with its weights.
+    pub model: Gpt2<SecondOrder<K>>,
+    /// The batch.
+    pub data: TokenData<K>,
+    precision: PhantomData<T>,
+}
+
+impl<K: Kernels, T: Precision> Job<K, T> {
+    /// The operator over the whole batch, with no slots yet.
+    pub fn operator(&self) -> BlockOperator<'_, K, LanguageModel, TokenData<K>, T> {
+        let mut operator = BlockOperator::new(&self.problem, &self.model, &self.layout, &self.data);
+        operator.kind = match self.config.hessian.operator {
+            config::Operator::Hessian => Kind::Hessian,
+            config::Operator::GaussNewton => Kind::GaussNewton,
+        };
+        operator.reduction = match self.config.hessian.reduction {
+            config::Reduction::Mean => Reduction::Mean,
+            config::Reduction::Sum => Reduction::Sum,
+        };
+        operator
+    }
+
+    /// Reads weights and opens data. `micro_batch` is the number of windows per pass.
+    pub fn open(config: &Config, device: &Device<K>, micro_batch: usize) -> Result<Self> {
+        let sizes = gpt2(config)?;
+        let tokens = Tokens::open(token_path(config))?;
+        let windows = Windows::new(&config.batch, sizes.context, tokens.len())?;
+        let (num_windows, num_predictions) = (windows.num_windows(), windows.num_predictions());
+        let source = Source::Files { tokens, windows };
+        let model = load_model::<K, T>(config, &sizes, device)?;
+        Self::assemble(config, device, micro_batch, source, num_windows, num_predictions, model)
+    }
+
+    /// The same network with random weights on `num_windows` windows of synthetic tokens: for plans and timings.
+    pub fn synthetic(config: &Config, device: &Device<K>, micro_batch: usize, num_windows: usize) -> Result<Self> {
+        let sizes = gpt2(config)?;
+        let source = Source::Synthetic { context: sizes.context };
+        let model = fresh_model::<K, T>(config, &sizes, device)?;
+        Self::assemble(config, device, micro_batch, source, num_windows, num_windows * sizes.context, model)
+    }
+
+    fn assemble(
+        config: &Config,
+        device: &Device<K>,
+        micro_batch: usize,
+        source: Source,
+        num_windows: usize,
+        num_predictions: usize,
+        model: Gpt2<SecondOrder<K>>,
+    ) -> Result<Self> {
+        let sizes = gpt2(config)?;
+        // Synthetic tokens carry no sampling error: one segment, so that micro-batches are as large as asked for.
+        let segments = match source {
+            Source::Files { .. } => config.batch.segments,
+            Source::Synthetic { .. } => Some(1),
+        };
+        let cut = match config.hessian.reduction {
+            config::Reduction::Mean => Cut::Windows,
+            config::Reduction::Sum => Cut::MicroBatches,
+        };
+        let cuts = Cuts::new(num_windows, micro_batch, segments, cut)?;
+        let data = TokenData { source, cuts, vocabulary: sizes.vocabulary, num_predictions, device: device.clone() };
+        let layout = sizes.layout();
+        let blocks = blocks(config, &layout)?;
+        let precision = PhantomData;
+        Ok(Self { config: config.clone(), layout, blocks, problem: LanguageModel, model, data, precision })
+    }
+}
+
+/// Sizes and variants of the network.
+pub fn gpt2(config: &Config) -> Result<Gpt2Config> {
+    let Model::Gpt2(model) = &config.model;
+    let sizes = Gpt2Config {
+        layers: model.layers,
+        heads: model.heads,
+        embedding: model.embedding,
+        mlp: model.mlp,
+        context: model.context,
+        vocabulary: model.vocabulary,
+        bias: model.bias,
+        tied: model.tied,
+        layer_norm: model.layer_norm,
+        gelu: match model.gelu {
+            config::Gelu::Erf => Gelu::Erf,
+            config::Gelu::Tanh => Gelu::Tanh,
+        },
+    };
+    sizes.validate()?;
+    Ok(sizes)
+}
+
+/// The blocks that a configuration asks for, in network order, `full` last.
+pub fn blocks(config: &Config, layout: &Layout) -> Result<Vec<Block>> {
+    let how = partition_kind(config.blocks.partition);
+    let all = partition(layout, &Structure::gpt2(gpt2(config)?.heads), how)?;
+    let names: Vec<&str> = all.iter().map(|block| block.name.as_str()).collect();
+    let chosen = config.blocks.filter()?.select(&names)?;
+    let mut blocks: Vec<Block> = chosen.into_iter().map(|at| all[at].clone()).collect();
+    if config.blocks.full {
+        blocks.push(layout.full());
+    }
+    Ok(blocks)
+}
+
+/// A block by its name, from any of the configured partition's blocks, or `full`.
+pub fn block_named(config: &Config, layout: &Layout, name: &str) -> Result<Block> {
+    if name == "full" {
+        return Ok(layout.full());
+    }
+    let how = partition_kind(config.blocks.partition);
+    let all = partition(layout, &Structure::gpt2(gpt2(config)?.heads), how)?;
+    all.iter().find(|block| block.name == name).cloned().ok_or_else(|| {
+        let known: Vec<&str> = all.iter().map(|block| block.name.as_str()).collect();
+        Error::Config(format!(
+            "--block {name}: no such block with blocks.partition = \"{}\"; expected `full` or one of {}",
+            format!("{how:?}").to_lowercase(),
+            known.join(", ")
+        ))
+    })
+}
+
+fn partition_kind(partition: config::Partition) -> crate::models::Partition {
+    match partition {
+        config::Partition::Parameter => crate::models::Partition::Parameter,
+        config::Partition::Layer => crate::models::Partition::Layer,
+        config::Partition::Head => crate::models::Partition::Head,
+        config::Partition::Module => crate::models::Partition::Module,
+    }
+}
+
+fn token_path(config: &Config) -> &str {
+    let config::Data::Tokens(files) = &config.data;
+    &files.path
+}
+
+fn load_model<K: Kernels, T: Precision>(
+    config: &Config,
+    sizes: &Gpt2Config,
+    device: &Device<K>,
+) -> Result<Gpt2<SecondOrder<K>>> {
+    match config.model.weights() {
+        Some(path) => weights::load(sizes.init(device)?, &Names::GPT2, Path::new(path), T::DTYPE),
+        None => fresh_model::<K, T>(config, sizes, device),
+    }
+}
+
+fn fresh_model<K: Kernels, T: Precision>(
+    config: &Config,
+    sizes: &Gpt2Config,
+    device: &Device<K>,
+) -> Result<Gpt2<SecondOrder<K>>> {
+    let Model::Gpt2(model) = &config.model;
+    let how = match model.init {
+        config::Gpt2Init::NanoGpt => Initialisation::NanoGpt,
+        config::Gpt2Init::Paper => Initialisation::Paper,
+    };
+    initialise(sizes.init(device)?, sizes.layers, how, config.run.seed, T::DTYPE)
+}
+
+/// Something to do once backend and precision are types.
+pub trait Task {
+    /// What comes out.
+    type Output;
+    /// Does it.
+    fn run<K: Kernels, T: Precision>(self, config: &Config, device: Device<K>) -> Result<Self::Output>;
+}
+
+/// Runs a task on the configured backend in the configured precision.
+///
+/// # Errors
+/// [`Error::Environment`] for a backend that this build does not have, or a precision or math mode that it cannot do.
+pub fn dispatch<A: Task>(config: &Config, task: A) -> Result<A::Output> {
+    let hessian = &config.hessian;
+    check_math(hessian)?;
+    match hessian.backend {
+        config::Backend::Flex => on::<burn_flex::Flex, A>(config, Default::default(), task),
+        #[cfg(feature = "ndarray")]
+        config::Backend::Ndarray => match hessian.precision {
+            config::Precision::F32 => task.run::<burn_ndarray::NdArray<f32>, f32>(config, Default::default()),
+            config::Precision::F64 => task.run::<burn_ndarray::NdArray<f64>, f64>(config, Default::default()),
+        },
+        #[cfg(feature = "cuda")]
+        config::Backend::Cuda => single::<burn_cuda::Cuda, A>(config, Default::default(), task),
+        #[cfg(feature = "wgpu")]
+        config::Backend::Wgpu => single::<burn_wgpu::Wgpu, A>(config, Default::default(), task),
+        #[allow(unreachable_patterns)] // all of them are built with all features
+        other => Err(Error::Environment(format!(
+            "hessian.backend = \"{other:?}\": this build does not have it; build with `cargo build --release --features {}`, or use \"flex\"",
+            format!("{other:?}").to_lowercase()
+        ))),
+    }
+}
+
+fn on<K: Kernels, A: Task>(config: &Config, device: Device<K>, task: A) -> Result<A::Output> {
+    match config.hessian.precision {
+        config::Precision::F32 => task.run::<K, f32>(config, device),
+        config::Precision::F64 => task.run::<K, f64>(config, device),
+    }
+}
+
+/// Backends whose floats are f32.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn single<K: Kernels, A: Task>(config: &Config, device: Device<K>, task: A) -> Result<A::Output> {
+    match config.hessian.precision {
+        config::Precision::F32 => task.run::<K, f32>(config, device),
+        config::Precision::F64 => Err(Error::Environment(
+            "hessian.precision = \"f64\": verification in f64 runs on the backends \"flex\" and \"ndarray\"".into(),
+        )),
+    }
+}
+
+fn check_math(hessian: &config::Hessian) -> Result<()> {
+    if hessian.math == config::Math::F32 {
+        return Ok(());
+    }
+    Err(Error::Environment(format!(
+        "hessian.math = \"{:?}\": reduced-precision products are not built yet; use \"f32\"",
+        hessian.math
+    )))
+}

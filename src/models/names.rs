@@ -1,0 +1,268 @@
+//! Names: how burn's parameter paths, a file's tensor names and block names relate. The one place where they do.
+//!
+//! A model family is one [`Names`] table. Every walk over a module's parameters goes through [`parameters`],
+//! [`fill`] or [`read`], or carries a [`Path`] itself.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
+
+use crate::block::Layout;
+use crate::error::{Error, Result};
+
+/// How one family of models calls its parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Names {
+    /// Renamings of a path's last element: (burn's, ours).
+    pub last: &'static [(&'static str, &'static str)],
+    /// Prefix which a weights file may leave out.
+    pub optional_prefix: &'static str,
+    /// Endings of tensors in a weights file that are no parameters.
+    pub buffers: &'static [&'static str],
+    /// (copy, original): a file may repeat the original under the copy's name.
+    pub copies: &'static [(&'static str, &'static str)],
+}
+
+impl Names {
+    /// burn's own paths, for a user's model.
+    pub const BURN: Names = Names { last: &[], optional_prefix: "", buffers: &[], copies: &[] };
+
+    /// Hugging Face's GPT-2. Its files come with the prefix (`GPT2LMHeadModel`) and without (`GPT2Model`),
+    /// carry the causal mask as a buffer, and some a copy of the tied head.
+    pub const GPT2: Names = Names {
+        last: &[("gamma", "weight"), ("beta", "bias")],
+        optional_prefix: "transformer.",
+        buffers: &[".attn.bias", ".attn.masked_bias"],
+        copies: &[("lm_head.weight", "transformer.wte.weight")],
+    };
+
+    /// The name of a parameter at a burn path.
+    pub fn of_path(&self, path: &[String]) -> String {
+        let mut name = path.join(".");
+        if let Some(last) = path.last()
+            && let Some((_, ours)) = self.last.iter().find(|(burns, _)| burns == last)
+        {
+            name.truncate(name.len() - last.len());
+            name.push_str(ours);
+        }
+        name
+    }
+
+    /// Whether a file's tensor of this name is a buffer, not a parameter.
+    pub fn is_buffer(&self, name: &str) -> bool {
+        self.buffers.iter().any(|ending| name.ends_with(ending))
+    }
+}
+
+/// Where a walk over a module stands: feed it `enter_module` and `exit_module`, ask it for the name.
+#[derive(Debug)]
+pub struct Path {
+    names: Names,
+    elements: Vec<String>,
+    container: Vec<String>,
+}
+
+impl Path {
+    /// At the root.
+    pub fn new(names: &Names) -> Self {
+        Self { names: *names, elements: Vec::new(), container: Vec::new() }
+    }
+
+    /// For `enter_module`.
+    pub fn enter(&mut self, name: &str, container: &str) {
+        self.elements.push(name.to_owned());
+        self.container.push(container.to_owned());
+    }
+
+    /// For `exit_module`.
+    pub fn exit(&mut self) {
+        self.elements.pop();
+        self.container.pop();
+    }
+
+    /// Name of the parameter here.
+    pub fn name(&self) -> String {
+        self.names.of_path(&self.elements)
+    }
+
+    /// Running statistics of BatchNorm: burn walks over them like parameters, but they are state.
+    pub fn is_state(&self) -> bool {
+        let in_batch_norm = self.container.last().is_some_and(|container| container.ends_with("BatchNorm"));
+        in_batch_norm && self.elements.last().is_some_and(|element| element.starts_with("running_"))
+    }
+}
+
+/// Names and shapes of the trainable float parameters, in the order of the module's fields.
+///
+/// Trainable: on a backend with gradients, what requires one; on a plain backend, where nothing can say so, every
+/// float parameter but BatchNorm's running statistics. Ask before any parameter is frozen for a single block.
+pub fn parameters<B: Backend, M: Module<B>>(module: &M, names: &Names) -> Layout {
+    let mut visitor = Shapes { path: Path::new(names), found: Vec::new() };
+    module.visit(&mut visitor);
+    let known = visitor.found.iter().any(|found| found.requires_grad);
+    let trainable = visitor.found.into_iter().filter(|found| if known { found.requires_grad } else { !found.is_state });
+    Layout::new(trainable.map(|found| (found.name, found.shape)))
+}
+
+/// Replaces parameter values: `values(name, shape)` gives the new one in any float type, `None` keeps the old.
+/// The new tensors have `dtype` and require a gradient where the old ones did. Errors: the first one of `values`.
+pub fn fill<B: Backend, M: Module<B>>(
+    module: M,
+    names: &Names,
+    dtype: DType,
+    values: impl FnMut(&str, &[usize]) -> Result<Option<TensorData>>,
+) -> Result<M> {
+    let mut mapper = Filler { path: Path::new(names), dtype, values, error: None };
+    let module = module.map(&mut mapper);
+    match mapper.error {
+        Some(error) => Err(error),
+        None => Ok(module),
+    }
+}
+
+/// Reads every float parameter back to the host, in network order: `each(name, value)`.
+pub fn read<B: Backend, M: Module<B>>(module: &M, names: &Names, each: impl FnMut(&str, TensorData)) {
+    module.visit(&mut Reader { path: Path::new(names), each });
+}
+
+struct Found {
+    name: String,
+    shape: Vec<usize>,
+    requires_grad: bool,
+    is_state: bool,
+}
+
+struct Shapes {
+    path: Path,
+    found: Vec<Found>,
+}
+
+impl<B: Backend> ModuleVisitor<B> for Shapes {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        self.found.push(Found {
+            name: self.path.name(),
+            shape: param.shape().to_vec(),
+            requires_grad: param.is_require_grad(),
+            is_state: self.path.is_state(),
+        });
+    }
+}
+
+struct Filler<F> {
+    path: Path,
+    dtype: DType,
+    values: F,
+    error: Option<Error>,
+}
+
+impl<B: Backend, F: FnMut(&str, &[usize]) -> Result<Option<TensorData>>> ModuleMapper<B> for Filler<F> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        if self.error.is_some() {
+            return param;
+        }
+        match (self.values)(&self.path.name(), param.shape().as_slice()) {
+            Ok(None) => param,
+            Ok(Some(data)) => param.map(|old| {
+                let new = Tensor::from_data(data, (&old.device(), self.dtype));
+                if old.is_require_grad() { new.require_grad() } else { new }
+            }),
+            Err(error) => {
+                self.error = Some(error);
+                param
+            }
+        }
+    }
+}
+
+struct Reader<F> {
+    path: Path,
+    each: F,
+}
+
+impl<B: Backend, F: FnMut(&str, TensorData)> ModuleVisitor<B> for Reader<F> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        (self.each)(&self.path.name(), param.val().into_data());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
+
+    type Plain = burn_ndarray::NdArray<f64>;
+    type Grad = burn_autodiff::Autodiff<Plain>;
+
+    /// A model this project has never seen.
+    #[derive(Module, Debug)]
+    struct Own<B: Backend> {
+        gamma: Linear<B>,
+        norm: BatchNorm<B>,
+        stack: Vec<Linear<B>>,
+    }
+
+    fn own<B: Backend>() -> Own<B> {
+        let device = Default::default();
+        Own {
+            gamma: LinearConfig::new(2, 3).init(&device),
+            norm: BatchNormConfig::new(3).init(&device),
+            stack: vec![LinearConfig::new(3, 1).with_bias(false).init(&device)],
+        }
+    }
+
+    const EXPECTED: [&str; 5] = ["gamma.weight", "gamma.bias", "norm.gamma", "norm.beta", "stack.0.weight"];
+
+    fn found<B: Backend>(module: &Own<B>) -> Vec<String> {
+        parameters(module, &Names::BURN).parameters().iter().map(|p| p.name.clone()).collect()
+    }
+
+    #[test]
+    fn running_statistics_are_no_parameters_on_either_kind_of_backend() {
+        assert_eq!(found(&own::<Plain>()), EXPECTED);
+        assert_eq!(found(&own::<Grad>()), EXPECTED);
+    }
+
+    #[test]
+    fn only_the_last_element_is_renamed() {
+        let path = |text: &str| text.split('.').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(Names::GPT2.of_path(&path("gamma.ln_1.gamma")), "gamma.ln_1.weight");
+        assert_eq!(Names::GPT2.of_path(&path("ln_1.beta")), "ln_1.bias");
+        assert_eq!(Names::BURN.of_path(&path("norm.gamma")), "norm.gamma");
+        assert!(Names::GPT2.is_buffer("transformer.h.3.attn.bias"));
+        assert!(!Names::GPT2.is_buffer("transformer.h.3.attn.c_attn.bias"));
+    }
+
+    #[test]
+    fn filled_tensors_keep_their_gradient_flag() {
+        let fill_all = |_: &str, shape: &[usize]| Ok(Some(TensorData::full(shape.to_vec(), 2.0_f64)));
+        let module = fill(own::<Grad>(), &Names::BURN, DType::F64, fill_all).unwrap();
+        assert!(module.gamma.weight.is_require_grad());
+        assert_eq!(found(&module), EXPECTED);
+        let mut sum = 0.0;
+        read(&module, &Names::BURN, |_, data| sum += data.iter::<f64>().sum::<f64>());
+        assert_eq!(sum, 2.0 * (6 + 3 + 3 + 3 + 3 + 3 + 3) as f64); // with the running mean and variance
+    }
+}

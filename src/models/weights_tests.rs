@@ -1,0 +1,166 @@
+use super::*;
+use crate::models::{Gpt2, Gpt2Config, Initialisation, initialise};
+use safetensors::serialize;
+use std::collections::BTreeMap;
+
+type Double = burn_ndarray::NdArray<f64>;
+type Flex = burn_flex::Flex;
+
+fn small() -> Gpt2Config {
+    Gpt2Config {
+        layers: 1,
+        heads: 2,
+        embedding: 4,
+        mlp: 6,
+        context: 3,
+        vocabulary: 5,
+        bias: true,
+        ..Gpt2Config::nano()
+    }
+}
+
+fn empty<B: Backend>(config: &Gpt2Config) -> Gpt2<B> {
+    config.init(&Default::default()).unwrap()
+}
+
+/// A file's tensors: name to (type, shape, bytes).
+type File = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+
+/// Tensors for every parameter, entry i of the network being f(i).
+fn file<const N: usize>(config: &Gpt2Config, dtype: Dtype, f: impl Fn(usize) -> [u8; N]) -> File {
+    let layout = config.layout();
+    let tensor = |p: &crate::block::Parameter| {
+        let bytes = (0..p.num_params()).flat_map(|i| f(p.offset + i)).collect();
+        (p.name.clone(), (dtype, p.shape.clone(), bytes))
+    };
+    layout.parameters().iter().map(tensor).collect()
+}
+
+fn singles(config: &Gpt2Config) -> File {
+    file(config, Dtype::F32, |i| (i as f32 / 8.0).to_le_bytes())
+}
+
+fn bytes(file: &File) -> Vec<u8> {
+    let views =
+        file.iter().map(|(name, (dtype, shape, data))| (name, TensorView::new(*dtype, shape.clone(), data).unwrap()));
+    serialize(views, None).unwrap()
+}
+
+fn flat<B: Backend>(model: &Gpt2<B>) -> Vec<f64> {
+    let mut values = Vec::new();
+    read(model, &Names::GPT2, |_, data| values.extend(data.iter::<f64>()));
+    values
+}
+
+fn loaded(config: &Gpt2Config, file: &File) -> Result<Vec<f64>> {
+    Ok(flat(&load_bytes(empty::<Double>(config), &Names::GPT2, &bytes(file), "model.safetensors", DType::F64)?))
+}
+
+fn refused(config: &Gpt2Config, file: &File) -> String {
+    let error = loaded(config, file).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    let text = error.to_string();
+    assert!(text.starts_with("model.safetensors: "), "{text}");
+    text
+}
+
+fn eighths(config: &Gpt2Config) -> Vec<f64> {
+    (0..config.layout().num_params()).map(|i| i as f64 / 8.0).collect()
+}
+
+#[test]
+fn every_type_of_number_lands_where_its_name_says() {
+    let config = small();
+    assert_eq!(loaded(&config, &singles(&config)).unwrap(), eighths(&config));
+    let doubles = file(&config, Dtype::F64, |i| (i as f64 * 0.1).to_le_bytes());
+    assert_eq!(loaded(&config, &doubles).unwrap()[37], 37.0 * 0.1);
+    let halves = file(&config, Dtype::F16, |i| f16::from_f64(i as f64 / 8.0).to_le_bytes());
+    assert_eq!(loaded(&config, &halves).unwrap(), eighths(&config)); // 8 bits: exact in f16's 11
+    let brains = file(&config, Dtype::BF16, |i| bf16::from_f64(i as f64).to_le_bytes());
+    assert_eq!(loaded(&config, &brains).unwrap()[193], 193.0); // 8 bits: exact in bf16's 8
+}
+
+#[test]
+fn the_prefix_may_be_left_out_and_buffers_and_the_tied_copy_are_left_aside() {
+    let config = small();
+    let mut bare: File = singles(&config)
+        .into_iter()
+        .map(|(name, tensor)| (name.trim_start_matches("transformer.").to_owned(), tensor))
+        .collect();
+    bare.insert("h.0.attn.bias".into(), (Dtype::U8, vec![1, 1, 3, 3], vec![1; 9]));
+    bare.insert("h.0.attn.masked_bias".into(), (Dtype::F32, vec![], vec![0; 4]));
+    bare.insert("lm_head.weight".into(), bare["wte.weight"].clone());
+    assert_eq!(loaded(&config, &bare).unwrap(), eighths(&config));
+
+    let mut other = singles(&config);
+    let mut head = other["transformer.wte.weight"].clone();
+    head.2[0] ^= 1;
+    other.insert("lm_head.weight".into(), head);
+    assert!(refused(&config, &other).contains("set tied = false"));
+    let untied = Gpt2Config { tied: false, ..config };
+    loaded(&untied, &other).unwrap();
+
+    let mut twice = singles(&untied);
+    twice.insert("wte.weight".into(), twice["transformer.wte.weight"].clone());
+    assert!(refused(&untied, &twice).contains("transformer.wte.weight is there twice"));
+}
+
+#[test]
+fn what_does_not_fit_is_listed_by_name() {
+    let config = small();
+    let mut bad = singles(&config);
+    bad.remove("transformer.h.0.attn.c_attn.bias");
+    bad.insert("transformer.h.1.ln_1.weight".into(), (Dtype::F32, vec![4], vec![0; 16]));
+    let table = bad.get_mut("transformer.wte.weight").unwrap();
+    table.1 = vec![4, 5];
+    let text = refused(&config, &bad);
+    assert!(text.contains("1 missing: transformer.h.0.attn.c_attn.bias [12]"), "{text}");
+    assert!(text.contains("1 wrong shape: transformer.wte.weight is [4, 5], expected [5, 4]"), "{text}");
+    assert!(text.contains("1 not in the model: transformer.h.1.ln_1.weight [4]"), "{text}");
+    let text = refused(&Gpt2Config { layers: 9, ..config }, &singles(&small()));
+    assert!(text.contains("96 missing") && text.contains("and 88 more"), "{text}");
+}
+
+#[test]
+fn numbers_that_are_none_are_refused_by_name() {
+    let config = small();
+    for bad in [f32::NAN, f32::INFINITY] {
+        let mut file = singles(&config);
+        file.get_mut("transformer.h.0.mlp.c_fc.bias").unwrap().2[8..12].copy_from_slice(&bad.to_le_bytes());
+        assert!(refused(&config, &file).contains("transformer.h.0.mlp.c_fc.bias is not finite at index 2"));
+    }
+    let mut file = file(&config, Dtype::F64, |i| (i as f64).to_le_bytes());
+    file.get_mut("transformer.ln_f.bias").unwrap().2[0..8].copy_from_slice(&f64::NEG_INFINITY.to_le_bytes());
+    assert!(refused(&config, &file).contains("transformer.ln_f.bias is not finite at index 0"));
+    file.get_mut("transformer.ln_f.bias").unwrap().0 = Dtype::I64;
+    assert!(refused(&config, &file).contains("transformer.ln_f.bias has type I64"));
+}
+
+#[test]
+fn a_truncated_or_absent_file_is_named() {
+    let config = small();
+    let mut short = bytes(&singles(&config));
+    short.truncate(short.len() - 1);
+    let error = load_bytes(empty::<Flex>(&config), &Names::GPT2, &short, "short", DType::F32).unwrap_err();
+    assert!(error.to_string().starts_with("short: not a complete safetensors file"), "{error}");
+    let error = load(empty::<Flex>(&config), &Names::GPT2, Path::new("no/such.safetensors"), DType::F32).unwrap_err();
+    assert!(error.to_string().starts_with("no/such.safetensors: cannot read the weights"), "{error}");
+}
+
+fn round_trip<B: Backend>(config: &Gpt2Config, dtype: DType) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let model = initialise(empty::<B>(config), config.layers, Initialisation::NanoGpt, 3, dtype).unwrap();
+    save(&model, &Names::GPT2, &path).unwrap();
+    let again = load(empty::<B>(config), &Names::GPT2, &path, dtype).unwrap();
+    assert_eq!(flat(&model), flat(&again));
+    let error = save(&model, &Names::GPT2, &folder.path().join("no/such/folder")).unwrap_err();
+    assert_eq!(error.exit_code(), 5);
+}
+
+#[test]
+fn what_is_saved_is_loaded_to_the_last_bit() {
+    round_trip::<Double>(&small(), DType::F64);
+    round_trip::<Flex>(&small(), DType::F64);
+    round_trip::<Flex>(&Gpt2Config { tied: false, bias: false, ..small() }, DType::F32);
+}

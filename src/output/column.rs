@@ -1,0 +1,99 @@
+//! What a column can hold, and the macro that turns a row struct into a table.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field};
+
+/// A Rust type that is one column of a table; `Option` makes the column nullable.
+pub trait Cell: Sized {
+    /// Arrow type of the column.
+    const TYPE: DataType;
+    /// Whether the column may hold nulls.
+    const NULLABLE: bool;
+    /// The column's array.
+    fn array(values: impl Iterator<Item = Self>) -> ArrayRef;
+    /// The column's values; the error says what was found instead.
+    fn values(array: &dyn Array) -> Result<Vec<Self>, String>;
+}
+
+macro_rules! cell {
+    ($type:ty, $array:ty, $arrow:expr) => {
+        impl Cell for Option<$type> {
+            const TYPE: DataType = $arrow;
+            const NULLABLE: bool = true;
+            fn array(values: impl Iterator<Item = Self>) -> ArrayRef {
+                Arc::new(<$array>::from(values.collect::<Vec<_>>()))
+            }
+            fn values(array: &dyn Array) -> Result<Vec<Self>, String> {
+                let typed = array.as_any().downcast_ref::<$array>();
+                let typed = typed.ok_or_else(|| format!("type {}, expected {}", array.data_type(), Self::TYPE))?;
+                Ok(typed.iter().map(|value| value.map(<$type>::from)).collect())
+            }
+        }
+
+        impl Cell for $type {
+            const TYPE: DataType = $arrow;
+            const NULLABLE: bool = false;
+            fn array(values: impl Iterator<Item = Self>) -> ArrayRef {
+                Arc::new(<$array>::from(values.collect::<Vec<_>>()))
+            }
+            fn values(array: &dyn Array) -> Result<Vec<Self>, String> {
+                let values = Option::<$type>::values(array)?;
+                let all: Option<Vec<_>> = values.into_iter().collect();
+                all.ok_or_else(|| "a null, expected none".to_string())
+            }
+        }
+    };
+}
+
+cell!(String, StringArray, DataType::Utf8);
+cell!(i32, Int32Array, DataType::Int32);
+cell!(i64, Int64Array, DataType::Int64);
+cell!(f64, Float64Array, DataType::Float64);
+cell!(bool, BooleanArray, DataType::Boolean);
+
+/// A row type that is a table: its name, its columns, and the way there and back.
+pub trait Table: Sized {
+    /// Name of the table, and of its folder.
+    const NAME: &'static str;
+    /// The columns in order, with type and nullability.
+    fn fields() -> Vec<Field>;
+    /// One array per column.
+    fn columns(rows: &[Self]) -> Vec<ArrayRef>;
+    /// The rows of a batch; columns are found by name, others are ignored.
+    fn rows(batch: &RecordBatch) -> Result<Vec<Self>, String>;
+}
+
+/// Values of a named column of a batch.
+pub(super) fn column<T: Cell>(batch: &RecordBatch, name: &str) -> Result<std::vec::IntoIter<T>, String> {
+    let array = batch.column_by_name(name).ok_or_else(|| format!("column `{name}` is missing"))?;
+    let values = T::values(array.as_ref()).map_err(|found| format!("column `{name}`: found {found}"))?;
+    Ok(values.into_iter())
+}
+
+/// `Row = "table" { column: type, ... }` declares a row struct and its [`Table`].
+macro_rules! tables {
+    ($( $(#[$meta:meta])* $row:ident = $name:literal { $( $(#[$doc:meta])* $column:ident: $type:ty, )* } )*) => { $(
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct $row { $( $(#[$doc])* pub $column: $type, )* }
+
+        impl Table for $row {
+            const NAME: &'static str = $name;
+
+            fn fields() -> Vec<Field> {
+                vec![$( Field::new(stringify!($column), <$type as Cell>::TYPE, <$type as Cell>::NULLABLE) ),*]
+            }
+
+            fn columns(rows: &[Self]) -> Vec<ArrayRef> {
+                vec![$( <$type as Cell>::array(rows.iter().map(|row| row.$column.clone())) ),*]
+            }
+
+            fn rows(batch: &RecordBatch) -> Result<Vec<Self>, String> {
+                $( let mut $column = column::<$type>(batch, stringify!($column))?; )*
+                Ok(std::iter::from_fn(|| Some($row { $( $column: $column.next()? ),* })).collect())
+            }
+        }
+    )* };
+}

@@ -1,0 +1,82 @@
+//! The bookkeeping objects of a run, as JSON.
+
+use serde::{Deserialize, Serialize};
+
+/// One Parquet object of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Table the part belongs to.
+    pub table: String,
+    /// Path below the output URL.
+    pub path: String,
+    /// Number of rows.
+    pub num_rows: u64,
+    /// Size of the object in bytes: what a finished group is checked against.
+    pub num_bytes: u64,
+}
+
+/// Parts of a finished group (or of the whole run).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Manifest {
+    /// Group, or run.
+    pub name: String,
+    /// When it was written (RFC 3339, UTC).
+    pub written: String,
+    /// The parts, in the order they were written.
+    pub parts: Vec<Part>,
+}
+
+/// What a run is: claims the run's name under the URL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Schema of the run's tables.
+    pub schema_version: u32,
+    /// Run name.
+    pub run: String,
+    /// Resolved configuration, as text.
+    pub config: String,
+    /// Versions of the program that began the run, as JSON text.
+    pub versions: String,
+    /// When it was begun (RFC 3339, UTC).
+    pub created: String,
+}
+
+/// Paths of a run below the output URL.
+pub(super) mod paths {
+    /// Folder of all bookkeeping.
+    pub const RUNS: &str = "_runs";
+
+    pub fn record(run: &str) -> String {
+        format!("{RUNS}/{run}/run.json")
+    }
+
+    pub fn groups(run: &str) -> String {
+        format!("{RUNS}/{run}/groups")
+    }
+
+    pub fn group(run: &str, group: &str) -> String {
+        format!("{RUNS}/{run}/groups/{group}.json")
+    }
+
+    pub fn manifest(run: &str) -> String {
+        format!("{RUNS}/{run}/manifest.json")
+    }
+
+    pub fn done(run: &str) -> String {
+        format!("{RUNS}/{run}/DONE")
+    }
+
+    /// Object that is written and deleted to see whether the output is writable.
+    pub fn probe(run: &str) -> String {
+        format!("{RUNS}/{run}/.writable")
+    }
+
+    /// Hive folder of a run in a table.
+    pub fn partition(table: &str, run: &str) -> String {
+        format!("{table}/run={run}")
+    }
+
+    pub fn part(table: &str, run: &str, part: &str) -> String {
+        format!("{table}/run={run}/part-{part}.parquet")
+    }
+}

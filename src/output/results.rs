@@ -1,0 +1,143 @@
+//! Reading: which runs an output holds, and their tables as rows.
+
+use super::column::Table;
+use super::location::{Access, Location};
+use super::manifest::{Manifest, Part, RunRecord, paths};
+use super::parts;
+use crate::{Error, Result};
+
+/// An output URL, for reading.
+pub struct Results {
+    location: Location,
+}
+
+impl Results {
+    /// Opens the results under a URL; one that holds no run is an [`Error::Config`].
+    pub fn open(url: &str) -> Result<Self> {
+        let results = Self { location: Location::open(url, Access::Read)? };
+        if results.runs()?.is_empty() {
+            return Err(Error::Config(format!("no run at `{url}`. Expected the output.url of `hesspec run`")));
+        }
+        Ok(results)
+    }
+
+    /// Names of the runs, sorted.
+    pub fn runs(&self) -> Result<Vec<String>> {
+        let objects = self.location.list(paths::RUNS)?;
+        let prefix = format!("{}/", paths::RUNS);
+        let name = |path: &String| Some(path.strip_prefix(&prefix)?.strip_suffix("/run.json")?.to_string());
+        Ok(objects.keys().filter_map(name).collect())
+    }
+
+    /// The named run, or the only one.
+    pub fn run(&self, name: Option<&str>) -> Result<RunResults> {
+        let runs = self.runs()?;
+        let found = match name {
+            Some(name) => runs.iter().find(|run| *run == name),
+            None if runs.len() == 1 => runs.first(),
+            None => None,
+        };
+        let found = found.ok_or_else(|| {
+            Error::Config(format!(
+                "`{}` holds the runs {}; {}. Name one of them",
+                self.location.url,
+                runs.join(", "),
+                name.map_or("none was named".into(), |name| format!("`{name}` is not among them"))
+            ))
+        })?;
+        RunResults::load(self.location.clone(), found)
+    }
+}
+
+/// One run, for reading: all its parts when it is done, those of finished groups before.
+pub struct RunResults {
+    location: Location,
+    record: RunRecord,
+    parts: Vec<Part>,
+    is_done: bool,
+}
+
+impl RunResults {
+    fn load(location: Location, run: &str) -> Result<Self> {
+        let record =
+            record(&location, run)?.ok_or_else(|| Error::Config(format!("no run `{run}` at `{}`", location.url)))?;
+        let is_done = location.get(&paths::done(run))?.is_some();
+        let parts = match manifest(&location, &paths::manifest(run))? {
+            Some(manifest) if is_done => manifest.parts,
+            _ => groups(&location, run)?.into_iter().flat_map(|group| group.parts).collect(),
+        };
+        Ok(Self { location, record, parts, is_done })
+    }
+
+    /// What the run is: name, resolved config, versions.
+    pub fn record(&self) -> &RunRecord {
+        &self.record
+    }
+
+    /// Whether the run is complete.
+    pub fn is_done(&self) -> bool {
+        self.is_done
+    }
+
+    /// All rows of a table, parts by name.
+    pub fn read<T: Table>(&self) -> Result<Vec<T>> {
+        read_table(&self.location, &self.parts)
+    }
+}
+
+/// Rows of the parts that belong to the table `T`.
+pub(super) fn read_table<'a, T: Table>(location: &Location, all: impl IntoIterator<Item = &'a Part>) -> Result<Vec<T>> {
+    let mut paths: Vec<_> = all.into_iter().filter(|part| part.table == T::NAME).map(|part| &part.path).collect();
+    paths.sort();
+    let mut rows = Vec::new();
+    for path in paths {
+        rows.extend(parts::read::<T>(location, path)?);
+    }
+    Ok(rows)
+}
+
+/// The run's record; None where the name is free.
+pub(super) fn record(location: &Location, run: &str) -> Result<Option<RunRecord>> {
+    json(location, &paths::record(run))
+}
+
+fn manifest(location: &Location, path: &str) -> Result<Option<Manifest>> {
+    json(location, path)
+}
+
+/// Manifests of the finished groups, by name; each part is checked to be there in the size that was written.
+pub(super) fn groups(location: &Location, run: &str) -> Result<Vec<Manifest>> {
+    let mut sizes = std::collections::BTreeMap::new();
+    for table in super::TABLES {
+        sizes.extend(location.list(&paths::partition(table, run))?);
+    }
+    let mut groups = Vec::new();
+    for path in location.list(&paths::groups(run))?.keys() {
+        let Some(group) = manifest(location, path)? else { continue };
+        for part in &group.parts {
+            let found = sizes.get(&part.path);
+            if found != Some(&part.num_bytes) {
+                return Err(Error::Storage(format!(
+                    "`{}` under `{}`: {} where {} bytes were written. Restore it, or delete `{path}` to compute group `{}` again",
+                    part.path,
+                    location.url,
+                    found.map_or("missing".to_string(), |size| format!("{size} bytes")),
+                    part.num_bytes,
+                    group.name
+                )));
+            }
+        }
+        groups.push(group);
+    }
+    Ok(groups)
+}
+
+fn json<T: serde::de::DeserializeOwned>(location: &Location, path: &str) -> Result<Option<T>> {
+    let Some(bytes) = location.get(path)? else { return Ok(None) };
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+        Error::Storage(format!(
+            "`{path}` under `{}` is not what hesspec writes: {error}. Restore it, or use a new run.name",
+            location.url
+        ))
+    })
+}

@@ -1,0 +1,193 @@
+//! The tables of a run. Columns, types and nullability are a contract: adding one is free, renaming one breaks readers
+//! and raises [`SCHEMA_VERSION`].
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::Field;
+
+use super::column::{Cell, Table, column};
+
+/// Version of the schema below, written into every part and into the run's record.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Names of all tables.
+pub const TABLES: [&str; 8] =
+    ["blocks", "tridiagonal", "nodes", "density", "divergence", "summary", "segments", "runs"];
+
+tables! {
+    /// One block of the network, in network order.
+    BlockRow = "blocks" {
+        /// Unique name of the block.
+        block: String,
+        /// `full`, `layer`, `module`, or the parameter's role.
+        kind: String,
+        /// Layer number from 0, where the block belongs to one.
+        layer: Option<i32>,
+        /// Shapes of the block's pieces as text, `[768, 768]`.
+        shape: String,
+        /// Dimension of the block's Hessian.
+        num_params: i64,
+        /// First index in the network's flat order.
+        offset: i64,
+    }
+
+    /// One Lanczos step of one probe.
+    TridiagonalRow = "tridiagonal" {
+        /// Block name.
+        block: String,
+        /// Probe number from 0.
+        probe: i32,
+        /// Step number from 1.
+        step: i32,
+        /// Diagonal entry of this step.
+        alpha: f64,
+        /// Norm *after* this step: the off-diagonal entry to the next one; 0 on breakdown.
+        beta: f64,
+        /// Largest |v_i . v_j - delta_ij| of the basis so far.
+        orthogonality_loss: f64,
+        /// Wall seconds of this step.
+        seconds: f64,
+    }
+
+    /// One Ritz value of one probe.
+    NodeRow = "nodes" {
+        /// Block name.
+        block: String,
+        /// Probe number from 0.
+        probe: i32,
+        /// Number from 0, by ascending node.
+        node_index: i32,
+        /// Eigenvalue of T.
+        node: f64,
+        /// Squared first component of its eigenvector; sums to 1 over a probe.
+        weight: f64,
+        /// Variance-reduced weight, where asked for.
+        weight_reduced: Option<f64>,
+        /// |beta_{m+1} s_mi|: an eigenvalue of H lies within this distance.
+        residual_bound: f64,
+        /// Whether the bound is small against the spectral range.
+        converged: bool,
+        /// Whether |node| is below three times the error of the product.
+        below_noise_floor: bool,
+    }
+
+    /// The smoothed density of a block at one grid point.
+    DensityRow = "density" {
+        /// Block name.
+        block: String,
+        /// `asinh` or `linear`.
+        axis: String,
+        /// Position on the axis.
+        coordinate: f64,
+        /// The same position as an eigenvalue.
+        eigenvalue: f64,
+        /// Mean over probes, per unit of *coordinate*.
+        density: f64,
+        /// Standard error over probes; null with one probe.
+        sem: Option<f64>,
+    }
+
+    /// The distance of an unordered pair of blocks, `block_a` before `block_b` in network order, diagonal included.
+    DivergenceRow = "divergence" {
+        /// `js`, `wasserstein1`, `symkl_paper` or a variant.
+        metric: String,
+        /// The block that comes first.
+        block_a: String,
+        /// The other one, or the same.
+        block_b: String,
+        /// The distance; null where it is not defined (`status` says why).
+        value: Option<f64>,
+        /// Jackknife standard error; null with one probe.
+        sem: Option<f64>,
+        /// What two halves of one block's probes differ by; null with one probe.
+        noise_floor: Option<f64>,
+        /// `ok`, or what happened and what to do.
+        status: String,
+    }
+
+    /// One block in numbers.
+    SummaryRow = "summary" {
+        /// Block name.
+        block: String,
+        /// d mean(alpha_1).
+        trace: f64,
+        /// Standard error of the trace over probes; null with one probe.
+        trace_sem: Option<f64>,
+        /// Frobenius norm of the block's Hessian.
+        frobenius: f64,
+        /// Smallest node.
+        lambda_min: f64,
+        /// Residual bound of `lambda_min`.
+        lambda_min_residual_bound: f64,
+        /// Largest node.
+        lambda_max: f64,
+        /// Residual bound of `lambda_max`.
+        lambda_max_residual_bound: f64,
+        /// Share of the spectrum below zero (sum of weights of negative nodes).
+        negative_mass: f64,
+        /// Error of one product: nodes below three times this are noise.
+        noise_floor: f64,
+        /// Lanczos steps done (fewer than asked for after a breakdown).
+        steps_done: i32,
+        /// `ok`, or what happened and what to do.
+        status: String,
+    }
+
+    /// One entry (i, j) of P_s = V^T H_s V for one segment s of the batch.
+    SegmentRow = "segments" {
+        /// Block name.
+        block: String,
+        /// Probe number from 0.
+        probe: i32,
+        /// Segment number from 0.
+        segment: i32,
+        /// Row.
+        i: i32,
+        /// Column.
+        j: i32,
+        /// The entry.
+        value: f64,
+    }
+
+    /// The run as a whole.
+    RunRow = "runs" {
+        /// Resolved configuration.
+        config: String,
+        /// Versions of the program and its libraries, as JSON.
+        versions: String,
+        /// Number of ranks.
+        world: i32,
+        /// Processor, cores, memory, device.
+        hardware: String,
+        /// Matmul precision as measured, not as asked for.
+        matmul_precision: String,
+        /// When the run began (RFC 3339, UTC).
+        started: String,
+        /// When it ended (RFC 3339, UTC).
+        finished: String,
+        /// Seconds of work, interruptions left out.
+        seconds: f64,
+        /// `ok`, or what happened and what to do.
+        status: String,
+    }
+}
+
+/// Rows of several tables that are written together: of one group, or at the end of a run.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Tables {
+    /// Table `blocks`.
+    pub blocks: Vec<BlockRow>,
+    /// Table `tridiagonal`.
+    pub tridiagonal: Vec<TridiagonalRow>,
+    /// Table `nodes`.
+    pub nodes: Vec<NodeRow>,
+    /// Table `density`.
+    pub density: Vec<DensityRow>,
+    /// Table `divergence`.
+    pub divergence: Vec<DivergenceRow>,
+    /// Table `summary`.
+    pub summary: Vec<SummaryRow>,
+    /// Table `segments`.
+    pub segments: Vec<SegmentRow>,
+    /// Table `runs`.
+    pub runs: Vec<RunRow>,
+}

@@ -1,0 +1,248 @@
+//! The life of a run on storage: claim the name, write groups, finish.
+//!
+//! A group counts when its manifest is there, and that is written after its parts. Whatever a killed run left behind
+//! beyond that is deleted when the run is opened again, before anything new is written, so a reader that globs
+//! `*.parquet` never sees a row twice. Two processes must not write the same run at the same time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+use super::column::Table;
+use super::location::{Access, Location};
+use super::manifest::{Manifest, Part, RunRecord, paths};
+use super::parts::{self, Metadata};
+use super::results;
+use super::schema::{SCHEMA_VERSION, TABLES, Tables};
+use super::time::rfc3339;
+use crate::{Error, Result};
+
+/// Part name of the tables that are written at the end of a run.
+const FINAL: &str = "final";
+
+/// Where the tables come from; written into every part.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Provenance {
+    /// Resolved configuration, as text.
+    pub config: String,
+    /// Program and libraries with their versions.
+    pub versions: BTreeMap<String, String>,
+}
+
+impl Provenance {
+    /// The versions as a JSON object, as the tables hold them.
+    pub fn versions_json(&self) -> String {
+        serde_json::json!(self.versions).to_string()
+    }
+}
+
+/// A run that is open for writing.
+pub struct RunStore {
+    location: Location,
+    run: String,
+    metadata: Metadata,
+    groups: BTreeMap<String, Vec<Part>>,
+    is_done: bool,
+}
+
+impl RunStore {
+    /// Opens or continues a run.
+    ///
+    /// `differing(stored, ours)` lists the differences of two resolved configs, one line each; an empty list is the
+    /// same config. Errors: another config, schema or a bad name (`Config`), output not writable (`Storage`).
+    pub fn open(
+        url: &str,
+        run: &str,
+        provenance: &Provenance,
+        differing: impl Fn(&str, &str) -> Vec<String>,
+    ) -> Result<Self> {
+        check_name("run.name", run)?;
+        let location = Location::open(url, Access::Write)?;
+        if results::record(&location, run)?.is_none() {
+            refuse_unknown_parts(&location, run)?;
+            check_writable(&location, run)?;
+            claim(&location, run, provenance)?;
+        }
+        let stored = results::record(&location, run)?
+            .ok_or_else(|| location.failed("read", &paths::record(run), "it vanished after it was written"))?;
+        check_same(&location, &stored, provenance, differing)?;
+        let is_done = location.get(&paths::done(run))?.is_some();
+        let groups = results::groups(&location, run)?.into_iter().map(|group| (group.name, group.parts)).collect();
+        let store = Self { location, run: run.into(), metadata: metadata(run, provenance), groups, is_done };
+        if !is_done {
+            check_writable(&store.location, run)?;
+            store.delete_leftovers()?;
+        }
+        Ok(store)
+    }
+
+    /// Whether the run is complete; nothing can be written then.
+    pub fn is_done(&self) -> bool {
+        self.is_done
+    }
+
+    /// Groups whose tables are complete.
+    pub fn finished_groups(&self) -> BTreeSet<&str> {
+        self.groups.keys().map(String::as_str).collect()
+    }
+
+    /// Writes the tables of a group; when this returns, the group is finished for good.
+    pub fn write_group(&mut self, group: &str, tables: &Tables) -> Result<()> {
+        check_name("group", group)?;
+        if self.is_done || self.groups.contains_key(group) || group == FINAL {
+            return Err(Error::Other(format!("group `{group}` of run `{}` is already written", self.run)));
+        }
+        let parts = self.write_tables(group, tables, |_| false)?;
+        let path = paths::group(&self.run, group);
+        self.location.put(&path, manifest(group, parts.clone())?)?;
+        self.groups.insert(group.into(), parts);
+        Ok(())
+    }
+
+    /// Rows of a table from all finished groups.
+    pub fn read<T: Table>(&self) -> Result<Vec<T>> {
+        results::read_table(&self.location, self.groups.values().flatten())
+    }
+
+    /// Writes the run's last tables, then the manifest, then `DONE`. A table that has no rows at all gets an empty
+    /// part, so that every table can be read.
+    pub fn finish(&mut self, tables: &Tables) -> Result<()> {
+        if self.is_done {
+            return Err(Error::Other(format!("run `{}` is already done", self.run)));
+        }
+        let of_groups: BTreeSet<_> = self.groups.values().flatten().map(|part| part.table.clone()).collect();
+        let last = self.write_tables(FINAL, tables, |table| !of_groups.contains(table))?;
+        let parts = self.groups.values().flatten().cloned().chain(last).collect();
+        self.location.put(&paths::manifest(&self.run), manifest(&self.run, parts)?)?;
+        self.location.put(&paths::done(&self.run), format!("{}\n", rfc3339(SystemTime::now())))?;
+        self.is_done = true;
+        Ok(())
+    }
+
+    fn write_tables(&self, part: &str, tables: &Tables, even_empty: impl Fn(&str) -> bool) -> Result<Vec<Part>> {
+        let mut parts = Vec::new();
+        self.write(part, &tables.blocks, &even_empty, &mut parts)?;
+        self.write(part, &tables.tridiagonal, &even_empty, &mut parts)?;
+        self.write(part, &tables.nodes, &even_empty, &mut parts)?;
+        self.write(part, &tables.density, &even_empty, &mut parts)?;
+        self.write(part, &tables.divergence, &even_empty, &mut parts)?;
+        self.write(part, &tables.summary, &even_empty, &mut parts)?;
+        self.write(part, &tables.segments, &even_empty, &mut parts)?;
+        self.write(part, &tables.runs, &even_empty, &mut parts)?;
+        Ok(parts)
+    }
+
+    fn write<T: Table>(
+        &self,
+        part: &str,
+        rows: &[T],
+        even_empty: &impl Fn(&str) -> bool,
+        parts: &mut Vec<Part>,
+    ) -> Result<()> {
+        if !rows.is_empty() || even_empty(T::NAME) {
+            let path = paths::part(T::NAME, &self.run, part);
+            parts.push(parts::write(&self.location, &path, rows, &self.metadata)?);
+        }
+        Ok(())
+    }
+
+    /// Deletes parts of this run that belong to no finished group.
+    fn delete_leftovers(&self) -> Result<()> {
+        let kept: BTreeSet<_> = self.groups.values().flatten().map(|part| part.path.as_str()).collect();
+        for path in parts_of(&self.location, &self.run)?.iter().filter(|path| !kept.contains(path.as_str())) {
+            tracing::info!(path, "deleting a part of an unfinished group");
+            self.location.delete(path)?;
+        }
+        TABLES.iter().try_for_each(|table| self.location.delete_staged(&paths::partition(table, &self.run)))
+    }
+}
+
+/// Names are path segments and hive values: letters, digits, `.`, `_`, `-`.
+fn check_name(what: &str, name: &str) -> Result<()> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if name.is_empty() || name.starts_with('.') || name.len() > 200 || !name.chars().all(is_plain) {
+        return Err(Error::Config(format!(
+            "{what} `{name}` cannot name a folder: expected 1 to 200 letters, digits, `.`, `_` or `-`, not starting with `.`"
+        )));
+    }
+    Ok(())
+}
+
+/// Paths of the run's Parquet parts in all tables.
+fn parts_of(location: &Location, run: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for table in TABLES {
+        let objects = location.list(&paths::partition(table, run))?.into_keys();
+        found.extend(objects.filter(|path| path.ends_with(".parquet")));
+    }
+    Ok(found)
+}
+
+/// Parts without a record were not written by a run we know: they are never touched.
+fn refuse_unknown_parts(location: &Location, run: &str) -> Result<()> {
+    match parts_of(location, run)?.first() {
+        None => Ok(()),
+        Some(path) => Err(Error::Config(format!(
+            "`{}` holds `{path}` but no `{}`, so nobody knows what it is. Move it away, or choose another run.name",
+            location.url,
+            paths::record(run)
+        ))),
+    }
+}
+
+fn check_writable(location: &Location, run: &str) -> Result<()> {
+    location.put(&paths::probe(run), "writable?\n")?;
+    location.delete(&paths::probe(run))
+}
+
+/// Writes the run's record. Losing a race for the name is fine: the caller compares with whatever is there.
+fn claim(location: &Location, run: &str, provenance: &Provenance) -> Result<()> {
+    let record = RunRecord {
+        schema_version: SCHEMA_VERSION,
+        run: run.into(),
+        config: provenance.config.clone(),
+        versions: provenance.versions_json(),
+        created: rfc3339(SystemTime::now()),
+    };
+    location.create(&paths::record(run), json(&record)?).map(|_| ())
+}
+
+fn check_same(
+    location: &Location,
+    stored: &RunRecord,
+    ours: &Provenance,
+    differing: impl Fn(&str, &str) -> Vec<String>,
+) -> Result<()> {
+    let (run, url) = (&stored.run, &location.url);
+    if stored.schema_version != SCHEMA_VERSION {
+        return Err(Error::Config(format!(
+            "run `{run}` at `{url}` has tables of schema {}, this program writes {SCHEMA_VERSION}. Choose another run.name",
+            stored.schema_version
+        )));
+    }
+    let differences = differing(&stored.config, &ours.config);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Config(format!(
+        "run `{run}` at `{url}` was begun with another configuration:\n  {}\nRestore these keys to continue it, or choose another run.name or output.url",
+        differences.join("\n  ")
+    )))
+}
+
+fn metadata(run: &str, provenance: &Provenance) -> Metadata {
+    let pairs = [
+        ("hesspec.schema_version", SCHEMA_VERSION.to_string()),
+        ("hesspec.run", run.to_string()),
+        ("hesspec.config", provenance.config.clone()),
+        ("hesspec.versions", provenance.versions_json()),
+    ];
+    pairs.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+}
+
+fn manifest(name: &str, parts: Vec<Part>) -> Result<String> {
+    json(&Manifest { name: name.into(), written: rfc3339(SystemTime::now()), parts })
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string_pretty(value).map_err(|error| Error::Other(format!("cannot write JSON: {error}")))
+}

@@ -1,0 +1,294 @@
+use super::*;
+use crate::Error;
+
+fn provenance(config: &str) -> Provenance {
+    Provenance { config: config.into(), versions: [("hesspec".into(), "0.1.0".into())].into() }
+}
+
+fn differing(stored: &str, ours: &str) -> Vec<String> {
+    if stored == ours { vec![] } else { vec![format!("{stored} -> {ours}")] }
+}
+
+fn open(url: &str) -> RunStore {
+    RunStore::open(url, "r", &provenance("steps = 3"), differing).unwrap()
+}
+
+fn node(block: &str, probe: i32, node_index: i32) -> NodeRow {
+    NodeRow {
+        block: block.into(),
+        probe,
+        node_index,
+        node: 0.1 * f64::from(node_index) - 0.3,
+        weight: 0.25,
+        weight_reduced: (probe == 1).then_some(1e-7),
+        residual_bound: f64::MIN_POSITIVE,
+        converged: node_index == 0,
+        below_noise_floor: false,
+    }
+}
+
+fn group(block: &str) -> Tables {
+    Tables { nodes: (0..8).map(|n| node(block, n / 4, n % 4)).collect(), ..Tables::default() }
+}
+
+fn parquet_files(folder: &std::path::Path) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(folder)
+        .map(|files| files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect())
+        .unwrap_or_default();
+    names.sort();
+    names
+}
+
+/// Every table, with a null in every nullable column and a value beside it.
+fn one_of_each() -> Tables {
+    let block = "transformer.h.0.attn.q.weight".to_string();
+    let shape = "[384, 384]".to_string();
+    let blocks = [Some(0), None].map(|layer| BlockRow {
+        block: block.clone(),
+        kind: "q.weight".into(),
+        layer,
+        shape: shape.clone(),
+        num_params: 1 << 40,
+        offset: 7,
+    });
+    let density = [Some(0.5), None].map(|sem| DensityRow {
+        block: block.clone(),
+        axis: "asinh".into(),
+        coordinate: -1.5,
+        eigenvalue: -0.02,
+        density: 1e-300,
+        sem,
+    });
+    let divergence = [Some(0.5), None].map(|value| DivergenceRow {
+        metric: "js".into(),
+        block_a: block.clone(),
+        block_b: block.clone(),
+        value,
+        sem: value,
+        noise_floor: value,
+        status: "zero_block: \"quoted\", ünïcode".into(),
+    });
+    let summary = [Some(2.0), None].map(|trace_sem| SummaryRow {
+        block: block.clone(),
+        trace: -1.0,
+        trace_sem,
+        frobenius: 2.0,
+        lambda_min: -3.0,
+        lambda_min_residual_bound: 1e-9,
+        lambda_max: 4.0,
+        lambda_max_residual_bound: 2e-9,
+        negative_mass: 0.5,
+        noise_floor: 1e-8,
+        steps_done: 100,
+        status: "ok".into(),
+    });
+    Tables {
+        blocks: blocks.into(),
+        tridiagonal: vec![TridiagonalRow {
+            block: block.clone(),
+            probe: 0,
+            step: 1,
+            alpha: f64::MAX,
+            beta: 0.0,
+            orthogonality_loss: 1e-16,
+            seconds: 0.1,
+        }],
+        nodes: group(&block).nodes,
+        density: density.into(),
+        divergence: divergence.into(),
+        summary: summary.into(),
+        segments: vec![SegmentRow { block, probe: 0, segment: 7, i: 1, j: 2, value: -0.0 }],
+        runs: vec![RunRow {
+            config: "[run]\nname = \"r\"".into(),
+            versions: "{}".into(),
+            world: 1,
+            hardware: "2 cores".into(),
+            matmul_precision: "f32".into(),
+            started: "2026-01-01T00:00:00Z".into(),
+            finished: "2026-01-01T00:01:00Z".into(),
+            seconds: 60.0,
+            status: "ok".into(),
+        }],
+    }
+}
+
+#[test]
+fn every_table_comes_back_as_it_was() {
+    let url = "memory://round-trip/below";
+    let tables = one_of_each();
+    let mut store = open(url);
+    store.finish(&tables).unwrap();
+    let run = Results::open(url).unwrap().run(None).unwrap();
+    assert!(run.is_done());
+    assert_eq!(run.record().config, "steps = 3");
+    let read = Tables {
+        blocks: run.read().unwrap(),
+        tridiagonal: run.read().unwrap(),
+        nodes: run.read().unwrap(),
+        density: run.read().unwrap(),
+        divergence: run.read().unwrap(),
+        summary: run.read().unwrap(),
+        segments: run.read().unwrap(),
+        runs: run.read().unwrap(),
+    };
+    assert_eq!(read, tables);
+}
+
+/// `tests/python/read_tables.py` reads what this writes when the variable names an empty folder.
+#[test]
+fn tables_for_other_readers() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = std::env::var("HESSPEC_TABLES_OUT").unwrap_or_else(|_| folder.path().to_str().unwrap().to_string());
+    let mut store = open(&url);
+    store.write_group("a", &one_of_each()).unwrap();
+    store.write_group("b", &group("b")).unwrap();
+    store.finish(&Tables::default()).unwrap();
+    RunStore::open(&url, "2024", &provenance(""), differing).unwrap().write_group("a", &one_of_each()).unwrap();
+    assert_eq!(Results::open(&url).unwrap().runs().unwrap(), ["2024", "r"]);
+}
+
+#[test]
+fn more_rows_than_a_batch_stay_in_order() {
+    let url = "memory://many-rows";
+    let segments =
+        (0..200_000).map(|i| SegmentRow { block: "b".into(), probe: 0, segment: 0, i, j: 0, value: f64::from(i) });
+    let tables = Tables { segments: segments.collect(), ..Tables::default() };
+    let mut store = open(url);
+    store.write_group("g", &tables).unwrap();
+    assert_eq!(store.read::<SegmentRow>().unwrap(), tables.segments);
+}
+
+#[test]
+fn an_unused_table_is_empty_and_not_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = folder.path().to_str().unwrap();
+    open(url).finish(&Tables::default()).unwrap();
+    for table in TABLES {
+        assert_eq!(parquet_files(&folder.path().join(format!("{table}/run=r"))), ["part-final.parquet"], "{table}");
+    }
+}
+
+#[test]
+fn provenance_is_in_the_footer_and_in_the_schema() {
+    let folder = tempfile::tempdir().unwrap();
+    open(folder.path().to_str().unwrap()).finish(&one_of_each()).unwrap();
+    let file = std::fs::File::open(folder.path().join("nodes/run=r/part-final.parquet")).unwrap();
+    let builder = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    let footer = builder.metadata().file_metadata().key_value_metadata().unwrap();
+    for (key, value) in [("hesspec.config", "steps = 3"), ("hesspec.run", "r"), ("hesspec.table", "nodes")] {
+        assert!(footer.iter().any(|pair| pair.key == key && pair.value.as_deref() == Some(value)), "{key}");
+        assert_eq!(builder.schema().metadata()[key], value);
+    }
+    // the Arrow schema itself, not only the footer that readers merge into it
+    assert!(footer.iter().any(|pair| pair.key == "ARROW:schema"));
+}
+
+#[test]
+fn another_config_is_refused_with_what_differs_and_the_same_continues() {
+    let url = "memory://refused";
+    open(url).write_group("a", &group("a")).unwrap();
+    let error = RunStore::open(url, "r", &provenance("steps = 4"), differing).err().unwrap();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("steps = 3 -> steps = 4"), "{error}");
+    assert!(RunStore::open(url, "other", &provenance("steps = 4"), differing).is_ok());
+    let mut store = open(url);
+    assert_eq!(store.finished_groups(), ["a"].into());
+    assert!(store.write_group("a", &group("a")).is_err());
+    store.finish(&Tables::default()).unwrap();
+    let mut store = open(url);
+    assert!(store.is_done() && store.write_group("b", &group("b")).is_err());
+}
+
+#[test]
+fn a_kill_between_parts_leaves_the_group_unfinished_and_no_row_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", folder.path().to_str().unwrap());
+    let mut store = open(&url);
+    store.write_group("a", &group("a")).unwrap();
+    store.write_group("b", &one_of_each()).unwrap();
+    // what a kill leaves: parts of b, and of a group that the next plan does not know, but no manifests
+    std::fs::remove_file(folder.path().join("_runs/r/groups/b.json")).unwrap();
+    let nodes = folder.path().join("nodes/run=r");
+    std::fs::copy(nodes.join("part-b.parquet"), nodes.join("part-old.parquet")).unwrap();
+    std::fs::write(nodes.join("part-b.parquet#1"), "half").unwrap();
+
+    let mut store = open(&url);
+    assert_eq!(store.finished_groups(), ["a"].into());
+    assert_eq!(parquet_files(&nodes), ["part-a.parquet"]);
+    assert_eq!(parquet_files(&folder.path().join("segments/run=r")), Vec::<String>::new());
+    store.write_group("b", &group("b")).unwrap();
+    assert_eq!(parquet_files(&nodes), ["part-a.parquet", "part-b.parquet"]);
+    assert_eq!(open(&url).read::<NodeRow>().unwrap(), [group("a").nodes, group("b").nodes].concat());
+}
+
+#[test]
+fn a_kill_before_done_writes_the_last_tables_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = folder.path().to_str().unwrap();
+    let mut store = open(url);
+    store.write_group("a", &group("a")).unwrap();
+    store.finish(&Tables { runs: one_of_each().runs, ..Tables::default() }).unwrap();
+    std::fs::remove_file(folder.path().join("_runs/r/DONE")).unwrap();
+    let mut store = open(url);
+    assert!(!store.is_done());
+    assert_eq!(parquet_files(&folder.path().join("runs/run=r")), Vec::<String>::new());
+    store.finish(&Tables { runs: one_of_each().runs, ..Tables::default() }).unwrap();
+    assert_eq!(Results::open(url).unwrap().run(Some("r")).unwrap().read::<RunRow>().unwrap().len(), 1);
+}
+
+#[test]
+fn a_damaged_part_is_an_error_that_says_which() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = folder.path().to_str().unwrap();
+    open(url).write_group("a", &group("a")).unwrap();
+    let part = folder.path().join("nodes/run=r/part-a.parquet");
+    std::fs::write(&part, "short").unwrap();
+    let error = RunStore::open(url, "r", &provenance("steps = 3"), differing).err().unwrap();
+    assert_eq!(error.exit_code(), 5);
+    assert!(error.to_string().contains("part-a.parquet") && error.to_string().contains("5 bytes"), "{error}");
+}
+
+#[test]
+fn parts_of_an_unknown_run_are_never_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let nodes = folder.path().join("nodes/run=r");
+    std::fs::create_dir_all(&nodes).unwrap();
+    std::fs::write(nodes.join("part-0.parquet"), "mine").unwrap();
+    let url = folder.path().to_str().unwrap();
+    assert!(matches!(RunStore::open(url, "r", &provenance(""), differing), Err(Error::Config(_))));
+    assert!(nodes.join("part-0.parquet").exists());
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_a_storage_error_at_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for below in ["", "/below"] {
+        let url = format!("{}{below}", file.to_str().unwrap());
+        let error = RunStore::open(&url, "r", &provenance(""), differing).err().unwrap();
+        assert_eq!(error.exit_code(), 5, "{error}");
+        assert!(error.to_string().contains(&url), "{error}");
+    }
+    // the folder opens, but nothing can be put into it
+    std::fs::write(folder.path().join("_runs"), "in the way").unwrap();
+    let error = RunStore::open(folder.path().to_str().unwrap(), "r", &provenance(""), differing).err().unwrap();
+    assert_eq!(error.exit_code(), 5, "{error}");
+}
+
+#[test]
+fn names_that_are_no_folders_and_results_that_are_none_are_config_errors() {
+    for name in ["", "a/b", "..", "a b", "a=b"] {
+        let error = RunStore::open("memory://names", name, &provenance(""), differing).err().unwrap();
+        assert_eq!(error.exit_code(), 2, "{name}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(Results::open(folder.path().to_str().unwrap()).err().unwrap().exit_code(), 2);
+    assert_eq!(Results::open(folder.path().join("none").to_str().unwrap()).err().unwrap().exit_code(), 2);
+    open("memory://two-runs");
+    RunStore::open("memory://two-runs", "s", &provenance(""), differing).unwrap();
+    let results = Results::open("memory://two-runs").unwrap();
+    assert_eq!(results.runs().unwrap(), ["r", "s"]);
+    assert_eq!(results.run(None).err().unwrap().exit_code(), 2);
+    assert!(!results.run(Some("s")).unwrap().is_done());
+}

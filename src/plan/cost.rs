@@ -1,0 +1,141 @@
+//! What a sweep costs: multiply-adds in units of one forward pass.
+//!
+//! Per token, a GPT-2's forward pass has its multiply-adds in products with weights (share w) and between activations
+//! (attention, share a; a causal row of length T meets T / 2 keys on average). For a block, f_w and f_a are those
+//! shares from the block up. Reference: the table in ARCHITECTURE.md, "What a product costs".
+
+use crate::block::{Block, Layout};
+use crate::models::Gpt2Config;
+
+/// One matrix product of the forward pass, in network order.
+struct Product {
+    /// Parameter it multiplies with; `None` for attention.
+    parameter: Option<String>,
+    multiply_adds: f64,
+}
+
+/// Multiply-adds of a network, per token.
+pub struct Cost {
+    products: Vec<Product>,
+}
+
+/// Shares of the forward pass from a block up.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct Shares {
+    /// In products with weights, of all multiply-adds.
+    pub weights: f64,
+    /// Between activations, of all multiply-adds.
+    pub attention: f64,
+}
+
+impl Cost {
+    /// The products of a GPT-2.
+    pub fn of(sizes: &Gpt2Config) -> Self {
+        let (width, mlp) = (sizes.embedding as f64, sizes.mlp as f64);
+        let product = |name: String, multiply_adds| Product { parameter: Some(name), multiply_adds };
+        let mut products = Vec::new();
+        for layer in 0..sizes.layers {
+            let name = |part: &str| format!("transformer.h.{layer}.{part}.weight");
+            products.push(product(name("attn.c_attn"), 3.0 * width * width));
+            // Q K' and P V, each embedding x (context + 1) / 2 on average
+            products.push(Product { parameter: None, multiply_adds: width * (sizes.context as f64 + 1.0) });
+            products.push(product(name("attn.c_proj"), width * width));
+            products.push(product(name("mlp.c_fc"), width * mlp));
+            products.push(product(name("mlp.c_proj"), width * mlp));
+        }
+        let head = if sizes.tied { "transformer.wte.weight" } else { "lm_head.weight" };
+        products.push(product(head.into(), width * sizes.vocabulary as f64));
+        Self { products }
+    }
+
+    /// Multiply-adds of a forward pass, per token.
+    pub fn forward(&self) -> f64 {
+        self.products.iter().map(|p| p.multiply_adds).sum()
+    }
+
+    /// w and a.
+    pub fn whole(&self) -> Shares {
+        self.shares_from(0)
+    }
+
+    /// f_w and f_a of a block: everything from its first product up (from the bottom, for embeddings; a LayerNorm
+    /// counts from the next product).
+    pub fn block(&self, layout: &Layout, block: &Block) -> Shares {
+        if block.kind == "full" {
+            return self.whole();
+        }
+        let first = block.pieces.iter().map(|piece| piece.parameter).min().unwrap_or(0);
+        let names: Vec<&str> = layout.parameters()[first..].iter().map(|p| p.name.as_str()).collect();
+        let next = names.iter().find_map(|name| {
+            let weight = name.strip_suffix(".bias").map_or((*name).to_owned(), |module| format!("{module}.weight"));
+            self.products.iter().position(|p| p.parameter.as_deref() == Some(weight.as_str()))
+        });
+        let embeddings = ["transformer.wte.weight", "transformer.wpe.weight"];
+        let at_the_bottom = names.first().is_some_and(|name| embeddings.contains(name));
+        self.shares_from(if at_the_bottom { 0 } else { next.unwrap_or(self.products.len() - 1) })
+    }
+
+    fn shares_from(&self, first: usize) -> Shares {
+        let sum = |attention: bool| {
+            let above = self.products[first..].iter().filter(|p| p.parameter.is_none() == attention);
+            above.map(|p| p.multiply_adds).sum::<f64>() / self.forward()
+        };
+        Shares { weights: sum(false), attention: sum(true) }
+    }
+
+    /// Forward passes of one sweep over the data for slots with these shares: H v of the whole network costs
+    /// 6 + (2 + a) / k a slot, a block 2 f_w + 6 f_a + (1 + f_w + 2 f_a) / k.
+    pub fn sweep(&self, slots: &[(Shares, bool)]) -> f64 {
+        let whole = self.whole();
+        let tangents: f64 =
+            slots.iter().map(|(f, is_full)| if *is_full { 6.0 } else { 2.0 * f.weights + 6.0 * f.attention }).sum();
+        let primal = slots
+            .iter()
+            .map(|(f, is_full)| if *is_full { 2.0 + whole.attention } else { 1.0 + f.weights + 2.0 * f.attention })
+            .fold(0.0, f64::max);
+        tangents + primal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_forward_pass_of_gpt2_is_its_matrices_and_attention() {
+        let sizes = Gpt2Config::gpt2_124m();
+        let cost = Cost::of(&sizes);
+        let matrices = 12.0 * 12.0 * 768.0 * 768.0 + 768.0 * 50304.0;
+        assert_eq!(cost.forward(), matrices + 12.0 * 768.0 * 1025.0);
+        let whole = cost.whole();
+        assert!((whole.weights + whole.attention - 1.0).abs() < 1e-15);
+    }
+
+    #[test]
+    fn blocks_cost_less_the_higher_they_are() {
+        let sizes = Gpt2Config::nano();
+        let (cost, layout) = (Cost::of(&sizes), sizes.layout());
+        let share = |name: &str| {
+            let block = Block {
+                name: name.into(),
+                kind: name.into(),
+                layer: None,
+                pieces: vec![crate::block::Piece::whole(layout.find(name).unwrap())],
+            };
+            cost.block(&layout, &block)
+        };
+        let names = [
+            "transformer.wte.weight",
+            "transformer.h.0.attn.c_attn.weight",
+            "transformer.h.3.mlp.c_fc.weight",
+            "transformer.h.5.mlp.c_proj.weight",
+            "transformer.ln_f.weight",
+        ];
+        let costs: Vec<f64> = names.iter().map(|name| cost.sweep(&[(share(name), false); 4])).collect();
+        assert_eq!(costs[0], costs[1]);
+        assert!(costs[1..].windows(2).all(|pair| pair[0] > pair[1]), "{costs:?}");
+        let last = share(names[3]);
+        let expected = (384.0 * 1536.0 + 384.0 * 65.0) / cost.forward();
+        assert!((last.weights - expected).abs() < 1e-15 && last.attention == 0.0);
+    }
+}

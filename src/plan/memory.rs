@@ -1,0 +1,95 @@
+//! How much memory a group of slots needs, and how much there is.
+//!
+//! The model: activations kept by the forward pass for the primal and for each slot, the parameters and their tangents
+//! and adjoints, the vectors on the host, and the Lanczos bases.
+
+use crate::block::Block;
+use crate::models::Gpt2Config;
+use crate::{Error, Result};
+
+/// Resident memory of a process that has done nothing yet.
+const PROCESS: f64 = 60e6;
+/// Share of the free memory that a plan takes: the system and the reports need some.
+const USABLE: f64 = 0.85;
+
+/// Sizes from which memory is predicted.
+#[derive(Debug, Clone)]
+pub struct Memory {
+    /// Bytes of a number.
+    pub number: f64,
+    /// Numbers that one token's forward pass keeps, per component (primal, or one slot).
+    pub per_token: f64,
+    /// Tokens of a micro-batch.
+    pub tokens: f64,
+    /// Parameters of the network.
+    pub num_params: f64,
+    /// Basis vectors that Lanczos keeps.
+    pub basis: f64,
+}
+
+impl Memory {
+    /// Of a GPT-2 with `windows` per micro-batch.
+    pub fn of(sizes: &Gpt2Config, windows: usize, num_params: usize, number: usize, basis: usize) -> Self {
+        let (width, mlp) = (sizes.embedding as f64, sizes.mlp as f64);
+        let norms = if sizes.layer_norm { 2.0 * width } else { 0.0 };
+        // per layer: q, k, v, attention's output twice, both branches and both sums, and the MLP's two hidden rows
+        let per_layer = 9.0 * width + norms + 2.0 * mlp;
+        Self {
+            number: number as f64,
+            per_token: sizes.layers as f64 * per_layer + 4.0 * width,
+            tokens: (windows * sizes.context) as f64,
+            num_params: num_params as f64,
+            basis: basis as f64,
+        }
+    }
+
+    /// Bytes of one component's activations.
+    fn activations(&self) -> f64 {
+        self.tokens * self.per_token * self.number
+    }
+
+    /// Bytes of a group: each slot with its block's dimension and the share of the network above it.
+    pub fn group(&self, slots: &[(f64, f64)]) -> f64 {
+        let fixed = PROCESS + self.activations() + 2.0 * self.num_params * self.number;
+        let slot = |(dim, share): &(f64, f64)| {
+            // tangent and adjoint on the device; sum, partial sum, product and next vector on the host
+            let vectors = dim * (2.0 * self.number + 2.0 * 8.0 + 3.0 * self.number);
+            share * self.activations() + vectors + self.basis.min(*dim) * dim * self.number
+        };
+        fixed + slots.iter().map(slot).sum::<f64>()
+    }
+}
+
+/// Bytes that a run may take: the configured limit, or a share of what is free.
+pub fn budget(limit: Option<u64>) -> Result<f64> {
+    match limit {
+        Some(limit) => Ok(limit as f64),
+        None => available().map(|free| USABLE * free),
+    }
+}
+
+/// Free memory of this machine, or of the container around this process if that is less.
+pub fn available() -> Result<f64> {
+    let text = std::fs::read_to_string("/proc/meminfo")
+        .map_err(|error| Error::Environment(format!("/proc/meminfo: {error}; set hessian.memory")))?;
+    let free = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?.trim().parse::<f64>().ok())
+        .ok_or_else(|| Error::Environment("/proc/meminfo has no MemAvailable; set hessian.memory".into()))?;
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<f64>().ok();
+    let contained = number("/sys/fs/cgroup/memory.max")
+        .zip(number("/sys/fs/cgroup/memory.current"))
+        .map(|(limit, used)| limit - used);
+    Ok((free * 1024.0).min(contained.unwrap_or(f64::INFINITY)))
+}
+
+/// The message for a group that does not fit even with one slot.
+pub fn does_not_fit(block: &Block, needed: f64, budget: f64) -> Error {
+    Error::Environment(format!(
+        "block `{}`: one slot needs {:.2} GB, {:.2} GB may be used. Take fewer lanczos.steps (the basis is steps x dimension), \
+         a smaller batch.micro_batch, leave the block out, or raise hessian.memory",
+        block.name,
+        needed / 1e9,
+        budget / 1e9
+    ))
+}

@@ -1,0 +1,141 @@
+//! The Jensen-Shannon distance sqrt(JSD / ln 2) in [0, 1] between two blocks' densities.
+//!
+//! JSD = 1/2 integral p ln(2p / (p + q)) + q ln(2q / (p + q)). The integrand is at most (p + q) ln 2, so what
+//! the windows of `lattice` leave out is below exp(-50), and no logarithm of a vanishing density is needed.
+
+use std::f64::consts::LN_2;
+
+use rand_chacha::ChaCha8Rng;
+use rand_core::{RngCore, SeedableRng};
+
+use super::lattice::Sampled;
+use super::{BlockSpectrum, View, stats};
+
+/// All splits of up to this many probes (924) are taken; of more probes, as many random ones.
+const ALL_SPLITS: usize = 12;
+const MOST_SPLITS: usize = 924;
+
+/// A block made ready for comparison with others in the same view.
+pub struct JsBlock {
+    sampled: Sampled,
+    mean: Vec<f64>,
+    /// Means without probe i; empty for one probe.
+    left_out: Vec<Vec<f64>>,
+    /// Expected JSD between two estimates of this very block; `None` for one probe.
+    noise: Option<f64>,
+    step: f64,
+}
+
+impl JsBlock {
+    /// Samples a block's densities.
+    pub fn new(block: &BlockSpectrum, view: &View) -> Self {
+        let sampled = Sampled::new(block, view);
+        let num_probes = sampled.probes.len();
+        let left_out = if num_probes > 1 { (0..num_probes).collect() } else { vec![] };
+        let left_out = left_out.into_iter().map(|i| sampled.mean(|probe| probe != i)).collect();
+        let step = view.step;
+        let noise = noise(&sampled, step);
+        Self { mean: sampled.mean(|_| true), left_out, noise, step, sampled }
+    }
+
+    /// Mass on the lattice; 1 unless sigma is too small for nodes this large.
+    pub fn mass(&self) -> f64 {
+        self.step * self.mean.iter().sum::<f64>()
+    }
+
+    /// Distance from `other`, which was made in the same view.
+    pub fn distance(&self, other: &Self) -> f64 {
+        root(jsd(&self.points(other), &self.mean, &other.mean, self.step))
+    }
+
+    /// Jackknife standard error of the distance over both blocks' probes; `None` if one has one probe.
+    pub fn sem(&self, other: &Self) -> Option<f64> {
+        if self.left_out.is_empty() || other.left_out.is_empty() {
+            return None;
+        }
+        let points = self.points(other);
+        let distance = |p: &[f64], q: &[f64]| root(jsd(&points, p, q, self.step));
+        let here: Vec<f64> = self.left_out.iter().map(|p| distance(p, &other.mean)).collect();
+        let there: Vec<f64> = other.left_out.iter().map(|q| distance(&self.mean, q)).collect();
+        Some(stats::jackknife_error(&here).hypot(stats::jackknife_error(&there)))
+    }
+
+    /// The distance to be expected from the randomness of the probes alone: each block's noise is the
+    /// variance-like JSD of two estimates of it, so a pair's is their mean.
+    pub fn noise_floor(&self, other: &Self) -> Option<f64> {
+        Some(root((self.noise? + other.noise?) / 2.0))
+    }
+
+    /// Pairs of positions in both samples, one per lattice index that either has.
+    fn points(&self, other: &Self) -> Vec<(Option<usize>, Option<usize>)> {
+        let (a, b) = (&self.sampled.indices, &other.sampled.indices);
+        let (mut i, mut j) = (0, 0);
+        let mut points = Vec::with_capacity(a.len().max(b.len()));
+        while i < a.len() || j < b.len() {
+            let here = i < a.len() && (j >= b.len() || a[i] <= b[j]);
+            let there = j < b.len() && (i >= a.len() || b[j] <= a[i]);
+            points.push((here.then_some(i), there.then_some(j)));
+            i += usize::from(here);
+            j += usize::from(there);
+        }
+        points
+    }
+}
+
+/// sqrt(JSD / ln 2); rounding cannot leave [0, 1].
+fn root(jsd: f64) -> f64 {
+    (jsd / LN_2).clamp(0.0, 1.0).sqrt()
+}
+
+/// The Jensen-Shannon divergence in nats, by the rectangle rule.
+fn jsd(points: &[(Option<usize>, Option<usize>)], p: &[f64], q: &[f64], step: f64) -> f64 {
+    let at = |values: &[f64], index: Option<usize>| index.map_or(0.0, |index| values[index]);
+    0.5 * step * points.iter().map(|(i, j)| integrand(at(p, *i), at(q, *j))).sum::<f64>()
+}
+
+fn integrand(p: f64, q: f64) -> f64 {
+    let middle = 0.5 * p + 0.5 * q;
+    let term = |x: f64| if x > 0.0 { x * (x / middle).ln() } else { 0.0 };
+    term(p) + term(q)
+}
+
+/// Mean JSD over all splits of n probes into n1 = floor(n/2) and n2 = ceil(n/2), times (2/n)/(1/n1 + 1/n2): what
+/// two independent estimates by n probes each would show.
+fn noise(sampled: &Sampled, step: f64) -> Option<f64> {
+    let n = sampled.probes.len();
+    if n < 2 {
+        return None;
+    }
+    let same: Vec<_> = (0..sampled.indices.len()).map(|i| (Some(i), Some(i))).collect();
+    let of_split = |half: &Vec<bool>| jsd(&same, &sampled.mean(|i| half[i]), &sampled.mean(|i| !half[i]), step);
+    let values: Vec<f64> = splits(n).iter().map(of_split).collect();
+    Some(stats::mean(&values) * split_factor(n))
+}
+
+/// (2/n) / (1/n1 + 1/n2).
+pub(super) fn split_factor(n: usize) -> f64 {
+    let (n1, n2) = ((n / 2) as f64, n.div_ceil(2) as f64);
+    2.0 / n as f64 / (1.0 / n1 + 1.0 / n2)
+}
+
+/// Subsets of floor(n/2) of n probes, n >= 2.
+pub(super) fn splits(n: usize) -> Vec<Vec<bool>> {
+    if n > ALL_SPLITS {
+        let mut generator = ChaCha8Rng::seed_from_u64(n as u64);
+        return (0..MOST_SPLITS).map(|_| random_half(n, &mut generator)).collect();
+    }
+    let half = |mask: u32| (0..n).map(|i| mask >> i & 1 == 1).collect();
+    (0..1u32 << n).filter(|mask| mask.count_ones() as usize == n / 2).map(half).collect()
+}
+
+/// Selection sampling: exactly floor(n/2) of n, each subset equally likely.
+fn random_half(n: usize, generator: &mut ChaCha8Rng) -> Vec<bool> {
+    let mut needed = n / 2;
+    (0..n)
+        .map(|i| {
+            let take = (generator.next_u32() as usize) % (n - i) < needed;
+            needed -= usize::from(take);
+            take
+        })
+        .collect()
+}

@@ -1,0 +1,100 @@
+//! From T to quadrature nodes and weights: the spectral measure of one (block, probe).
+
+use super::eigen::{self, Eigen};
+use crate::krylov::Tridiagonal;
+use crate::{Error, Result};
+
+/// A node counts as converged if its residual bound is at most this share of the spectral range.
+const CONVERGED: f64 = 1e-6;
+/// Largest violation of a moment identity, relative to |T| (or |T|^2), per sqrt(m): rounding of a backward
+/// stable solver is four orders below.
+const IDENTITY_TOLERANCE: f64 = 1e-11;
+
+/// One quadrature node.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Node {
+    /// Eigenvalue of T (a Ritz value).
+    pub node: f64,
+    /// Squared first component of its eigenvector.
+    pub weight: f64,
+    /// The variance-reduced weight, where asked for (see `reduce`).
+    pub weight_reduced: Option<f64>,
+    /// beta_{m+1} |s_m|: an eigenvalue of H lies within this distance.
+    pub residual_bound: f64,
+    /// The residual bound is at most 1e-6 of the spectral range.
+    pub converged: bool,
+    /// |node| is below 3 eta: its sign and size mean nothing.
+    pub below_noise_floor: bool,
+}
+
+impl Node {
+    /// The reduced weight where there is one, else the raw one.
+    pub fn effective_weight(&self) -> f64 {
+        self.weight_reduced.unwrap_or(self.weight)
+    }
+}
+
+/// Nodes and moments of one (block, probe).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Quadrature {
+    /// In ascending order of `node`.
+    pub nodes: Vec<Node>,
+    /// v . H v = alpha_1.
+    pub first_moment: f64,
+    /// |H v|^2 = alpha_1^2 + beta_2^2, also for m = 1.
+    pub second_moment: f64,
+    /// Whether Lanczos ended in a breakdown: the quadrature is exact.
+    pub exact: bool,
+}
+
+/// Nodes and weights from T.
+///
+/// `noise_floor` is 3 eta. Errors name `block` and `probe`: T not finite, or a moment identity that does not hold.
+pub fn quadrature(block: &str, probe: u32, t: &Tridiagonal, noise_floor: f64) -> Result<Quadrature> {
+    let named = |error: Error| Error::Numerics(format!("block `{block}`, probe {probe}: {error}"));
+    let nodes = nodes(&eigen::tridiagonal(t).map_err(named)?, t.residual_norm(), noise_floor);
+    check_identities(&nodes, t).map_err(named)?;
+    Ok(Quadrature {
+        nodes,
+        first_moment: t.alpha[0],
+        second_moment: t.alpha[0].powi(2) + t.beta[0].powi(2),
+        exact: t.breakdown(),
+    })
+}
+
+/// Nodes from an eigen-decomposition of T (or of a resampled T, see `bootstrap`).
+pub(super) fn nodes(eigen: &Eigen, residual_norm: f64, noise_floor: f64) -> Vec<Node> {
+    let last = eigen.values.len() - 1;
+    let range = eigen.values[last] - eigen.values[0];
+    let node = |(i, node): (usize, &f64)| {
+        let residual_bound = residual_norm * eigen.vectors[(last, i)].abs();
+        Node {
+            node: *node,
+            weight: eigen.vectors[(0, i)].powi(2),
+            weight_reduced: None,
+            residual_bound,
+            converged: residual_bound <= CONVERGED * range,
+            below_noise_floor: node.abs() < noise_floor,
+        }
+    };
+    eigen.values.iter().enumerate().map(node).collect()
+}
+
+/// sum w = 1, sum w x = alpha_1, and for m >= 2 sum w x^2 = alpha_1^2 + beta_2^2, in units of |T|.
+pub(super) fn check_identities(nodes: &[Node], t: &Tridiagonal) -> Result<()> {
+    let unit = if t.norm() > 0.0 { t.norm() } else { 1.0 };
+    let moment = |power: i32| nodes.iter().map(|n| n.weight * (n.node / unit).powi(power)).sum::<f64>();
+    let (alpha, beta) = (t.alpha[0] / unit, t.beta[0] / unit);
+    let second = if t.steps() >= 2 { alpha.powi(2) + beta.powi(2) } else { moment(2) };
+    let tolerance = IDENTITY_TOLERANCE * (t.steps() as f64).sqrt();
+    for (power, expected) in [(0, 1.0), (1, alpha), (2, second)] {
+        let found = moment(power);
+        let error = (found - expected).abs();
+        if error.is_nan() || error > tolerance {
+            return Err(Error::Numerics(format!(
+                "sum of weight * node^{power} = {found}, expected {expected} within {tolerance:e} (in units of |T| = {unit:e}); this is a bug in the eigenvalue solver or damaged data, please report it"
+            )));
+        }
+    }
+    Ok(())
+}

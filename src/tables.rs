@@ -1,0 +1,288 @@
+//! Between results and rows: what a run writes, and what it reads back to go on.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use crate::block::{Block, Layout};
+use crate::config::{self, Config};
+use crate::hessian::{ProductError, block_spectrum};
+use crate::krylov::{Tridiagonal, packed};
+use crate::output::{
+    BlockRow, DensityRow, DivergenceRow, NodeRow, Provenance, RunRow, RunStore, SegmentRow, SummaryRow, Tables,
+    TridiagonalRow, rfc3339,
+};
+use crate::spectrum::{
+    AxisChoice, BlockSpectrum, DistanceSettings, Metric, Sigma, View, density, divergences, moments,
+};
+use crate::{Error, Result};
+
+/// What is recorded of a run beside its numbers.
+#[derive(Debug, Clone)]
+pub struct RunFacts {
+    /// When this call began (RFC 3339, UTC).
+    pub started: String,
+    /// Its duration so far.
+    pub seconds: f64,
+    /// Hash of the batch's tokens.
+    pub batch_sha256: Option<String>,
+    /// Windows per micro-batch.
+    pub micro_batch: usize,
+    /// Error of a product, block by block.
+    pub errors: Vec<ProductError>,
+}
+
+/// Resolved configuration and versions.
+pub fn provenance(config: &Config) -> Result<Provenance> {
+    let versions = BTreeMap::from([
+        ("hesspec".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        ("burn".to_owned(), "0.21.0".to_owned()),
+    ]);
+    Ok(Provenance { config: config.resolved_json()?.to_string(), versions })
+}
+
+/// The keys that two resolved configurations differ in, as lines for a message.
+pub fn differing(stored: &str, ours: &str) -> Vec<String> {
+    let parse = |text: &str| serde_json::from_str(text).unwrap_or(serde_json::Value::Null);
+    let line = |(key, old, new): config::Difference| format!("{key}: there {old}, here {new}");
+    config::differences(&parse(stored), &parse(ours)).into_iter().map(line).collect()
+}
+
+/// Appends the rows of one (block, probe) pair.
+pub fn push_tridiagonal(rows: &mut Tables, block: &str, probe: u32, t: &Tridiagonal, seconds: &[f64]) {
+    let probe = probe as i32;
+    for step in 0..t.steps() {
+        rows.tridiagonal.push(TridiagonalRow {
+            block: block.into(),
+            probe,
+            step: step as i32 + 1,
+            alpha: t.alpha[step],
+            beta: t.beta[step],
+            orthogonality_loss: t.orthogonality_loss[step],
+            seconds: seconds.get(step).copied().unwrap_or(0.0),
+        });
+    }
+    for (segment, matrix) in t.segments.iter().enumerate() {
+        for i in 0..t.steps() {
+            for j in 0..=i {
+                let value = matrix[packed(i, j)];
+                rows.segments.push(SegmentRow {
+                    block: block.into(),
+                    probe,
+                    segment: segment as i32,
+                    i: i as i32 + 1,
+                    j: j as i32 + 1,
+                    value,
+                });
+            }
+        }
+    }
+}
+
+/// The Jacobi matrices of finished groups, by block and probe.
+pub fn read_groups(store: &RunStore, blocks: &[Block]) -> Result<Vec<Vec<Tridiagonal>>> {
+    let mut rows = store.read::<TridiagonalRow>()?;
+    rows.sort_by_key(|row| (row.probe, row.step));
+    let segments = store.read::<SegmentRow>()?;
+    let of_block = |block: &Block| {
+        let mut probes: BTreeMap<i32, Tridiagonal> = BTreeMap::new();
+        for row in rows.iter().filter(|row| row.block == block.name) {
+            let t = probes.entry(row.probe).or_default();
+            t.alpha.push(row.alpha);
+            t.beta.push(row.beta);
+            t.orthogonality_loss.push(row.orthogonality_loss);
+        }
+        for row in segments.iter().filter(|row| row.block == block.name) {
+            if let Some(t) = probes.get_mut(&row.probe) {
+                place_segment(t, row);
+            }
+        }
+        if probes.is_empty() {
+            return Err(Error::Other(format!("block `{}`: no finished group holds it", block.name)));
+        }
+        Ok(probes.into_values().collect())
+    };
+    blocks.iter().map(of_block).collect()
+}
+
+fn place_segment(t: &mut Tridiagonal, row: &SegmentRow) {
+    let (segment, steps) = (row.segment as usize, t.steps());
+    if t.segments.len() <= segment {
+        t.segments.resize(segment + 1, vec![0.0; packed(steps, 0)]);
+    }
+    let at = packed(row.i as usize - 1, row.j as usize - 1);
+    if let Some(value) = t.segments[segment].get_mut(at) {
+        *value = row.value;
+    }
+}
+
+/// Everything that follows from the Jacobi matrices at no further product.
+pub fn final_tables(
+    config: &Config,
+    layout: &Layout,
+    blocks: &[Block],
+    found: Vec<Vec<Tridiagonal>>,
+    facts: &RunFacts,
+) -> Result<Tables> {
+    let reduced = config.lanczos.weights == config::WeightKind::VarianceReduced;
+    let spectra = blocks
+        .iter()
+        .zip(&found)
+        .zip(&facts.errors)
+        .map(|((block, t), error)| block_spectrum(block, block.num_params(layout), t, error.eta, reduced))
+        .collect::<Result<Vec<_>>>()?;
+    let (axis, sigma) = axis_and_sigma(config);
+    let view = View::new(&spectra, axis, sigma)?;
+    let mut rows = Tables::default();
+    for ((block, spectrum), t) in blocks.iter().zip(&spectra).zip(&found) {
+        rows.blocks.push(block_row(layout, block));
+        push_nodes(&mut rows, spectrum);
+        let status = push_density(&mut rows, spectrum, &view);
+        rows.summary.push(summary_row(spectrum, t, status));
+    }
+    let parts: Vec<BlockSpectrum> =
+        blocks.iter().zip(spectra).filter(|(block, _)| block.kind != "full").map(|(_, spectrum)| spectrum).collect();
+    rows.divergence = distances(config, &parts)?;
+    rows.runs.push(run_row(config, facts)?);
+    Ok(rows)
+}
+
+fn axis_and_sigma(config: &Config) -> (AxisChoice, Sigma) {
+    let axis = match config.density.axis {
+        config::Axis::Asinh => AxisChoice::Asinh(config.density.axis_scale),
+        config::Axis::Linear => AxisChoice::Linear,
+    };
+    let sigma = match config.density.sigma {
+        config::Sigma::Relative(share) => Sigma::Relative(Some(share)),
+        config::Sigma::Absolute(sigma) => Sigma::Absolute(sigma),
+    };
+    (axis, sigma)
+}
+
+fn block_row(layout: &Layout, block: &Block) -> BlockRow {
+    let shapes: Vec<Vec<usize>> = block.pieces.iter().map(|piece| piece.shape(layout)).collect();
+    let shape = match shapes.as_slice() {
+        [shape] => format!("{shape:?}"),
+        _ => format!("{} tensors", shapes.len()),
+    };
+    BlockRow {
+        block: block.name.clone(),
+        kind: block.kind.clone(),
+        layer: block.layer.map(|layer| layer as i32),
+        shape,
+        num_params: block.num_params(layout) as i64,
+        offset: block.offset(layout) as i64,
+    }
+}
+
+fn push_nodes(rows: &mut Tables, spectrum: &BlockSpectrum) {
+    for (probe, quadrature) in spectrum.probes.iter().enumerate() {
+        for (index, node) in quadrature.nodes.iter().enumerate() {
+            rows.nodes.push(NodeRow {
+                block: spectrum.name.clone(),
+                probe: probe as i32,
+                node_index: index as i32,
+                node: node.node,
+                weight: node.weight,
+                weight_reduced: node.weight_reduced,
+                residual_bound: node.residual_bound,
+                converged: node.converged,
+                below_noise_floor: node.below_noise_floor,
+            });
+        }
+    }
+}
+
+/// Returns the density's status.
+fn push_density(rows: &mut Tables, spectrum: &BlockSpectrum, view: &View) -> String {
+    let density = density(spectrum, view);
+    for at in 0..density.coordinate.len() {
+        rows.density.push(DensityRow {
+            block: density.block.clone(),
+            axis: density.axis.into(),
+            coordinate: density.coordinate[at],
+            eigenvalue: density.eigenvalue[at],
+            density: density.density[at],
+            sem: density.sem.as_ref().map(|sem| sem[at]),
+        });
+    }
+    density.status
+}
+
+fn summary_row(spectrum: &BlockSpectrum, tridiagonals: &[Tridiagonal], density_status: String) -> SummaryRow {
+    let found = moments(spectrum);
+    let status = if spectrum.is_zero() {
+        "zero_block; every |node| is below the noise floor: this block's Hessian is zero to the accuracy of the products".into()
+    } else {
+        density_status
+    };
+    SummaryRow {
+        block: spectrum.name.clone(),
+        trace: found.trace,
+        trace_sem: found.trace_sem,
+        frobenius: found.frobenius,
+        lambda_min: found.lambda_min,
+        lambda_min_residual_bound: found.lambda_min_residual,
+        lambda_max: found.lambda_max,
+        lambda_max_residual_bound: found.lambda_max_residual,
+        negative_mass: found.negative_mass,
+        noise_floor: found.noise_floor,
+        steps_done: tridiagonals.iter().map(Tridiagonal::steps).min().unwrap_or(0) as i32,
+        status,
+    }
+}
+
+fn distances(config: &Config, blocks: &[BlockSpectrum]) -> Result<Vec<DivergenceRow>> {
+    if blocks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (axis, sigma) = axis_and_sigma(config);
+    let metric = |metric: &config::Metric| match metric {
+        config::Metric::Js => Metric::Js,
+        config::Metric::Wasserstein1 => Metric::Wasserstein1,
+        config::Metric::SymklPaper => Metric::SymKlPaper,
+    };
+    let metrics = config.distance.metrics.iter().map(metric).collect();
+    let settings = DistanceSettings { metrics, axis, sigma, grid_points: config.distance.grid_points };
+    let rows = divergences(blocks, &settings)?;
+    let row = |d: crate::spectrum::Divergence| DivergenceRow {
+        metric: d.metric.into(),
+        block_a: d.block_a,
+        block_b: d.block_b,
+        value: d.value,
+        sem: d.sem,
+        noise_floor: d.noise_floor,
+        status: d.status,
+    };
+    Ok(rows.into_iter().map(row).collect())
+}
+
+fn run_row(config: &Config, facts: &RunFacts) -> Result<RunRow> {
+    let hash = facts.batch_sha256.as_deref().unwrap_or("none");
+    let reference = facts.errors.first().map_or("none", |error| error.reference);
+    let largest = facts.errors.iter().map(|error| error.eta).fold(0.0, f64::max);
+    let mut config_value = config.resolved_json()?;
+    if let Some(table) = config_value.as_object_mut() {
+        let used = serde_json::json!({ "micro_batch": facts.micro_batch, "batch_sha256": hash });
+        table.insert("used".into(), used);
+    }
+    Ok(RunRow {
+        config: config_value.to_string(),
+        versions: provenance(config)?.versions_json(),
+        world: 1,
+        hardware: hardware(),
+        matmul_precision: format!("largest error of a product {largest:.2e} against {reference}"),
+        started: facts.started.clone(),
+        finished: rfc3339(SystemTime::now()),
+        seconds: facts.seconds,
+        status: "done".into(),
+    })
+}
+
+/// Name of the processor and number of threads.
+pub fn hardware() -> String {
+    let model = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    });
+    format!("{}, {} threads", model.unwrap_or_else(|| "unknown processor".into()), rayon::current_num_threads())
+}

@@ -1,0 +1,164 @@
+//! H v and G v of GPT-2 against finite differences of the gradient, all unit vectors, in f64 on flex.
+//!
+//! Its own binary: burn's default float type is process-wide.
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor, TensorData};
+use hesspec::block::{Block, Layout};
+use hesspec::engine::SecondOrder;
+use hesspec::hessian::{BlockOperator, Kind, Listed, Problem, self_tests};
+use hesspec::krylov::Operator;
+use hesspec::models::{Gelu, Gpt2, Gpt2Config, Initialisation, Names, Partition, Structure, initialise, partition};
+
+type Plain = burn_flex::Flex;
+
+struct Tokens;
+
+impl<B: Backend> Problem<B> for Tokens {
+    type Model = Gpt2<B>;
+    type Batch = (Tensor<B, 2, Int>, Tensor<B, 1, Int>);
+
+    fn outputs(&self, model: &Gpt2<B>, batch: &Self::Batch) -> Tensor<B, 2> {
+        model.forward(batch.0.clone()).flatten(0, 1)
+    }
+
+    fn loss(&self, outputs: Tensor<B, 2>, batch: &Self::Batch) -> Tensor<B, 1> {
+        let log_p = burn::tensor::activation::log_softmax(outputs, 1);
+        let rows = batch.1.dims()[0];
+        log_p.gather(1, batch.1.clone().reshape([rows, 1])).mean().neg()
+    }
+
+    fn weight(&self, batch: &Self::Batch) -> f64 {
+        batch.1.dims()[0] as f64
+    }
+
+    fn names(&self) -> &Names {
+        &Names::GPT2
+    }
+}
+
+fn small() -> Gpt2Config {
+    Gpt2Config { layers: 2, heads: 2, embedding: 4, mlp: 4, context: 2, vocabulary: 5, ..Gpt2Config::nano() }
+}
+
+fn cases() -> Vec<(&'static str, Gpt2Config)> {
+    vec![
+        ("C.2", Gpt2Config { layer_norm: false, ..small() }),
+        ("LayerNorm", small()),
+        ("bias, untied", Gpt2Config { bias: true, tied: false, context: 3, ..small() }),
+        ("tanh GELU", Gpt2Config { bias: true, gelu: Gelu::Tanh, ..small() }),
+    ]
+}
+
+type B = SecondOrder<Plain>;
+
+fn model(config: &Gpt2Config) -> Gpt2<B> {
+    let device = Default::default();
+    let model = config.init::<B>(&device).unwrap();
+    let model = initialise(model, config.layers, Initialisation::NanoGpt, 7, burn::tensor::DType::F64).unwrap();
+    // far from the nearly linear initial network
+    hesspec::models::fill(model, &Names::GPT2, burn::tensor::DType::F64, |name, shape| {
+        let count = shape.iter().product();
+        let values = hesspec::probe::probe(hesspec::probe::ProbeKind::Gaussian, 3, name, 0, 0..count);
+        Ok(Some(TensorData::new(values.iter().map(|x| 0.5 * x).collect::<Vec<f64>>(), shape.to_vec())))
+    })
+    .unwrap()
+}
+
+fn batches(config: &Gpt2Config) -> Listed<(Tensor<B, 2, Int>, Tensor<B, 1, Int>)> {
+    let device = Default::default();
+    let batch = |seed: i32| {
+        let count = 2 * config.context as i32;
+        let tokens =
+            |shift: i32| (0..count).map(|i| (i * 7 + seed * 3 + shift) % config.vocabulary as i32).collect::<Vec<_>>();
+        let inputs = Tensor::from_data(TensorData::new(tokens(0), [2, config.context]), &device);
+        let targets = Tensor::from_data(TensorData::new(tokens(1), [2 * config.context]), &device);
+        (inputs, targets)
+    };
+    Listed::new(vec![batch(0), batch(1)], |batch| Problem::<B>::weight(&Tokens, batch))
+}
+
+fn dense(operator: &mut BlockOperator<'_, Plain, Tokens, Listed<<Tokens as Problem<B>>::Batch>, f64>) -> Vec<Vec<f64>> {
+    let dim = operator.dims()[0];
+    let block = operator.slots[0];
+    let units: Vec<Vec<f64>> = (0..dim).map(|i| (0..dim).map(|j| f64::from(u8::from(i == j))).collect()).collect();
+    units
+        .chunks(7)
+        .flat_map(|chunk| {
+            operator.slots = vec![block; chunk.len()];
+            let vectors: Vec<_> = chunk.iter().enumerate().collect();
+            operator.apply(&vectors, &mut |_, _, _| Ok(())).unwrap()
+        })
+        .collect()
+}
+
+#[test]
+fn products_with_all_unit_vectors_are_the_derivative_of_the_gradient() {
+    for (name, config) in cases() {
+        let (model, data, layout) = (model(&config), batches(&config), config.layout());
+        let full = layout.full();
+        let mut operator = BlockOperator::<Plain, _, _, f64>::new(&Tokens, &model, &layout, &data);
+        operator.slots = vec![&full];
+        let h = dense(&mut operator);
+        let scale = h.iter().flatten().fold(0f64, |m, x| m.max(x.abs()));
+        for i in 0..h.len() {
+            for j in 0..i {
+                assert!((h[i][j] - h[j][i]).abs() < 1e-13 * scale, "{name}: asymmetric at {i}, {j}");
+            }
+        }
+        operator.slots = vec![&full];
+        for check in self_tests(&operator, 1).unwrap() {
+            println!("{name}: {check:?}");
+            assert_eq!(check.outcome, hesspec::hessian::Outcome::Passed, "{name}: {check:?}");
+        }
+        for block in partition(&layout, &Structure::gpt2(config.heads), Partition::Head).unwrap() {
+            let sub = dense(&mut operator_with(&model, &data, &layout, &block));
+            let indices = indices(&layout, &block);
+            for (i, row) in sub.iter().enumerate() {
+                for (j, value) in row.iter().enumerate() {
+                    let expected = h[indices[i]][indices[j]];
+                    assert!((value - expected).abs() < 1e-12 * scale, "{name}, {}: {value} {expected}", block.name);
+                }
+            }
+        }
+    }
+}
+
+fn operator_with<'a>(
+    model: &'a Gpt2<B>,
+    data: &'a Listed<<Tokens as Problem<B>>::Batch>,
+    layout: &'a Layout,
+    block: &'a Block,
+) -> BlockOperator<'a, Plain, Tokens, Listed<<Tokens as Problem<B>>::Batch>, f64> {
+    let mut operator = BlockOperator::new(&Tokens, model, layout, data);
+    operator.slots = vec![block];
+    operator
+}
+
+/// Positions of a block's entries in the network's flat order.
+fn indices(layout: &Layout, block: &Block) -> Vec<usize> {
+    let whole = |parameter: usize| {
+        let p = &layout.parameters()[parameter];
+        Some((p.offset..p.offset + p.num_params()).collect::<Vec<usize>>())
+    };
+    block.gather(layout, whole, 0)
+}
+
+#[test]
+fn gauss_newton_is_positive_semi_definite_and_symmetric() {
+    for (name, config) in cases() {
+        let (model, data, layout) = (model(&config), batches(&config), config.layout());
+        let full = layout.full();
+        let mut operator = operator_with(&model, &data, &layout, &full);
+        operator.kind = Kind::GaussNewton;
+        let g = dense(&mut operator);
+        let scale = g.iter().flatten().fold(0f64, |m, x| m.max(x.abs()));
+        assert!(scale > 1e-3);
+        for i in 0..g.len() {
+            assert!(g[i][i] > -1e-14 * scale, "{name}");
+            for j in 0..i {
+                assert!((g[i][j] - g[j][i]).abs() < 1e-13 * scale, "{name}: asymmetric at {i}, {j}");
+            }
+        }
+    }
+}

@@ -1,0 +1,485 @@
+#!/usr/bin/env python3
+"""Dense Hessians of the GPT-2 family in JAX f64: an implementation that shares nothing with hesspec.
+
+    reference_jax.py make    --dir D --case NAME [--seed N]     model.safetensors, train.bin, config.toml
+    reference_jax.py hessian --dir D                            dense.npz: H, G (Gauss-Newton), gradient, loss
+    reference_jax.py check   --dir D --hesspec PATH             drives `hesspec hvp` and `hesspec lanczos`; exit 1 on failure
+    reference_jax.py self    --dir D                            this file against finite differences
+    reference_jax.py all     --dir D --hesspec PATH             make, self and check for every case
+
+Needs: pip install jax numpy safetensors. The commands and names are those of CONTRACT (README of hesspec).
+"""
+
+import argparse
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_platforms", "cpu")
+
+C2 = dict(heads=2, embedding=4, mlp=4, context=2, vocabulary=5, bias=False, tied=True, layer_norm=False, gelu="erf")
+FULL = dict(layers=2, heads=2, embedding=4, mlp=6, context=5, vocabulary=7, bias=True, tied=True, layer_norm=True, gelu="erf")
+
+# name: (model, windows). `c2_*` are the paper's Appendix C.2; `full_*` have everything.
+CASES = {
+    "c2_1": (dict(C2, layers=1), 7),
+    "c2_2": (dict(C2, layers=2), 7),
+    "c2_3": (dict(C2, layers=3), 7),
+    "c2_4": (dict(C2, layers=4), 7),
+    "full_erf_tied": (FULL, 5),
+    "full_tanh_tied": (dict(FULL, gelu="tanh"), 5),
+    "full_erf_untied": (dict(FULL, tied=False), 5),
+    "full_tanh_untied_no_bias": (dict(FULL, gelu="tanh", tied=False, bias=False), 5),
+}
+
+TOLERANCE = {"f64": 1e-10, "f32": 1e-5}
+FLOOR = {"f64": 1e-4, "f32": 1e-3}  # see check_products
+MICRO_BATCH = 2  # windows; divides none of the batches, so that the weighting by tokens is seen
+
+
+# ---- the model ---------------------------------------------------------------------------------------------------
+
+def shapes(m):
+    """(name, shape) in network order."""
+    e, v = m["embedding"], m["vocabulary"]
+    bias, norm = m["bias"], m["layer_norm"]
+
+    def module(name, weight):
+        yield f"{name}.weight", weight
+        if bias:
+            yield f"{name}.bias", weight[-1:]
+
+    yield "transformer.wte.weight", (v, e)
+    yield "transformer.wpe.weight", (m["context"], e)
+    for i in range(m["layers"]):
+        h = f"transformer.h.{i}"
+        if norm:
+            yield from module(f"{h}.ln_1", (e,))
+        yield from module(f"{h}.attn.c_attn", (e, 3 * e))
+        yield from module(f"{h}.attn.c_proj", (e, e))
+        if norm:
+            yield from module(f"{h}.ln_2", (e,))
+        yield from module(f"{h}.mlp.c_fc", (e, m["mlp"]))
+        yield from module(f"{h}.mlp.c_proj", (m["mlp"], e))
+    if norm:
+        yield from module("transformer.ln_f", (e,))
+    if not m["tied"]:
+        yield "lm_head.weight", (v, e)
+
+
+def logits(m, p, tokens):
+    """tokens (batch, time) to logits (batch * time, vocabulary)."""
+    batch, time = tokens.shape
+    heads = m["heads"]
+    width = m["embedding"] // heads
+
+    def affine(name, x):
+        y = x @ p[f"{name}.weight"]
+        return y + p[f"{name}.bias"] if m["bias"] else y
+
+    def norm(name, x):
+        if not m["layer_norm"]:
+            return x
+        centred = x - x.mean(-1, keepdims=True)
+        y = centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * p[f"{name}.weight"]
+        return y + p[f"{name}.bias"] if m["bias"] else y
+
+    def gelu(x):
+        if m["gelu"] == "erf":
+            return 0.5 * x * (1.0 + jax.scipy.special.erf(x / jnp.sqrt(2.0)))
+        return 0.5 * x * (1.0 + jnp.tanh(jnp.sqrt(2.0 / jnp.pi) * (x + 0.044715 * x**3)))
+
+    def attention(name, x):
+        split = lambda y: y.reshape(batch, time, heads, width).transpose(0, 2, 1, 3)
+        q, k, v = map(split, jnp.split(affine(f"{name}.c_attn", x), 3, axis=-1))
+        scores = q @ k.transpose(0, 1, 3, 2) / jnp.sqrt(float(width))  # (batch, heads, time, time)
+        scores = jnp.where(jnp.tril(jnp.ones((time, time), bool)), scores, -jnp.inf)
+        y = jax.nn.softmax(scores, axis=-1) @ v
+        return affine(f"{name}.c_proj", y.transpose(0, 2, 1, 3).reshape(batch, time, -1))
+
+    x = p["transformer.wte.weight"][tokens] + p["transformer.wpe.weight"][:time]
+    for i in range(m["layers"]):
+        h = f"transformer.h.{i}"
+        x = x + attention(f"{h}.attn", norm(f"{h}.ln_1", x))
+        x = x + affine(f"{h}.mlp.c_proj", gelu(affine(f"{h}.mlp.c_fc", norm(f"{h}.ln_2", x))))
+    x = norm("transformer.ln_f", x)
+    head = p["transformer.wte.weight"] if m["tied"] else p["lm_head.weight"]
+    return (x @ head.T).reshape(batch * time, -1)
+
+
+def cross_entropy(z, targets):
+    """Mean over all predicted tokens."""
+    return -jnp.take_along_axis(jax.nn.log_softmax(z, -1), targets.reshape(-1, 1), axis=-1).mean()
+
+
+class Problem:
+    """A case read back from its folder: parameters as one flat vector."""
+
+    def __init__(self, folder):
+        with open(os.path.join(folder, "config.toml"), "rb") as file:
+            config = tomllib.load(file)
+        self.m = config["model"]["gpt2"]
+        weights = load_file(os.path.join(folder, "model.safetensors"))
+        self.layout, offset = {}, 0  # name: (offset, shape)
+        for name, shape in shapes(self.m):
+            assert weights[name].shape == tuple(shape), (name, weights[name].shape, shape)
+            self.layout[name] = (offset, tuple(shape))
+            offset += int(np.prod(shape))
+        assert set(weights) == set(self.layout)
+        self.dim = offset
+        self.theta = np.concatenate([weights[name].astype(np.float64).ravel() for name in self.layout])
+        ids = np.fromfile(os.path.join(folder, config["data"]["tokens"]["path"]), "<u2").astype(np.int32)
+        context, windows = self.m["context"], config["batch"]["tokens"] // self.m["context"]
+        self.tokens = np.stack([ids[i * context:(i + 1) * context] for i in range(windows)])
+        self.targets = np.stack([ids[i * context + 1:(i + 1) * context + 1] for i in range(windows)])
+
+    def parameters(self, theta):
+        return {n: theta[o:o + int(np.prod(s))].reshape(s) for n, (o, s) in self.layout.items()}
+
+    def outputs(self, theta):
+        return logits(self.m, self.parameters(theta), self.tokens)
+
+    def loss(self, theta):
+        return cross_entropy(self.outputs(theta), jnp.asarray(self.targets))
+
+    def columns(self, hvp):
+        """Dense symmetric matrix from its products with all unit vectors, a few at a time."""
+        product = jax.jit(jax.vmap(hvp))
+        eye = np.eye(self.dim)
+        return np.concatenate([np.asarray(product(eye[i:i + 64])) for i in range(0, self.dim, 64)])
+
+    def dense(self):
+        theta = jnp.asarray(self.theta)
+        gradient = jax.grad(self.loss)
+        z, pull = jax.vjp(self.outputs, theta)
+        gradient_out = jax.grad(lambda z: cross_entropy(z, jnp.asarray(self.targets)))
+
+        def hessian(v):
+            return jax.jvp(gradient, (theta,), (v,))[1]
+
+        def gauss_newton(v):  # Jt H_out J v
+            jv = jax.jvp(self.outputs, (theta,), (v,))[1]
+            return pull(jax.jvp(gradient_out, (z,), (jv,))[1])[0]
+
+        return dict(
+            H=self.columns(hessian),
+            G=self.columns(gauss_newton),
+            gradient=np.asarray(gradient(theta)),
+            loss=float(self.loss(theta)),
+        )
+
+    def blocks(self):
+        """Blocks of the partition `parameter`: name to indices into the flat vector."""
+        found = {}
+        for name, (offset, shape) in self.layout.items():
+            index = offset + np.arange(int(np.prod(shape))).reshape(shape)
+            fused = re.fullmatch(r"(.*)\.c_attn\.(weight|bias)", name)
+            if fused:
+                for letter, part in zip("qkv", np.split(index, 3, axis=-1)):
+                    found[f"{fused[1]}.{letter}.{fused[2]}"] = part.ravel()
+            else:
+                found[name] = index.ravel()
+        return found
+
+
+# ---- files -------------------------------------------------------------------------------------------------------
+
+def make(folder, case, seed, dtype=np.float64):
+    """Random weights that are nowhere tiny, so that no term of a second derivative hides."""
+    model, windows = CASES[case]
+    os.makedirs(folder, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for name, shape in shapes(model):
+        # Embeddings spread wide, so that LayerNorm never meets nearly equal channels: f32 has to reach 1e-5.
+        value = rng.normal(0.0, 1.0 if ".wte." in name or ".wpe." in name else 0.4, shape)
+        if ".ln_" in name and name.endswith(".weight"):
+            value = 1.0 + 0.3 * rng.normal(size=shape)
+        weights[name] = value.astype(np.float32).astype(dtype)  # the same network in either precision
+    save_file(weights, os.path.join(folder, "model.safetensors"))
+    tokens = windows * model["context"]
+    # The file is longer than the batch: what lies behind must not matter.
+    rng.integers(0, model["vocabulary"], tokens + 1 + 7).astype("<u2").tofile(os.path.join(folder, "train.bin"))
+    value = lambda x: json.dumps(x)  # bool, int and str are written alike in TOML and JSON
+    lines = ["[run]", f"name = {value(case)}", f"seed = {seed}", "", "[model.gpt2]"]
+    lines += [f"{key} = {value(model[key])}" for key in model]
+    lines += ['weights = "model.safetensors"', "", "[data.tokens]", 'path = "train.bin"', ""]
+    lines += ["[batch]", f"tokens = {tokens}", f"micro_batch = {MICRO_BATCH}", ""]
+    lines += ["[hessian]", 'precision = "f64"', "", "[output]", 'url = "results"', ""]
+    with open(os.path.join(folder, "config.toml"), "w") as file:
+        file.write("\n".join(lines))
+
+
+def dense(folder):
+    """The dense truth, computed once per folder."""
+    path = os.path.join(folder, "dense.npz")
+    inputs = [os.path.join(folder, name) for name in ("model.safetensors", "train.bin", "config.toml")]
+    if not os.path.exists(path) or any(os.path.getmtime(name) > os.path.getmtime(path) for name in inputs):
+        np.savez(path, **Problem(folder).dense())
+    return dict(np.load(path))
+
+
+# ---- this file against finite differences ------------------------------------------------------------------------
+
+def relative(a, b):
+    return float(np.linalg.norm(np.asarray(a) - b) / max(np.linalg.norm(b), 1e-300))
+
+
+def self_test(folder):
+    """Gradient against differences of the loss, Hessian against differences of the gradient,
+    Gauss-Newton against an explicit Jacobian. Fourth-order differences: relative error about h^4 (times a fifth
+    derivative, large where LayerNorm meets nearly equal channels) + 1e-16/h."""
+    problem, truth = Problem(folder), dense(folder)
+    theta, h = problem.theta, 3e-4
+    rng = np.random.default_rng(0)
+    loss, gradient = jax.jit(problem.loss), jax.jit(jax.grad(problem.loss))
+
+    def slope(f, v):
+        near = f(theta + h * v) - f(theta - h * v)
+        far = f(theta + 2 * h * v) - f(theta - 2 * h * v)
+        return np.asarray((8 * near - far) / (12 * h))
+
+    rows = []
+    for _ in range(3):
+        v = rng.normal(size=problem.dim)
+        v /= np.linalg.norm(v)
+        rows.append(("gradient", relative(slope(loss, v), truth["gradient"] @ v), 1e-7))
+        rows.append(("H v", relative(slope(gradient, v), truth["H"] @ v), 1e-7))
+    jacobian = np.asarray(jax.jacrev(problem.outputs)(jnp.asarray(theta)))  # (predictions, classes, dim)
+    p = np.asarray(jax.nn.softmax(problem.outputs(theta), -1))
+    mean = np.einsum("nc,ncd->nd", p, jacobian)
+    g = np.einsum("nc,ncd,nce->de", p, jacobian, jacobian) - np.einsum("nd,ne->de", mean, mean)
+    rows.append(("Gauss-Newton", relative(truth["G"], g / len(p)), 1e-12))
+    rows.append(("symmetry", relative(truth["H"], truth["H"].T), 1e-12))
+    rows.append(("entries in no block or in two", float(len(set(range(problem.dim)) ^ set(np.concatenate(list(problem.blocks().values())))) + sum(map(len, problem.blocks().values())) - problem.dim), 0.0))
+    return table(folder, rows)
+
+
+# ---- hesspec against the dense truth -----------------------------------------------------------------------------
+
+class Hesspec:
+    """The command line, as the contract writes it."""
+
+    def __init__(self, program, folder, precision):
+        self.program, self.folder, self.precision = os.path.abspath(program), folder, precision
+        self.problem = Problem(folder)
+        self.dtype = np.float64 if precision == "f64" else np.float32
+
+    def call(self, *arguments):
+        command = [self.program, *arguments, "--set", f'hessian.precision="{self.precision}"']
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"exit {done.returncode}: {' '.join(command)}\n{done.stderr}")
+        return done.stdout
+
+    def save_vectors(self, path, vectors):
+        """Each flat vector `i` as tensors `name@i`; parameters that are zero in it are left out."""
+        tensors = {}
+        for i, vector in enumerate(vectors):
+            for name, value in self.problem.parameters(vector).items():
+                if np.any(value):
+                    tensors[f"{name}@{i}"] = np.ascontiguousarray(value, dtype=self.dtype)
+        save_file(tensors, os.path.join(self.folder, path))
+
+    def load_vectors(self, path, count):
+        tensors = load_file(os.path.join(self.folder, path))
+        out = np.zeros((count, self.problem.dim))
+        for key, value in tensors.items():
+            name, _, index = key.partition("@")
+            offset, shape = self.problem.layout[name]
+            assert value.shape == shape and value.dtype == self.dtype, (key, value.shape, value.dtype)
+            out[int(index), offset:offset + value.size] = value.ravel()
+        return out
+
+    def products(self, vectors, block, gauss_newton=False):
+        self.save_vectors("v.safetensors", vectors)
+        extra = ["--gauss-newton"] if gauss_newton else []
+        self.call("hvp", "config.toml", "--vectors", "v.safetensors", "--out", "hv.safetensors", "--block", block, *extra)
+        return self.load_vectors("hv.safetensors", len(vectors))
+
+    def gradient_and_loss(self):
+        """Also the form without --block, for which the whole network is meant, and one vector without `@`."""
+        offset, shape = self.problem.layout["transformer.wpe.weight"]
+        one = np.zeros(self.problem.dim)
+        one[offset:offset + int(np.prod(shape))] = np.linspace(-1.0, 1.0, int(np.prod(shape)))
+        plain = {"transformer.wpe.weight": self.problem.parameters(one)["transformer.wpe.weight"].astype(self.dtype)}
+        save_file(plain, os.path.join(self.folder, "v.safetensors"))
+        arguments = ["--vectors", "v.safetensors", "--out", "hv.safetensors", "--gradient", "g.safetensors", "--loss"]
+        printed = self.call("hvp", "config.toml", *arguments)
+        flat = lambda path: self.flat(load_file(os.path.join(self.folder, path)))
+        return one, flat("hv.safetensors"), flat("g.safetensors"), loss_in(printed)
+
+    def flat(self, tensors):
+        out = np.zeros(self.problem.dim)
+        for name, value in tensors.items():
+            offset, shape = self.problem.layout[name]
+            assert value.shape == shape, (name, value.shape)
+            out[offset:offset + value.size] = value.ravel()
+        return out
+
+    def lanczos(self, vectors, block, steps):
+        self.save_vectors("start.safetensors", vectors)
+        arguments = ["--start", "start.safetensors", "--block", block, "--steps", str(steps), "--json"]
+        answer = json.loads(self.call("lanczos", "config.toml", *arguments))
+        return answer if isinstance(answer, list) else answer.get("vectors", answer.get("results", [answer]))
+
+
+def loss_in(printed):
+    """The loss in what `--loss` prints: a JSON object with `loss`, or a line with the number last."""
+    try:
+        return float(json.loads(printed)["loss"])
+    except (ValueError, KeyError, TypeError):
+        lines = [line for line in printed.splitlines() if "loss" in line.lower()] or printed.splitlines()
+        return float(re.findall(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?", lines[-1])[-1])
+
+
+def lanczos(matrix, start, steps):
+    """Textbook Lanczos with full reorthogonalisation twice; beta[i] is the norm after step i."""
+    basis, alpha, beta = [start / np.linalg.norm(start)], [], []
+    for _ in range(steps):
+        w = matrix @ basis[-1]
+        alpha.append(float(basis[-1] @ w))
+        for _ in range(2):
+            q = np.stack(basis)
+            w = w - q.T @ (q @ w)
+        beta.append(float(np.linalg.norm(w)))
+        basis.append(w / beta[-1])
+    return np.array(alpha), np.array(beta)
+
+
+def unit_vectors(dim, index):
+    vectors = np.zeros((len(index), dim))
+    vectors[np.arange(len(index)), index] = 1.0
+    return vectors
+
+
+def check_products(hesspec, truth, tolerance, per_call):
+    """Every unit vector, for the whole network and for every block, Hessian and Gauss-Newton.
+
+    Errors are relative to the block's own norm, but a block whose curvature is lost in the network's rounding
+    (a key bias has none at all) is measured against FLOOR times the network's."""
+    dim = hesspec.problem.dim
+    cuts = {"full": np.arange(dim), **hesspec.problem.blocks()}
+    for what, matrix in (("H", truth["H"]), ("G", truth["G"])):
+        for block, index in cuts.items():
+            found, outside = [], 0.0
+            for at in range(0, len(index), per_call):
+                # A vector that reaches beyond the block: it has to be cut before the product.
+                vectors = unit_vectors(dim, index[at:at + per_call])
+                if block != "full":
+                    rest = np.setdiff1d(np.arange(dim), index)
+                    vectors[:, rest[:: max(1, len(rest) // 5)]] = 0.5
+                product = hesspec.products(vectors, block, what == "G")
+                found.append(product[:, index])
+                if block != "full":
+                    outside = max(outside, float(np.abs(np.delete(product, index, axis=1)).max()))
+            expected = matrix[np.ix_(index, index)]
+            scale = max(np.linalg.norm(expected), FLOOR[hesspec.precision] * np.linalg.norm(matrix))
+            yield f"{what} {block}", float(np.linalg.norm(np.concatenate(found) - expected) / scale), tolerance
+            if block != "full":
+                yield f"{what} {block}, outside", outside, 0.0
+
+
+def check_scalars(hesspec, truth, tolerance):
+    vector, product, gradient, loss = hesspec.gradient_and_loss()
+    yield "H v without --block", relative(product, truth["H"] @ vector), tolerance
+    yield "gradient", relative(gradient, truth["gradient"]), tolerance
+    yield "loss", abs(loss - float(truth["loss"])) / float(truth["loss"]), tolerance
+
+
+def check_lanczos(hesspec, truth, tolerance, steps=8):
+    rng = np.random.default_rng(1)
+    dim = hesspec.problem.dim
+    blocks = hesspec.problem.blocks()
+    for block in ["full", "transformer.h.0.attn.q.weight", "transformer.wte.weight"]:
+        index = np.arange(dim) if block == "full" else blocks[block]
+        starts = np.zeros((2, dim))
+        starts[:, index] = rng.normal(size=(2, len(index)))
+        for i, (got, start) in enumerate(zip(hesspec.lanczos(starts, block, steps), starts, strict=True)):
+            alpha, beta = lanczos(truth["H"][np.ix_(index, index)], start[index], steps)
+            scale = np.abs(np.concatenate([alpha, beta])).max()
+            yield f"lanczos {block} start {i}, alpha", float(np.abs(np.array(got["alpha"]) - alpha).max() / scale), tolerance
+            yield f"lanczos {block} start {i}, beta", float(np.abs(np.array(got["beta"]) - beta).max() / scale), tolerance
+            yield from check_quadrature(f"lanczos {block} start {i}", got, alpha, beta)
+
+
+def check_quadrature(label, got, alpha, beta):
+    """Nodes and squared first components of the tridiagonal matrix, in ascending order."""
+    nodes, vectors = np.linalg.eigh(np.diag(alpha) + np.diag(beta[:-1], 1) + np.diag(beta[:-1], -1))
+    order = np.argsort(got["nodes"])
+    yield f"{label}, nodes", float(np.abs(np.array(got["nodes"])[order] - nodes).max() / np.abs(nodes).max()), 1e-8
+    yield f"{label}, weights", float(np.abs(np.array(got["weights"])[order] - vectors[0] ** 2).max()), 1e-6
+
+
+def check(folder, program, per_call):
+    truth, passed = dense(folder), True
+    for precision in ("f64", "f32"):
+        hesspec, tolerance = Hesspec(program, folder, precision), TOLERANCE[precision]
+        rows = [check_scalars(hesspec, truth, tolerance), check_products(hesspec, truth, tolerance, per_call)]
+        if precision == "f64":
+            rows.append(check_lanczos(hesspec, truth, tolerance))
+        passed &= table(f"{folder} {precision}", itertools.chain(*rows))
+    return passed
+
+
+def table(title, rows):
+    print(f"\n{title}\n{'what':60} {'error':>10} {'allowed':>10}")
+    passed = True
+    for what, error, allowed in rows:
+        good = error <= allowed  # NaN fails
+        passed &= good
+        print(f"{what:60} {error:10.2e} {allowed:10.0e} {'' if good else 'FAILED'}", flush=True)
+    return passed
+
+
+# ---- command line ------------------------------------------------------------------------------------------------
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["make", "hessian", "check", "self", "all"])
+    parser.add_argument("--dir", required=True)
+    parser.add_argument("--case", choices=sorted(CASES))
+    parser.add_argument("--cases", nargs="*", choices=sorted(CASES), default=list(CASES), help="of `all`")
+    parser.add_argument("--hesspec", help="path of the program")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--weights-dtype", choices=["f64", "f32"], default="f64")
+    parser.add_argument("--per-call", type=int, default=512, help="vectors in one call of hesspec")
+    options = parser.parse_args()
+    if options.command in ("check", "all") and not options.hesspec:
+        parser.error("--hesspec PATH is needed")
+    if options.command == "make" and not options.case:
+        parser.error("--case NAME is needed: " + ", ".join(CASES))
+    dtype = np.float64 if options.weights_dtype == "f64" else np.float32
+
+    passed = True
+    if options.command == "make":
+        make(options.dir, options.case, options.seed, dtype)
+    elif options.command == "hessian":
+        truth = dense(options.dir)
+        print(f"loss {truth['loss']:.15f}, dim {len(truth['gradient'])}, |H| {np.linalg.norm(truth['H']):.15g}")
+    elif options.command == "self":
+        passed = self_test(options.dir)
+    elif options.command == "check":
+        passed = check(options.dir, options.hesspec, options.per_call)
+    else:
+        for case in options.cases:
+            folder = os.path.join(options.dir, case)
+            make(folder, case, options.seed, dtype)
+            passed &= self_test(folder)
+            passed &= check(folder, options.hesspec, options.per_call)
+    print("passed" if passed else "FAILED")
+    sys.exit(0 if passed else 1)
+
+
+if __name__ == "__main__":
+    main()
