@@ -124,10 +124,9 @@ impl<'a, B: Kernels> Activate<'a, B> {
 /// Values of the parameter with this number: of the size of a usual initialisation.
 pub fn parameter(number: u64, shape: &[usize]) -> Values {
     let values = Random::new(100 + number).values(shape);
-    let scale = if shape.len() == 1 { 0.3 } else { 1.0 / (shape[0] as f64).sqrt() };
-    Values {
-        data: values.data.iter().map(|x| x * scale + if shape.len() == 1 { 0.7 } else { 0.0 }).collect(),
-        ..values
+    match shape {
+        [width] => values.times(0.3).plus(1.0, &Values { shape: vec![*width], data: vec![0.7; *width] }),
+        _ => values.times(1.0 / (shape[0] as f64).sqrt()),
     }
 }
 

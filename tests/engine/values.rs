@@ -79,6 +79,10 @@ impl Values {
         Values { shape: self.shape.clone(), data }
     }
 
+    pub fn times(&self, scale: f64) -> Values {
+        Values { shape: self.shape.clone(), data: self.data.iter().map(|x| scale * x).collect() }
+    }
+
     pub fn dot(&self, other: &Values) -> f64 {
         self.data.iter().zip(&other.data).map(|(x, y)| x * y).sum()
     }
