@@ -2,6 +2,8 @@
 
 use std::marker::PhantomData;
 
+use rayon::prelude::*;
+
 use super::pass::{self, Precision};
 use super::problem::{MicroBatches, Problem};
 use super::seed::{Seeds, seed};
@@ -145,6 +147,7 @@ where
         mut on_segment: impl FnMut(usize, usize, &Vec<T>) -> Result<()>,
     ) -> Result<Vec<Vec<T>>> {
         let slots: Vec<_> = vectors.iter().map(|(slot, v)| (self.slots[*slot], *v)).collect();
+        let blocks: Vec<&Block> = slots.iter().map(|(block, _)| *block).collect();
         let seeded = self.seeded(&slots);
         let mut totals: Vec<Vec<f64>> = slots.iter().map(|(_, v)| vec![0.0; v.len()]).collect();
         let mut partials = totals.clone();
@@ -152,23 +155,25 @@ where
             let batch = self.data.get(index)?;
             let share = self.share(self.problem.weight(&batch));
             let (_, adjoints) = pass::run(self.problem, &seeded, &batch, self.kind, self.layout);
-            for (at, (block, _)) in slots.iter().enumerate() {
-                let product: Vec<T> = adjoints.product(self.layout, block, at);
-                partials[at].iter_mut().zip(product).for_each(|(sum, x)| *sum += share * x.to_f64());
-            }
+            adjoints.accumulate::<T>(self.layout, &blocks, share, &mut partials);
             if let Some(progress) = self.progress {
                 progress(index + 1)?;
             }
             let segment = self.data.segment(index);
             if index + 1 == self.data.len() || self.data.segment(index + 1) != segment {
                 for (at, (total, partial)) in totals.iter_mut().zip(&mut partials).enumerate() {
-                    on_segment(segment, at, &partial.iter().map(|x| T::from_f64(*x)).collect())?;
-                    total.iter_mut().zip(partial.iter_mut()).for_each(|(total, x)| *total += std::mem::take(x));
+                    on_segment(segment, at, &rounded(partial))?;
+                    let pairs = total.par_iter_mut().zip(partial.par_iter_mut()).with_min_len(1 << 16);
+                    pairs.for_each(|(total, x)| *total += std::mem::take(x));
                 }
             }
         }
-        Ok(totals.into_iter().map(|total| total.into_iter().map(T::from_f64).collect()).collect())
+        Ok(totals.iter().map(|total| rounded(total)).collect())
     }
+}
+
+fn rounded<T: Precision>(sum: &[f64]) -> Vec<T> {
+    sum.par_iter().with_min_len(1 << 16).map(|x| T::from_f64(*x)).collect()
 }
 
 impl<K, P, D, T> Operator for BlockOperator<'_, K, P, D, T>

@@ -3,6 +3,7 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Shape, Tensor, TensorData, TensorPrimitive};
 use burn_backend::tensor::FloatTensor;
+use rayon::prelude::*;
 
 use super::Precision;
 use crate::block::{Block, Layout};
@@ -27,7 +28,7 @@ pub(super) fn seed<K: Kernels, T: Precision, M: Module<SecondOrder<K>>>(
     names: &Names,
     seeds: &Seeds<'_, T>,
 ) -> M {
-    let parts = seeds.slots.iter().map(|(block, vector)| block.scatter(seeds.layout, vector, T::default())).collect();
+    let parts = seeds.slots.par_iter().map(|(block, vector)| block.scatter(seeds.layout, vector, T::default())).collect();
     let wanted = seeds.gradient_blocks.iter().flat_map(|block| block.pieces.iter().map(|piece| piece.parameter));
     let mut mapper = Seeder {
         path: Path::new(names),
@@ -98,11 +99,38 @@ impl<K: Kernels> Adjoints<K> {
         block.gather(layout, tangent, T::default())
     }
 
+    /// `sum += factor * product`, slot by slot: `sums[slot]` is in the flat order of the slot's block.
+    pub fn accumulate<T: Precision>(&self, layout: &Layout, blocks: &[&Block], factor: f64, sums: &mut [Vec<f64>]) {
+        sums.par_iter_mut().zip(blocks.par_iter()).enumerate().for_each(|(slot, (sum, block))| {
+            let mut at = 0;
+            for piece in &block.pieces {
+                let Some(tangent) = self.by_parameter[piece.parameter].as_ref().and_then(|dual| dual.tangent(slot))
+                else {
+                    at += piece.num_params(layout);
+                    continue;
+                };
+                let values: Vec<T> = values::<K, T>(tangent);
+                piece.runs(layout, |start, len| {
+                    add(&mut sum[at..at + len], &values[start..start + len], factor);
+                    at += len;
+                });
+            }
+        });
+    }
+
     /// The gradient, in the block's flat order.
     pub fn gradient<T: Precision>(&self, layout: &Layout, block: &Block) -> Vec<T> {
         let primal = |parameter: usize| self.by_parameter[parameter].as_ref().map(|dual| values::<K, T>(&dual.primal));
         block.gather(layout, primal, T::default())
     }
+}
+
+/// `sum += factor * values`, large runs on all threads.
+fn add<T: Precision>(sum: &mut [f64], values: &[T], factor: f64) {
+    const PIECE: usize = 1 << 16;
+    sum.par_chunks_mut(PIECE).zip(values.par_chunks(PIECE)).for_each(|(sum, values)| {
+        sum.iter_mut().zip(values).for_each(|(sum, x)| *sum += factor * x.to_f64());
+    });
 }
 
 struct Collector<'a, K: Kernels> {
