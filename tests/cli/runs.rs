@@ -95,6 +95,33 @@ fn a_killed_run_continues_and_ends_with_the_same_bits() {
     assert!(findings(&folder, "killed") == findings(&folder, "whole"));
 }
 
+/// Sixty kills at moments spread over a run's length: for launch/test_full.sh.
+#[test]
+#[ignore = "takes a minute; launch/test_full.sh runs it"]
+fn many_kills_change_nothing() {
+    let folder = Folder::new();
+    let run = |url: &str| folder.command(&["run", "tiny.toml", "--output", url, "--set", "hessian.slots=1"]);
+    let begin = Instant::now();
+    assert!(run("whole").output().unwrap().status.success());
+    let length = begin.elapsed();
+    let expected = findings(&folder, "whole");
+    let (mut kills, mut at) = (0, 0);
+    while kills < 60 {
+        let url = format!("killed{at}");
+        let mut child = run(&url).stderr(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(length.mul_f64(f64::from(kills % 20 + 1) / 15.0));
+        child.kill().unwrap();
+        if child.wait().unwrap().success() {
+            assert!(findings(&folder, &url) == expected, "after {kills} kills");
+            at += 1;
+        }
+        kills += 1;
+    }
+    let url = format!("killed{at}");
+    assert!(run(&url).output().unwrap().status.success());
+    assert!(at > 0 && findings(&folder, &url) == expected);
+}
+
 #[test]
 fn a_plan_needs_neither_data_nor_weights_nor_output() {
     let folder = Folder::new();
