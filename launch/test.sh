@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Every check that a change has to pass, at most 25 minutes on 2 cores from nothing; .ci/run calls it.
+#
+#   format, lints, cargo test                            Rust alone
+#   tests/python/reference_jax.py                        products and Lanczos against dense Hessians in JAX, f64 and f32
+#   tests/python/read_tables.py                          a real run's tables in DuckDB, Polars and pandas
+#   cargo check --features cuda,nccl                     type check only: nothing of it runs here. With CI=true or
+#                                                        HESSPEC_CHECK_CUDA=1; about 6 minutes the first time
+#
+# Python packages go into a virtual environment outside of the tree (HESSPEC_VENV).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/tools.sh
+
+need cc build-essential
+need python3 python3
+need_rust
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+say "format"
+cargo fmt --check
+
+say "cargo test"
+cargo test --locked
+
+say "lints"
+cargo clippy --locked --all-targets -- -D warnings
+
+say "Python packages"
+need_venv numpy safetensors jax duckdb polars pandas pyarrow
+hesspec=$PWD/target/debug/hesspec
+
+say "products and Lanczos against JAX"
+"$python" tests/python/reference_jax.py all --dir "$scratch/jax" --hesspec "$hesspec"
+
+say "tables in DuckDB, Polars and pandas"
+"$python" - "$scratch/train.bin" <<'END'
+import sys
+import numpy
+numpy.random.default_rng(1).integers(0, 84, 4096).astype("<u2").tofile(sys.argv[1])
+END
+"$hesspec" run configs/smoke.toml --output "$scratch/results" --set data.tokens.path="$scratch/train.bin"
+"$python" tests/python/read_tables.py "$scratch/results"
+
+if [[ ${HESSPEC_CHECK_CUDA:-${CI:+1}} == 1 ]]; then
+    say "type check of the GPU build (nothing of it is executed)"
+    cargo check --locked --features cuda,nccl
+else
+    say "type check of the GPU build: left out (HESSPEC_CHECK_CUDA=1 does it)"
+fi
+
+say "all checks passed in $((SECONDS / 60)) min $((SECONDS % 60)) s"

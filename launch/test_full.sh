@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# The long checks, before an issue is called resolved: launch/test.sh, then what takes too long for every change.
+#
+#   the reference backend       cargo test with the feature ndarray
+#   many kills                  a run killed sixty times ends with the same bits
+#   quickstart                  from a fresh clone of this tree's HEAD, timed, with its own target folder
+#
+# HESSPEC_FULL_QUICKSTART=0 leaves the last one out. About 45 minutes on 2 cores.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/tools.sh
+
+HESSPEC_CHECK_CUDA=1 launch/test.sh
+
+say "the reference backend"
+cargo test --locked --features ndarray
+
+say "many kills"
+cargo test --locked --test cli -- --ignored
+
+if [[ ${HESSPEC_FULL_QUICKSTART:-1} == 1 ]]; then
+    say "quickstart from a fresh clone"
+    need git git
+    clone=$(mktemp -d)
+    trap 'rm -rf "$clone"' EXIT
+    git clone --quiet . "$clone/hesspec"
+    (cd "$clone/hesspec" && env -u CARGO_TARGET_DIR launch/quickstart.sh)
+    [[ -s $clone/hesspec/results/quickstart/report/index.html ]] || fail "the quickstart left no report"
+fi
+
+say "all long checks passed in $((SECONDS / 60)) min $((SECONDS % 60)) s"

@@ -1,0 +1,47 @@
+# Sourced by the scripts beside it: finds what they need, and installs what Debian or Ubuntu packages can give.
+
+say() { printf '\n== %s\n' "$*"; }
+fail() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
+
+# need PROGRAM PACKAGE...: the program is there, or comes with these packages.
+need() {
+    local program=$1
+    shift
+    command -v "$program" >/dev/null && return
+    install_packages "$@"
+    command -v "$program" >/dev/null || fail "$program is missing; install $*"
+}
+
+install_packages() {
+    local root=()
+    [[ $(id -u) -eq 0 ]] || root=(sudo)
+    command -v apt-get >/dev/null || fail "install $* with your system's package manager and run this again"
+    say "installing $*"
+    "${root[@]}" apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive "${root[@]}" apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+# Rust, at least as new as Cargo.toml says. Distributions are usually behind, so that this is not left to them.
+need_rust() {
+    local wanted found
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    [[ -d $HOME/.cargo/bin ]] && PATH=$HOME/.cargo/bin:$PATH
+    found=$(cargo --version 2>/dev/null | awk '{print $2}') || found=none
+    if [[ $(printf '%s\n%s\n' "$wanted" "$found" | sort -V | head -n 1) == "$wanted" && $found != none ]]; then return; fi
+    if command -v rustup >/dev/null; then
+        say "cargo is ${found:-missing}, $wanted is needed: rustup update stable"
+        rustup update stable --no-self-update
+        rustup default stable
+    else
+        fail "cargo $wanted or newer is needed, found ${found:-none}. Install rustup (from the home page of Rust, or as the package rustup of a recent distribution) and run this again"
+    fi
+}
+
+# A virtual environment outside of the tree with these Python packages: sets $python.
+need_venv() {
+    local folder=${HESSPEC_VENV:-${TMPDIR:-/tmp}/hesspec-venv-$(id -u)}
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
+    [[ -x $folder/bin/python ]] || python3 -m venv "$folder"
+    python=$folder/bin/python
+    "$python" -m pip install --quiet --disable-pip-version-check "$@"
+}

@@ -1,0 +1,160 @@
+//! Bad inputs: each with its exit code and a message that names the place, what was found and what to do.
+
+use safetensors::tensor::Dtype;
+
+use crate::folder::Folder;
+
+#[test]
+fn an_unknown_key_is_named_with_its_line() {
+    let folder = Folder::new();
+    folder.configure("[checkpoint]\nevrey = \"1m\"");
+    folder.hesspec("check tiny.toml").failed(2, &["tiny.toml:", "evrey", "every"]);
+    folder.hesspec("check tiny.toml --set lanczos.stepz=3").failed(2, &["lanczos.stepz=3", "steps"]);
+}
+
+#[test]
+fn a_wrong_type_or_value_is_named_with_what_is_expected() {
+    let folder = Folder::new();
+    folder.hesspec("plan tiny.toml --set lanczos.steps=many").failed(2, &["lanczos.steps=many"]);
+    folder.hesspec("plan tiny.toml --set hessian.precision=\"f16\"").failed(2, &["f16", "f32", "f64"]);
+    folder.hesspec("plan tiny.toml --set batch.tokens=31").failed(2, &["31", "30", "36"]);
+}
+
+#[test]
+fn missing_files_are_named() {
+    let folder = Folder::new();
+    folder.hesspec("check none.toml").failed(2, &["none.toml", "cannot read the configuration"]);
+    folder.hesspec("check tiny.toml --set data.tokens.path=none.bin").failed(2, &["none.bin", "data prepare"]);
+    folder.hesspec("check tiny.toml --set model.gpt2.weights=none.safetensors").failed(2, &["none.safetensors"]);
+    folder.hesspec("hvp tiny.toml --vectors none.safetensors --out hv.safetensors").failed(2, &["none.safetensors"]);
+    folder.hesspec("report none").failed(2, &["none"]);
+    assert!(!folder.path("hv.safetensors").exists() && !folder.path("hv.safetensors.part").exists());
+}
+
+#[test]
+fn usage_errors_are_configuration_errors() {
+    let folder = Folder::new();
+    for arguments in ["", "frobnicate", "hvp tiny.toml", "hvp tiny.toml --vectors v", "data prepare --tokenizer char"] {
+        let said = folder.hesspec(arguments);
+        assert_eq!(said.code, Some(2), "`{arguments}`: {}{}", said.stdout, said.stderr);
+        assert!(said.stderr.contains("Usage"), "{}", said.stderr);
+    }
+}
+
+#[test]
+fn damaged_token_files_are_refused() {
+    let folder = Folder::new();
+    folder.write("odd.bin", &[1, 0, 2]);
+    folder.hesspec("check tiny.toml --set data.tokens.path=odd.bin").failed(2, &["odd.bin", "3 bytes", "truncated"]);
+    let mut header = [0i32; 256];
+    header[..3].copy_from_slice(&[20_240_520, 1, 100]);
+    let mut shard: Vec<u8> = header.iter().flat_map(|entry| entry.to_le_bytes()).collect();
+    shard.extend([0; 2 * 99]);
+    folder.write("shard.bin", &shard);
+    folder.hesspec("check tiny.toml --set data.tokens.path=shard.bin").failed(2, &["shard.bin", "100 tokens", "198"]);
+    folder.write("header.bin", &shard[..600]);
+    folder.hesspec("check tiny.toml --set data.tokens.path=header.bin").failed(2, &["header.bin"]);
+    folder.write("short.bin", &[1, 0, 2, 0]);
+    folder.hesspec("check tiny.toml --set data.tokens.path=short.bin").failed(2, &["batch.tokens = 30"]);
+}
+
+#[test]
+fn a_token_beyond_the_vocabulary_is_found_anywhere_in_the_batch() {
+    let folder = Folder::new();
+    let mut tokens = std::fs::read(folder.path("train.bin")).unwrap();
+    tokens[2 * 30] = 11; // the last target of the last window
+    folder.write("train.bin", &tokens);
+    let parts = ["train.bin", "token 11 at position 30", "vocabulary of 11"];
+    folder.hesspec("check tiny.toml").failed(2, &parts);
+    folder.hesspec("run tiny.toml").failed(2, &parts);
+}
+
+#[test]
+fn a_pattern_that_matches_nothing_is_refused() {
+    let folder = Folder::new();
+    let said = folder.hesspec("plan tiny.toml --set blocks.include=[\"*.h.7.*\"]");
+    said.failed(2, &["blocks.include", "*.h.7.*"]);
+    folder.hesspec("hvp tiny.toml --loss --block none").failed(2, &["none", "transformer.wte.weight"]);
+}
+
+#[test]
+fn weights_are_complete_finite_and_of_the_right_shape() {
+    let folder = Folder::new();
+    let weights = folder.vector(3);
+    let refuse = |name: &str, change: &dyn Fn(&mut crate::folder::Tensors), code: i32, parts: &[&str]| {
+        let mut weights = weights.clone();
+        change(&mut weights);
+        folder.save(name, &weights, Dtype::F64);
+        folder.hesspec(&format!("check tiny.toml --set model.gpt2.weights={name}")).failed(code, parts);
+    };
+    const NAME: &str = "transformer.h.1.mlp.c_fc.weight";
+    let nan = |weights: &mut crate::folder::Tensors| weights.get_mut(NAME).unwrap().1[5] = f64::NAN;
+    refuse("nan.safetensors", &nan, 2, &["nan.safetensors", NAME, "not finite at index 5"]);
+    refuse("missing.safetensors", &|weights| drop(weights.remove(NAME)), 2, &["missing", NAME, "[8, 12]"]);
+    refuse("shape.safetensors", &|weights| weights.get_mut(NAME).unwrap().0 = vec![12, 8], 2, &[NAME, "[12, 8]"]);
+    let surplus = |weights: &mut crate::folder::Tensors| drop(weights.insert("extra".into(), (vec![1], vec![1.0])));
+    refuse("surplus.safetensors", &surplus, 2, &["extra"]);
+    let whole = std::fs::read(folder.path("surplus.safetensors")).unwrap();
+    folder.write("cut.safetensors", &whole[..whole.len() - 8]);
+    folder.hesspec("check tiny.toml --set model.gpt2.weights=cut.safetensors").failed(2, &["cut.safetensors"]);
+}
+
+/// Finite weights whose products overflow: a numerical error, not a wrong answer.
+#[test]
+fn an_overflow_is_a_numerical_error() {
+    let folder = Folder::new();
+    let mut weights = folder.vector(3);
+    weights.values_mut().for_each(|(_, values)| values.iter_mut().for_each(|x| *x *= 1e200));
+    folder.save("huge.safetensors", &weights, Dtype::F64);
+    folder.save("v.safetensors", &folder.vector(1), Dtype::F64);
+    let huge = "--set model.gpt2.weights=huge.safetensors";
+    folder.hesspec(&format!("check tiny.toml {huge}")).failed(4, &["self-tests"]);
+    let hvp = format!("hvp tiny.toml --vectors v.safetensors --out hv.safetensors {huge}");
+    folder.hesspec(&hvp).failed(4, &["Hessian-vector product"]);
+    assert!(!folder.path("hv.safetensors").exists());
+}
+
+#[test]
+fn vectors_are_checked_before_anything_is_computed() {
+    let folder = Folder::new();
+    let vector = folder.vector(1);
+    let refuse = |change: &dyn Fn(&mut crate::folder::Tensors), dtype: Dtype, parts: &[&str]| {
+        let mut vector = vector.clone();
+        change(&mut vector);
+        folder.save("v.safetensors", &vector, dtype);
+        folder.hesspec("hvp tiny.toml --vectors v.safetensors --out hv.safetensors").failed(2, parts);
+    };
+    const NAME: &str = "transformer.wte.weight";
+    let insert = |name: &'static str, shape: Vec<usize>| {
+        move |vector: &mut crate::folder::Tensors| {
+            let values = vec![0.0; shape.iter().product()];
+            vector.insert(name.into(), (shape.clone(), values));
+        }
+    };
+    refuse(&insert("transformer.h.0.attn.q.weight", vec![8, 8]), Dtype::F64, &["attn.q.weight", "attn.c_attn.weight"]);
+    refuse(&insert(NAME, vec![8, 11]), Dtype::F64, &[NAME, "[8, 11]", "[11, 8]"]);
+    refuse(&|_| {}, Dtype::F32, &["F32", "F64", "hessian.precision"]);
+    refuse(&insert("transformer.wte.weight@1", vec![11, 8]), Dtype::F64, &["number"]);
+    refuse(&insert("transformer.wte.weight@x", vec![11, 8]), Dtype::F64, &["@x", "@0"]);
+    refuse(&|vector| vector.clear(), Dtype::F64, &["no tensor"]);
+    refuse(&|vector| vector.get_mut(NAME).unwrap().1[7] = f64::INFINITY, Dtype::F64, &["inf", "finite"]);
+}
+
+#[test]
+fn what_this_build_cannot_do_is_an_environment_error() {
+    let folder = Folder::new();
+    folder.hesspec("check tiny.toml --set hessian.math=\"tf32\"").failed(3, &["hessian.math"]);
+    folder.hesspec("plan tiny.toml --world 4").failed(3, &["--world 4"]);
+    if cfg!(not(feature = "cuda")) {
+        folder.hesspec("plan tiny.toml --device cuda").failed(3, &["cuda", "--features"]);
+    }
+}
+
+#[test]
+fn too_little_memory_is_said_before_the_start() {
+    let folder = Folder::new();
+    for command in ["plan", "run"] {
+        let said = folder.hesspec(&format!("{command} tiny.toml --set hessian.memory=\"1MB\""));
+        said.failed(3, &["GB", "hessian.memory"]);
+    }
+}

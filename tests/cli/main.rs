@@ -1,0 +1,7 @@
+//! The real binary, from the outside: answers, messages and exit codes. Every test has a folder of its own.
+
+mod folder;
+mod inputs;
+mod others;
+mod products;
+mod runs;

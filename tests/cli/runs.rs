@@ -1,0 +1,152 @@
+//! `run`, `plan` and `report`: finished once, continued after a kill, refused where they would mix.
+
+use std::time::{Duration, Instant};
+
+use hesspec::output::{DivergenceRow, NodeRow, Results, SegmentRow, SummaryRow, TridiagonalRow};
+
+use crate::folder::Folder;
+
+/// Everything that a run found, without what the clock said.
+fn findings(folder: &Folder, url: &str) -> (Vec<TridiagonalRow>, Vec<NodeRow>, Vec<SegmentRow>, Vec<String>) {
+    let run = Results::open(folder.path(url).to_str().unwrap()).unwrap().run(None).unwrap();
+    assert!(run.is_done());
+    let mut tridiagonal = run.read::<TridiagonalRow>().unwrap();
+    tridiagonal.iter_mut().for_each(|row| row.seconds = 0.0);
+    tridiagonal.sort_by(|a, b| (&a.block, a.probe, a.step).cmp(&(&b.block, b.probe, b.step)));
+    let mut nodes = run.read::<NodeRow>().unwrap();
+    nodes.sort_by(|a, b| (&a.block, a.probe, a.node_index).cmp(&(&b.block, b.probe, b.node_index)));
+    let mut segments = run.read::<SegmentRow>().unwrap();
+    segments.sort_by(|a, b| (&a.block, a.probe, a.segment, a.i, a.j).cmp(&(&b.block, b.probe, b.segment, b.i, b.j)));
+    let mut others: Vec<String> = run.read::<SummaryRow>().unwrap().iter().map(|row| format!("{row:?}")).collect();
+    others.extend(run.read::<DivergenceRow>().unwrap().iter().map(|row| format!("{row:?}")));
+    (tridiagonal, nodes, segments, others)
+}
+
+#[test]
+fn a_run_is_done_once_and_then_says_so() {
+    let folder = Folder::new();
+    let first = folder.hesspec("run tiny.toml --output out --json").ok().json();
+    assert_eq!((&first["run"], &first["url"], &first["groups_found"]), (&"tiny".into(), &"out".into(), &0.into()));
+    assert!(first["groups_computed"].as_u64().unwrap() > 1);
+    let again = folder.hesspec("run tiny.toml --output out --json").ok();
+    assert!(again.stderr.contains("already done"), "{}", again.stderr);
+    let again = again.json();
+    assert_eq!((&again["groups_found"], &again["groups_computed"]), (&first["groups_computed"], &0.into()));
+    assert!(folder.hesspec("run tiny.toml --output out").ok().stdout.contains("already done"));
+    findings(&folder, "out");
+}
+
+#[test]
+fn another_configuration_in_the_same_place_is_refused_with_what_differs() {
+    let folder = Folder::new();
+    folder.hesspec("run tiny.toml --output out --set blocks.full=false").ok();
+    let other = "run tiny.toml --output out --set blocks.full=false --set run.seed=7 --set lanczos.steps=5";
+    folder.hesspec(other).failed(2, &["run.seed", "1337", "7", "lanczos.steps"]);
+    folder.hesspec(&format!("{other} --set run.name=other")).ok();
+    folder.hesspec("report out").failed(2, &["tiny", "other"]);
+    folder.hesspec("report out --run other").ok();
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_a_storage_error() {
+    let folder = Folder::new();
+    folder.write("file", b"not a folder");
+    folder.hesspec("run tiny.toml --output file/results").failed(5, &["file/results"]);
+    folder.hesspec("hvp tiny.toml --loss --gradient file/g.safetensors").failed(5, &["file/g.safetensors"]);
+    folder.hesspec("run tiny.toml --output nosuch://bucket/x").failed(2, &["nosuch"]);
+}
+
+/// Killed as soon as some groups are there, again and again: in the end the same bits as without.
+#[test]
+fn a_killed_run_continues_and_ends_with_the_same_bits() {
+    let folder = Folder::new();
+    let settings = ["--set", "hessian.slots=1", "--set", "lanczos.steps=12"]; // many groups
+    let arguments = |url| [&["run", "tiny.toml", "--output", url][..], &settings].concat();
+    assert!(folder.command(&arguments("whole")).output().unwrap().status.success());
+    // a manifest that was being written when the process was killed has another ending
+    let groups = |url: &str| {
+        let files = folder.path(&format!("{url}/_runs/tiny/groups")).read_dir();
+        let is_whole =
+            |file: std::io::Result<std::fs::DirEntry>| file.unwrap().path().extension() == Some("json".as_ref());
+        files.map_or(0, |files| files.map(is_whole).filter(|whole| *whole).count())
+    };
+    let total = groups("whole");
+    assert!(total > 10, "{total} groups");
+    let mut kills = 0;
+    for wanted in [1, total / 3, 2 * total / 3] {
+        let mut child = folder.command(&arguments("killed")).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let begin = Instant::now();
+        while groups("killed") < wanted && child.try_wait().unwrap().is_none() {
+            assert!(begin.elapsed() < Duration::from_secs(120), "no group after two minutes");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        child.kill().unwrap();
+        kills += usize::from(!child.wait().unwrap().success());
+    }
+    assert!(kills > 0, "every run was done before it could be killed");
+    let before = groups("killed");
+    let mut last = arguments("killed").to_vec();
+    last.push("--json");
+    let answer: serde_json::Value = serde_json::from_slice(&folder.command(&last).output().unwrap().stdout).unwrap();
+    if before < total {
+        assert_eq!(answer["groups_found"], before, "finished groups are not computed again");
+        assert_eq!(answer["groups_computed"], total - before);
+    }
+    assert!(findings(&folder, "killed") == findings(&folder, "whole"));
+}
+
+/// Sixty kills at moments spread over a run's length: for launch/test_full.sh.
+#[test]
+#[ignore = "takes a minute; launch/test_full.sh runs it"]
+fn many_kills_change_nothing() {
+    let folder = Folder::new();
+    let run = |url: &str| folder.command(&["run", "tiny.toml", "--output", url, "--set", "hessian.slots=1"]);
+    let begin = Instant::now();
+    assert!(run("whole").output().unwrap().status.success());
+    let length = begin.elapsed();
+    let expected = findings(&folder, "whole");
+    let (mut kills, mut at) = (0, 0);
+    while kills < 60 {
+        let url = format!("killed{at}");
+        let mut child = run(&url).stderr(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(length.mul_f64(f64::from(kills % 20 + 1) / 15.0));
+        child.kill().unwrap();
+        if child.wait().unwrap().success() {
+            assert!(findings(&folder, &url) == expected, "after {kills} kills");
+            at += 1;
+        }
+        kills += 1;
+    }
+    let url = format!("killed{at}");
+    assert!(run(&url).output().unwrap().status.success());
+    assert!(at > 0 && findings(&folder, &url) == expected);
+}
+
+#[test]
+fn a_plan_needs_neither_data_nor_weights_nor_output() {
+    let folder = Folder::new();
+    let missing = "--set data.tokens.path=none.bin --set model.gpt2.weights=none --set output.url=/proc/none";
+    let plan = folder.hesspec(&format!("plan tiny.toml --json {missing}")).ok().json();
+    let blocks = plan["blocks"].as_array().unwrap();
+    assert_eq!(blocks.len(), 15, "wte, wpe, six in each of two layers, full");
+    // 14 blocks x 2 probes and full x 1, 6 steps each
+    assert_eq!(plan["num_products"], (14 * 2 + 1) * 6);
+    assert_eq!(plan["tokens"], 30);
+    for key in ["flop", "memory_bytes", "seconds"] {
+        assert!(plan[key].as_f64().unwrap() > 0.0, "{key}");
+    }
+    let text = folder.hesspec(&format!("plan tiny.toml --no-timing {missing}")).ok().stdout;
+    assert!(text.contains("transformer.h.0.attn.q.weight") && text.contains("memory"), "{text}");
+}
+
+#[test]
+fn a_report_is_drawn_beside_the_tables_or_where_it_is_told() {
+    let folder = Folder::new();
+    folder.hesspec("run tiny.toml --output out").ok();
+    let said = folder.hesspec("report out").ok();
+    assert!(said.stdout.contains("out/report/index.html"), "{}", said.stdout);
+    assert!(folder.path("out/report/index.html").exists());
+    let answer = folder.hesspec("report out --out elsewhere --json").ok().json();
+    assert_eq!(answer["page"], "elsewhere/index.html");
+    assert!(answer["figures"].as_array().unwrap().iter().all(|f| folder.path(f.as_str().unwrap()).exists()));
+}
