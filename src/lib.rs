@@ -10,6 +10,7 @@ pub mod probe;
 pub mod spectrum;
 
 // L1: one concern each
+pub mod cluster;
 pub mod data;
 pub mod engine;
 pub mod models;

@@ -1,0 +1,64 @@
+//! The world of ranks: who takes part, how they exchange numbers, how they stop.
+//!
+//! Owns the launch (`world`), the collectives (`Comm` over a `Transport`: `solo`, `threads`, `mpi`, `nccl`), how a
+//! vector is cut into slices (`Shard`), and stop signals (`signal`). Knows nothing of operators, files or models.
+//!
+//! Rules that every caller keeps, or the job hangs (MPI) or fails at once (threads):
+//! - all ranks make the same calls in the same order, with the same lengths and roots;
+//! - no rank branches on a floating-point value of its own: reduce to rank 0, which broadcasts the decision;
+//! - the thread that starts a `Comm` owns it (MPI, NCCL and CUDA contexts are bound to it): `Comm` is not `Send`;
+//! - an error never leaves `main` without [`Comm::abort`], a good end passes [`Comm::finish`].
+
+mod comm;
+mod conformance;
+mod element;
+#[cfg(feature = "mpi")]
+pub mod mpi;
+#[cfg(feature = "nccl")]
+pub mod nccl;
+mod shard;
+pub mod signal;
+pub mod solo;
+#[cfg(test)]
+mod tests;
+pub mod threads;
+pub mod world;
+
+pub use comm::{Comm, PIECE_BYTES, Traffic, Transport};
+pub use conformance::conformance;
+pub use element::{Element, Pair};
+pub use shard::Shard;
+pub use world::{Flags, Launcher, World};
+
+use crate::Result;
+
+/// The communicator of a discovered world: solo for one rank, MPI for more. To be called once, from the main thread.
+///
+/// # Errors
+/// [`Environment`](crate::Error::Environment) if the build has no MPI, or MPI sees another world than the launcher.
+pub fn start(world: &World) -> Result<Comm> {
+    if world.size == 1 {
+        return Ok(solo::comm());
+    }
+    #[cfg(feature = "mpi")]
+    return mpi::start(world);
+    #[cfg(not(feature = "mpi"))]
+    Err(crate::Error::Environment(format!(
+        "{} started {} ranks, but this hesspec was built without MPI: each rank would do the whole job. \
+         Build with `cargo build --release --features mpi`, or start one process",
+        world.launcher, world.size
+    )))
+}
+
+/// Name of this machine, for messages and logs.
+pub fn host_name() -> String {
+    let mut buffer = [0_u8; 256];
+    // SAFETY: the pointer and the length are those of `buffer`; one byte is left for the terminating zero.
+    let status = unsafe { libc::gethostname(buffer.as_mut_ptr().cast(), buffer.len() - 1) };
+    let end = buffer.iter().position(|byte| *byte == 0).unwrap_or(0);
+    if status == 0 && end > 0 {
+        String::from_utf8_lossy(&buffer[..end]).into_owned()
+    } else {
+        "unknown host".to_owned()
+    }
+}

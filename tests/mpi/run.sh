@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# The communicator under a real mpirun: conformance on 1 to 4 ranks, and that no failure leaves a job hanging.
+# Needs Open MPI (Debian: libopenmpi-dev openmpi-bin clang libclang-dev). Builds with --features mpi.
+#   CARGO    how to build (default: cargo)
+#   EXAMPLE  a ready binary instead of building
+set -u
+cd "$(dirname "$0")/../.."
+
+EXAMPLE=${EXAMPLE:-}
+if [ -z "$EXAMPLE" ]; then
+    ${CARGO:-cargo} build --features mpi --example cluster_conformance || exit 1
+    EXAMPLE=${CARGO_TARGET_DIR:-target}/debug/examples/cluster_conformance
+fi
+LOG=$(mktemp)
+trap 'rm -f "$LOG"' EXIT
+MPIRUN=(mpirun --oversubscribe)
+[ "$(id -u)" = 0 ] && MPIRUN+=(--allow-run-as-root)
+LIMIT=120 # seconds after which a job counts as hanging (timeout's code: 124)
+
+failures=0
+checks=0
+
+# verdict NAME EXPECTED_CODE CODE SECONDS MAX_SECONDS: compares, prints, counts
+verdict() {
+    checks=$((checks + 1))
+    local ok=1
+    case $2 in nonzero) [ "$3" -ne 0 ] && [ "$3" -ne 124 ] || ok=0 ;; *) [ "$3" -eq "$2" ] || ok=0 ;; esac
+    [ "$4" -le "$5" ] || ok=0
+    if [ $ok = 1 ]; then
+        echo "ok    $1: code $3, $4 s"
+    else
+        failures=$((failures + 1))
+        echo "FAIL  $1: code $3 (expected $2), $4 s (at most $5)"
+        sed 's/^/      /' "$LOG"
+    fi
+}
+
+# job NAME RANKS MODE EXPECTED_CODE MAX_SECONDS
+job() {
+    local start=$SECONDS code=0
+    timeout $LIMIT "${MPIRUN[@]}" -np "$2" "$EXAMPLE" "$3" >"$LOG" 2>&1 || code=$?
+    verdict "$1" "$4" "$code" $((SECONDS - start)) "$5"
+}
+
+# said NAME PATTERN COUNT: the last job printed PATTERN in COUNT lines
+said() {
+    checks=$((checks + 1))
+    local found
+    found=$(grep -cE "$2" "$LOG")
+    if [ "$found" -eq "$3" ]; then
+        echo "ok    $1: $found lines"
+    else
+        failures=$((failures + 1))
+        echo "FAIL  $1: '$2' in $found lines (expected $3)"
+        sed 's/^/      /' "$LOG"
+    fi
+}
+
+# disturbed NAME MODE SIGNAL VICTIM EXPECTED_CODE: signals rank VICTIM, or mpirun itself, two seconds after all are up
+disturbed() {
+    timeout $LIMIT "${MPIRUN[@]}" -np 3 "$EXAMPLE" "$2" >"$LOG" 2>&1 &
+    local job=$! code=0 start victim
+    for _ in $(seq 200); do
+        [ "$(grep -c ' pid ' "$LOG")" -eq 3 ] && break
+        sleep 0.1
+    done
+    sleep 1
+    # `timeout` has one child: mpirun
+    if [ "$4" = mpirun ]; then victim=$(pgrep -P $job); else victim=$(sed -n "s/^rank $4 pid //p" "$LOG"); fi
+    start=$SECONDS
+    kill "-$3" "$victim"
+    wait $job || code=$?
+    verdict "$1" "$5" $code $((SECONDS - start)) 10
+}
+
+for ranks in 1 2 3 4; do
+    job "conformance on $ranks" $ranks conformance 0 $LIMIT
+    said "checks on all $ranks" '^rank [0-9]+ of [0-9]+: [0-9]+ checks$' $ranks
+done
+job "an error carries its exit code" 3 error 5 10
+said "its message has rank and cause" 'rank 2 of 3 on .*: the disk is full' 1
+job "a panic ends the job" 3 panic 1 10
+said "its message has the rank" 'rank 2 of 3 on .* panicked' 1
+job "a panic of another thread ends the job" 3 thread-panic nonzero 10
+disturbed "SIGKILL of a rank" wait KILL 1 nonzero
+disturbed "SIGKILL of the coordinator" wait KILL 0 nonzero
+disturbed "USR1 to one rank: all leave with 75" interrupt USR1 2 75
+said "all leave after the same step" 'leaves after step' 3
+same=$(sed -n 's/.*leaves after step //p' "$LOG" | sort -u | wc -l)
+[ "$same" -eq 1 ] || { failures=$((failures + 1)); echo "FAIL  $same different steps"; }
+disturbed "USR1 to mpirun: passed on, 75" interrupt USR1 mpirun 75
+disturbed "TERM to one rank: all leave with 75" interrupt TERM 0 75
+
+# the launcher announces another world than MPI has
+start=$SECONDS code=0
+env RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost timeout $LIMIT "$EXAMPLE" conformance >"$LOG" 2>&1 || code=$?
+verdict "WORLD_SIZE without an MPI launcher" 3 $code $((SECONDS - start)) 10
+said "says what MPI sees" 'MPI says rank 0 of 1' 1
+start=$SECONDS code=0
+env RANK=0 WORLD_SIZE=3 MASTER_ADDR=localhost timeout $LIMIT "${MPIRUN[@]}" -np 2 "$EXAMPLE" conformance >"$LOG" 2>&1 || code=$?
+verdict "mpirun against WORLD_SIZE" 3 $code $((SECONDS - start)) 10
+
+echo "$checks checks, $failures failed"
+[ $failures = 0 ]
