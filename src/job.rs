@@ -10,6 +10,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use burn_backend::tensor::Device;
 
 use crate::block::{Block, Layout};
+use crate::cluster::Comm;
 use crate::config::{self, Config, Model};
 use crate::data::{Cut, MicroBatches as Cuts, Tokens, Windows};
 use crate::engine::{Kernels, SecondOrder, linear_cross_entropy};
@@ -158,8 +159,8 @@ pub struct Job<K: Kernels, T> {
 
 impl<K: Kernels, T: Precision> Job<K, T> {
     /// The operator over the whole batch, with no slots yet.
-    pub fn operator(&self) -> BlockOperator<'_, K, LanguageModel, TokenData<K>, T> {
-        let mut operator = BlockOperator::new(&self.problem, &self.model, &self.layout, &self.data);
+    pub fn operator<'a>(&'a self, comm: &'a Comm) -> BlockOperator<'a, K, LanguageModel, TokenData<K>, T> {
+        let mut operator = BlockOperator::new(&self.problem, &self.model, &self.layout, &self.data, comm);
         operator.kind = match self.config.hessian.operator {
             config::Operator::Hessian => Kind::Hessian,
             config::Operator::GaussNewton => Kind::GaussNewton,

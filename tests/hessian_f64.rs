@@ -86,8 +86,7 @@ fn dense(operator: &mut BlockOperator<'_, Plain, Tokens, Listed<<Tokens as Probl
         .chunks(7)
         .flat_map(|chunk| {
             operator.slots = vec![block; chunk.len()];
-            let vectors: Vec<_> = chunk.iter().enumerate().collect();
-            operator.apply(&vectors, &mut |_, _, _| Ok(())).unwrap()
+            operator.products(chunk).unwrap()
         })
         .collect()
 }
@@ -97,7 +96,8 @@ fn products_with_all_unit_vectors_are_the_derivative_of_the_gradient() {
     for (name, config) in cases() {
         let (model, data, layout) = (model(&config), batches(&config), config.layout());
         let full = layout.full();
-        let mut operator = BlockOperator::<Plain, _, _, f64>::new(&Tokens, &model, &layout, &data);
+        let comm = hesspec::cluster::solo::comm();
+        let mut operator = BlockOperator::<Plain, _, _, f64>::new(&Tokens, &model, &layout, &data, &comm);
         operator.slots = vec![&full];
         let h = dense(&mut operator);
         let scale = h.iter().flatten().fold(0f64, |m, x| m.max(x.abs()));
@@ -112,7 +112,7 @@ fn products_with_all_unit_vectors_are_the_derivative_of_the_gradient() {
             assert_eq!(check.outcome, hesspec::hessian::Outcome::Passed, "{name}: {check:?}");
         }
         for block in partition(&layout, &Structure::gpt2(config.heads), Partition::Head).unwrap() {
-            let sub = dense(&mut operator_with(&model, &data, &layout, &block));
+            let sub = dense(&mut operator_with(&model, &data, &layout, &block, &comm));
             let indices = indices(&layout, &block);
             for (i, row) in sub.iter().enumerate() {
                 for (j, value) in row.iter().enumerate() {
@@ -129,8 +129,9 @@ fn operator_with<'a>(
     data: &'a Listed<<Tokens as Problem<B>>::Batch>,
     layout: &'a Layout,
     block: &'a Block,
+    comm: &'a hesspec::cluster::Comm,
 ) -> BlockOperator<'a, Plain, Tokens, Listed<<Tokens as Problem<B>>::Batch>, f64> {
-    let mut operator = BlockOperator::new(&Tokens, model, layout, data);
+    let mut operator = BlockOperator::new(&Tokens, model, layout, data, comm);
     operator.slots = vec![block];
     operator
 }
@@ -148,8 +149,8 @@ fn indices(layout: &Layout, block: &Block) -> Vec<usize> {
 fn gauss_newton_is_positive_semi_definite_and_symmetric() {
     for (name, config) in cases() {
         let (model, data, layout) = (model(&config), batches(&config), config.layout());
-        let full = layout.full();
-        let mut operator = operator_with(&model, &data, &layout, &full);
+        let (full, comm) = (layout.full(), hesspec::cluster::solo::comm());
+        let mut operator = operator_with(&model, &data, &layout, &full, &comm);
         operator.kind = Kind::GaussNewton;
         let g = dense(&mut operator);
         let scale = g.iter().flatten().fold(0f64, |m, x| m.max(x.abs()));

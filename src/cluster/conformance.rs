@@ -46,7 +46,7 @@ impl Suite<'_> {
             for len in [0, 1, 17, piece + 1] {
                 let mut values = self.vector::<T>(len, self.comm.rank());
                 self.comm.broadcast(root, &mut values)?;
-                self.check("broadcast", &values, |index| T::from_f64(entry(root, index)))?;
+                self.check("broadcast", &values, |index| T::from_number(entry(root, index)))?;
             }
         }
         Ok(())
@@ -54,7 +54,7 @@ impl Suite<'_> {
 
     fn reductions<T: Element>(&mut self, len: usize) -> Result<()> {
         let (rank, size) = (self.comm.rank(), self.comm.size());
-        let total = |index| T::from_f64((0..size).map(|rank| entry(rank, index)).sum());
+        let total = |index| T::from_number((0..size).map(|rank| entry(rank, index)).sum());
         let mine = self.vector::<T>(len, rank);
 
         let mut values = mine.clone();
@@ -66,14 +66,14 @@ impl Suite<'_> {
         self.check("reduce_sum", &values, |index| if rank == 0 { total(index) } else { mine[index] })?;
 
         let shard = self.comm.shard(len);
-        let mut slice = vec![T::from_f64(-1.0); shard.slice_len()];
+        let mut slice = vec![T::from_number(-1.0); shard.slice_len()];
         self.comm.reduce_scatter_sum(&mine, &mut slice)?;
         let start = shard.rank * shard.slice_len();
         self.check("reduce_scatter_sum", &slice, |index| {
             if start + index < len { total(start + index) } else { T::default() }
         })?;
 
-        let mut vector = vec![T::from_f64(-1.0); len];
+        let mut vector = vec![T::from_number(-1.0); len];
         self.comm.all_gather(&slice, &mut vector)?;
         self.check("all_gather", &vector, total)
     }
@@ -82,7 +82,7 @@ impl Suite<'_> {
     fn same_bits<T: Element>(&mut self) -> Result<()> {
         for len in [3, PIECE_BYTES / size_of::<T>() / 16 + 1] {
             let uneven = |index: usize| 0.1 * (self.comm.rank() as f64 + 1.0) / (index as f64 + 3.0);
-            let mut values: Vec<T> = (0..len).map(|index| T::from_f64(uneven(index))).collect();
+            let mut values: Vec<T> = (0..len).map(|index| T::from_number(uneven(index))).collect();
             self.comm.all_reduce_sum(&mut values)?;
             let mut first = values.clone();
             self.comm.broadcast(0, &mut first)?;
@@ -138,7 +138,7 @@ impl Suite<'_> {
     }
 
     fn vector<T: Element>(&self, len: usize, rank: usize) -> Vec<T> {
-        (0..len).map(|index| T::from_f64(entry(rank, index))).collect()
+        (0..len).map(|index| T::from_number(entry(rank, index))).collect()
     }
 
     fn check<T: Element>(&mut self, what: &str, found: &[T], expected: impl Fn(usize) -> T) -> Result<()> {

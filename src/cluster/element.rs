@@ -12,7 +12,7 @@ pub trait Element: bytemuck::Pod + Default + PartialEq + AddAssign + Debug + sea
     fn pair<'a>(send: &'a [Self], receive: &'a mut [Self]) -> Pair<'a>;
 
     /// The number, rounded.
-    fn from_f64(value: f64) -> Self;
+    fn from_number(value: f64) -> Self;
 }
 
 /// What a reduction reads and writes.
@@ -31,7 +31,7 @@ impl Element for f32 {
         Pair::F32(send, receive)
     }
 
-    fn from_f64(value: f64) -> f32 {
+    fn from_number(value: f64) -> f32 {
         value as f32
     }
 }
@@ -43,7 +43,7 @@ impl Element for f64 {
         Pair::F64(send, receive)
     }
 
-    fn from_f64(value: f64) -> f64 {
+    fn from_number(value: f64) -> f64 {
         value
     }
 }

@@ -10,12 +10,14 @@ mod operator;
 mod pass;
 mod problem;
 mod seed;
+mod sharded;
 mod spectra;
 
 pub use check::{Check, Outcome, self_tests};
 pub use error::{ProductError, product_errors};
-pub use operator::{BlockOperator, Gradient, Kind, Reduction};
+pub use operator::{BlockOperator, Gradient, Kind, Reduction, Sweep, add_slice, rounded};
 pub use pass::Precision;
 pub use problem::{Listed, MicroBatches, Problem};
 pub use seed::cast;
+pub use sharded::{Sharded, ShardedBasis, Slice};
 pub use spectra::{BlockResult, Settings, Spectra, block_spectrum, slot_settings, spectrum, start};

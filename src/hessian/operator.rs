@@ -1,13 +1,16 @@
 //! The sum over micro-batches and segments, as an [`Operator`] for Lanczos.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::pass::{self, Precision};
 use super::problem::{MicroBatches, Problem};
 use super::seed::{Seeds, seed};
+use super::sharded::Slice;
 use crate::block::{Block, Layout};
+use crate::cluster::Comm;
 use crate::engine::{Kernels, SecondOrder};
 use crate::krylov::{OnSegment, Operator};
 use crate::{Error, Result};
@@ -44,6 +47,8 @@ pub struct BlockOperator<'a, K: Kernels, P: Problem<SecondOrder<K>>, D, T = f32>
     pub data: &'a D,
     /// The operator.
     pub kind: Kind,
+    /// The ranks that share the micro-batches.
+    pub comm: &'a Comm,
     /// How micro-batches add up.
     pub reduction: Reduction,
     /// The block of each slot.
@@ -70,9 +75,10 @@ where
     T: Precision,
 {
     /// The operator of a problem over all of its data, with no slots yet.
-    pub fn new(problem: &'a P, model: &'a P::Model, layout: &'a Layout, data: &'a D) -> Self {
-        let (kind, reduction) = (Kind::Hessian, Reduction::Mean);
-        Self { problem, model, layout, data, kind, reduction, slots: Vec::new(), progress: None, types: PhantomData }
+    pub fn new(problem: &'a P, model: &'a P::Model, layout: &'a Layout, data: &'a D, comm: &'a Comm) -> Self {
+        let (kind, reduction, slots, progress, types) =
+            (Kind::Hessian, Reduction::Mean, Vec::new(), None, PhantomData);
+        Self { problem, model, layout, data, kind, comm, reduction, slots, progress, types }
     }
 
     /// Factor of a micro-batch of this weight.
@@ -90,7 +96,7 @@ where
 
     /// The same operator on other parameter values, in another precision.
     pub(super) fn with_model<W: Precision>(&self, model: &'a P::Model) -> BlockOperator<'a, K, P, D, W> {
-        let mut other = BlockOperator::new(self.problem, model, self.layout, self.data);
+        let mut other = BlockOperator::new(self.problem, model, self.layout, self.data, self.comm);
         (other.kind, other.reduction, other.slots) = (self.kind, self.reduction, self.slots.clone());
         other
     }
@@ -140,40 +146,131 @@ where
         seed::<K, T, _>(self.model.clone(), self.problem.names(), &seeds)
     }
 
-    /// H v of all slots, calling `on_segment(segment, position, H_s v)` as the segments end.
-    fn sweep(
-        &self,
-        vectors: &[(usize, &[T])],
-        mut on_segment: impl FnMut(usize, usize, &Vec<T>) -> Result<()>,
-    ) -> Result<Vec<Vec<T>>> {
-        let slots: Vec<_> = vectors.iter().map(|(slot, v)| (self.slots[*slot], *v)).collect();
-        let blocks: Vec<&Block> = slots.iter().map(|(block, _)| *block).collect();
-        let seeded = self.seeded(&slots);
-        let mut totals: Vec<Vec<f64>> = slots.iter().map(|(_, v)| vec![0.0; v.len()]).collect();
-        let mut partials = totals.clone();
-        for index in 0..self.data.len() {
-            let batch = self.data.get(index)?;
-            let share = self.share(self.problem.weight(&batch));
-            let (_, adjoints) = pass::run(self.problem, &seeded, &batch, self.kind, self.layout);
-            adjoints.accumulate::<T>(self.layout, &blocks, share, &mut partials);
-            if let Some(progress) = self.progress {
-                progress(index + 1)?;
-            }
-            let segment = self.data.segment(index);
-            if index + 1 == self.data.len() || self.data.segment(index + 1) != segment {
-                for (at, (total, partial)) in totals.iter_mut().zip(&mut partials).enumerate() {
-                    on_segment(segment, at, &rounded(partial))?;
-                    let pairs = total.par_iter_mut().zip(partial.par_iter_mut()).with_min_len(1 << 16);
-                    pairs.for_each(|(total, x)| *total += std::mem::take(x));
-                }
+    /// Begins a sweep: every rank gets the whole vectors and puts them into the model.
+    pub fn sweep(&self, vectors: &[(usize, &Slice<T>)]) -> Result<Sweep<'_, 'a, K, P, D, T>> {
+        let mut whole: Vec<Vec<T>> = Vec::with_capacity(vectors.len());
+        for (_, slice) in vectors {
+            whole.push(self.whole(slice)?);
+        }
+        let slots: Vec<(&Block, &[T])> =
+            vectors.iter().zip(&whole).map(|((slot, _), v)| (self.slots[*slot], v.as_slice())).collect();
+        let model = self.seeded(&slots);
+        Ok(Sweep { operator: self, model, blocks: vectors.iter().map(|(slot, _)| self.slots[*slot]).collect() })
+    }
+
+    /// All entries of a sharded vector, on every rank.
+    pub fn whole(&self, slice: &Slice<T>) -> Result<Vec<T>> {
+        let mut whole = vec![T::default(); slice.len];
+        let mut padded = slice.values.clone();
+        padded.resize(self.comm.shard(slice.len).slice_len(), T::default());
+        self.comm.all_gather(&padded, &mut whole)?;
+        Ok(whole)
+    }
+
+    /// This rank's slice of a vector.
+    pub fn slice(&self, whole: &[T]) -> Slice<T> {
+        Slice { values: whole[self.comm.shard(whole.len()).range()].to_vec(), len: whole.len() }
+    }
+
+    /// H v for whole vectors, each the same on every rank.
+    pub fn products(&mut self, vectors: &[Vec<T>]) -> Result<Vec<Vec<T>>> {
+        let slices: Vec<Slice<T>> = vectors.iter().map(|v| self.slice(v)).collect();
+        let pairs: Vec<(usize, &Slice<T>)> = slices.iter().enumerate().collect();
+        let products = self.apply(&pairs, &mut |_, _, _| Ok(()))?;
+        products.iter().map(|product| self.whole(product)).collect()
+    }
+
+    /// The micro-batches of each segment.
+    fn segments(&self) -> Vec<Range<usize>> {
+        let (len, mut start) = (self.data.len(), 0);
+        let mut ranges = Vec::new();
+        for index in 1..=len {
+            if index == len || self.data.segment(index) != self.data.segment(start) {
+                ranges.push(start..index);
+                start = index;
             }
         }
-        Ok(totals.iter().map(|total| rounded(total)).collect())
+        ranges
     }
 }
 
-fn rounded<T: Precision>(sum: &[f64]) -> Vec<T> {
-    sum.par_iter().with_min_len(1 << 16).map(|x| T::from_f64(*x)).collect()
+/// One pass over the data, segment by segment.
+pub struct Sweep<'o, 'a, K: Kernels, P: Problem<SecondOrder<K>>, D, T> {
+    operator: &'o BlockOperator<'a, K, P, D, T>,
+    model: P::Model,
+    blocks: Vec<&'a Block>,
+}
+
+impl<K, P, D, T> Sweep<'_, '_, K, P, D, T>
+where
+    K: Kernels,
+    P: Problem<SecondOrder<K>>,
+    D: MicroBatches<Batch = P::Batch>,
+    T: Precision,
+{
+    /// H_s v of one segment, this rank's slice of each slot: the segment's micro-batches go to the ranks in turn, and one
+    /// reduce-scatter over each whole vector adds them up.
+    pub fn segment(&self, segment: usize) -> Result<Vec<Slice<f64>>> {
+        let operator = self.operator;
+        let range = operator.segments().swap_remove(segment);
+        let mut sums: Vec<Vec<f64>> =
+            self.blocks.iter().map(|block| vec![0.0; block.num_params(operator.layout)]).collect();
+        for index in range.clone() {
+            if (index - range.start) % operator.comm.size() == operator.comm.rank() {
+                let batch = operator.data.get(index)?;
+                let share = operator.share(operator.problem.weight(&batch));
+                let (_, adjoints) =
+                    pass::run(operator.problem, &self.model, &batch, operator.kind, operator.layout);
+                adjoints.accumulate::<T>(operator.layout, &self.blocks, share, &mut sums);
+            }
+            if let Some(progress) = operator.progress {
+                progress(index + 1)?;
+            }
+        }
+        sums.into_iter().map(|sum| self.scattered(sum)).collect()
+    }
+
+    fn scattered(&self, sum: Vec<f64>) -> Result<Slice<f64>> {
+        let (comm, len) = (self.operator.comm, sum.len());
+        if comm.size() == 1 {
+            return Ok(Slice { values: sum, len });
+        }
+        let shard = comm.shard(len);
+        let mut values = vec![0.0; shard.slice_len()];
+        comm.reduce_scatter_sum(&sum, &mut values)?;
+        values.truncate(shard.range().len());
+        Ok(Slice { values, len })
+    }
+
+    /// The products from the sums over segments.
+    ///
+    /// # Errors
+    /// [`Error::Numerics`] for an entry that is not finite.
+    pub fn finish(&self, totals: &[Slice<f64>]) -> Result<Vec<Slice<T>>> {
+        for (block, total) in self.blocks.iter().zip(totals) {
+            if let Some(at) = total.values.iter().position(|x| !x.is_finite()) {
+                let index = self.operator.comm.shard(total.len).range().start + at;
+                return Err(Error::Numerics(format!(
+                    "block `{}`: entry {index} of a Hessian-vector product is {}; look for NaN or infinite values in \
+                     weights and data, or for an overflow of the loss (`hesspec check` locates it)",
+                    block.name, total.values[at]
+                )));
+            }
+        }
+        Ok(totals.iter().map(rounded).collect())
+    }
+}
+
+/// `total += partial`.
+pub fn add_slice(total: &mut Slice<f64>, partial: &Slice<f64>) {
+    let pairs = total.values.par_iter_mut().zip(partial.values.par_iter()).with_min_len(1 << 16);
+    pairs.for_each(|(total, x)| *total += x);
+}
+
+/// In the precision of vectors.
+pub fn rounded<T: Precision>(sum: &Slice<f64>) -> Slice<T> {
+    let values = sum.values.par_iter().with_min_len(1 << 16).map(|x| T::from_f64(*x)).collect();
+    Slice { values, len: sum.len }
 }
 
 impl<K, P, D, T> Operator for BlockOperator<'_, K, P, D, T>
@@ -183,25 +280,30 @@ where
     D: MicroBatches<Batch = P::Batch>,
     T: Precision,
 {
-    type Vector = Vec<T>;
+    type Vector = Slice<T>;
 
     fn dims(&self) -> Vec<usize> {
         self.slots.iter().map(|block| block.num_params(self.layout)).collect()
     }
 
-    fn apply(&mut self, vectors: &[(usize, &Vec<T>)], on_segment: &mut OnSegment<Vec<T>>) -> Result<Vec<Vec<T>>> {
-        let slices: Vec<(usize, &[T])> = vectors.iter().map(|(slot, v)| (*slot, v.as_slice())).collect();
-        let products = self.sweep(&slices, |segment, at, partial| on_segment(segment, vectors[at].0, partial))?;
-        for ((slot, _), product) in vectors.iter().zip(&products) {
-            if let Some(index) = product.iter().position(|x| !x.to_f64().is_finite()) {
-                let name = &self.slots[*slot].name;
-                return Err(Error::Numerics(format!(
-                    "block `{name}`: entry {index} of a Hessian-vector product is {}; look for NaN or infinite values in \
-                     weights and data, or for an overflow of the loss (`hesspec check` locates it)",
-                    product[index].to_f64()
-                )));
+    fn apply(
+        &mut self,
+        vectors: &[(usize, &Slice<T>)],
+        on_segment: &mut OnSegment<Slice<T>>,
+    ) -> Result<Vec<Slice<T>>> {
+        let sweep = self.sweep(vectors)?;
+        let mut totals: Vec<Slice<f64>> = Vec::new();
+        for segment in 0..self.data.num_segments() {
+            let partials = sweep.segment(segment)?;
+            for (at, partial) in partials.iter().enumerate() {
+                on_segment(segment, vectors[at].0, &rounded(partial))?;
+            }
+            if totals.is_empty() {
+                totals = partials;
+            } else {
+                totals.iter_mut().zip(&partials).for_each(|(total, partial)| add_slice(total, partial));
             }
         }
-        Ok(products)
+        sweep.finish(&totals)
     }
 }

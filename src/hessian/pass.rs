@@ -7,11 +7,12 @@ use super::Problem;
 use super::operator::Kind;
 use super::seed::{Adjoints, values};
 use crate::block::Layout;
+use crate::cluster;
 use crate::engine::{Dual, Gradients, Kernels, SecondOrder, leaf, tangents_of};
 use crate::krylov::Real;
 
 /// Precision of vectors and of the whole computation.
-pub trait Precision: Real + Element {
+pub trait Precision: Real + Element + cluster::Element {
     /// burn's type.
     const DTYPE: DType;
 }

@@ -4,9 +4,11 @@ use super::error::{ProductError, product_errors};
 use super::operator::{BlockOperator, Kind, Reduction};
 use super::pass::Precision;
 use super::problem::{MicroBatches, Problem};
+use super::sharded::{Sharded, Slice};
 use crate::block::{Block, Layout};
 use crate::engine::{Kernels, SecondOrder};
-use crate::krylov::{self, Local, Real, Reorthogonalize, Tridiagonal, lanczos};
+use crate::cluster::{Comm, solo};
+use crate::krylov::{self, Reorthogonalize, Tridiagonal, lanczos};
 use crate::probe::{ProbeKind, probe};
 use crate::spectrum::{self, BlockSpectrum, noise_floor, quadrature, reduce_variance};
 use crate::{Error, Result};
@@ -116,7 +118,8 @@ where
     if data.is_empty() {
         return Err(Error::Config("spectrum: there is no micro-batch to compute a loss from".into()));
     }
-    let mut operator = BlockOperator::<K, P, D, T>::new(problem, model, layout, data);
+    let comm = solo::comm();
+    let mut operator = BlockOperator::<K, P, D, T>::new(problem, model, layout, data, &comm);
     (operator.kind, operator.reduction) = (settings.kind, settings.reduction);
     operator.slots = blocks.iter().collect();
     let errors = product_errors(&operator, settings.seed, settings.slots)?;
@@ -128,12 +131,12 @@ where
     let mut found: Vec<Vec<Tridiagonal>> = vec![Vec::new(); blocks.len()];
     for group in pairs.chunks(settings.slots.max(1)) {
         operator.slots = group.iter().map(|(at, _)| &blocks[*at]).collect();
-        let starts = group.iter().map(|(at, probe)| start(&blocks[*at], layout, *probe, settings)).collect();
+        let starts = group.iter().map(|(at, probe)| start(&blocks[*at], layout, *probe, settings, &comm)).collect();
         let slots: Vec<_> = group
             .iter()
             .map(|(at, probe)| slot_settings(&blocks[*at], *probe, errors[*at].eta, data.num_segments(), settings))
             .collect();
-        for ((at, _), t) in group.iter().zip(lanczos(Local::<T>::new(), &mut operator, starts, &slots)?) {
+        for ((at, _), t) in group.iter().zip(lanczos(Sharded::<T>::new(&comm), &mut operator, starts, &slots)?) {
             found[*at].push(t);
         }
     }
@@ -145,10 +148,11 @@ where
     Ok(Spectra { layout: layout.clone(), blocks: blocks.collect::<Result<_>>()? })
 }
 
-/// The start vector of a (block, probe) pair, not yet normalised.
-pub fn start<T: Real>(block: &Block, layout: &Layout, number: u32, settings: &Settings) -> Vec<T> {
-    let dim = block.num_params(layout);
-    probe(settings.probe, settings.seed, &block.name, number, 0..dim).into_iter().map(T::from_f64).collect()
+/// This rank's slice of the start vector of a (block, probe) pair, not yet normalised.
+pub fn start<T: Precision>(block: &Block, layout: &Layout, number: u32, settings: &Settings, comm: &Comm) -> Slice<T> {
+    let len = block.num_params(layout);
+    let entries = probe(settings.probe, settings.seed, &block.name, number, comm.shard(len).range());
+    Slice { values: entries.into_iter().map(T::from_f64).collect(), len }
 }
 
 /// What Lanczos is asked to do for a (block, probe) pair.

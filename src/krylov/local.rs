@@ -51,14 +51,15 @@ impl<T: Real> Space for Local<T> {
     }
 
     fn new_basis(&self, _dim: usize, capacity: usize) -> Result<LocalBasis<T>> {
-        Ok(LocalBasis { columns: Vec::with_capacity(capacity) })
+        Ok(LocalBasis::with_capacity(capacity))
     }
 }
 
-/// A basis held as separate columns, each contiguous.
+/// A basis held as separate columns, each contiguous: vectors, or slices `V` of them.
 #[derive(Debug, Clone)]
-pub struct LocalBasis<T> {
-    columns: Vec<Vec<T>>,
+pub struct LocalBasis<T, V = Vec<T>> {
+    columns: Vec<V>,
+    entries: PhantomData<T>,
 }
 
 impl<T: Real> Basis for LocalBasis<T> {
@@ -86,19 +87,46 @@ impl<T: Real> Basis for LocalBasis<T> {
     }
 
     fn dots(&self, w: &Vec<T>) -> Result<Vec<f64>> {
+        Ok(self.local_dots(w))
+    }
+
+    fn subtract(&self, coefficients: &[f64], w: &mut Vec<T>) {
+        self.local_subtract(coefficients, w);
+    }
+}
+
+impl<T: Real, V: AsRef<[T]> + Sync> LocalBasis<T, V> {
+    /// No columns, with room for `capacity`.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { columns: Vec::with_capacity(capacity), entries: PhantomData }
+    }
+
+    /// The columns.
+    pub fn columns(&self) -> &[V] {
+        &self.columns
+    }
+
+    /// The columns, to add to or to take from.
+    pub fn columns_mut(&mut self) -> &mut Vec<V> {
+        &mut self.columns
+    }
+
+    /// `V^T w` over these entries.
+    pub fn local_dots(&self, w: &[T]) -> Vec<f64> {
         let tiles: Vec<Vec<f64>> = w
             .par_chunks(TILE)
             .enumerate()
             .map(|(tile, w)| self.tile(tile, w.len()).map(|column| tile_dot(column, w)).collect())
             .collect();
-        let mut sums = vec![0.0; self.len()];
+        let mut sums = vec![0.0; self.columns.len()];
         for tile in &tiles {
             sums.iter_mut().zip(tile).for_each(|(sum, partial)| *sum += partial);
         }
-        Ok(sums)
+        sums
     }
 
-    fn subtract(&self, coefficients: &[f64], w: &mut Vec<T>) {
+    /// `w -= V coefficients` on these entries.
+    pub fn local_subtract(&self, coefficients: &[f64], w: &mut [T]) {
         w.par_chunks_mut(TILE).enumerate().for_each(|(tile, w)| {
             let mut sum = [0.0; TILE];
             let sum = &mut sum[..w.len()];
@@ -108,12 +136,10 @@ impl<T: Real> Basis for LocalBasis<T> {
             w.iter_mut().zip(sum).for_each(|(w, sum)| *w = T::from_f64(w.to_f64() - *sum));
         });
     }
-}
 
-impl<T> LocalBasis<T> {
     /// Entries of one tile in every column.
     fn tile(&self, tile: usize, len: usize) -> impl Iterator<Item = &[T]> {
-        self.columns.iter().map(move |column| &column[tile * TILE..][..len])
+        self.columns.iter().map(move |column| &column.as_ref()[tile * TILE..][..len])
     }
 }
 

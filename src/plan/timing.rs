@@ -43,10 +43,11 @@ impl Task for Timing {
         let Some(block) = job.blocks.iter().max_by(|a, b| total(a).total_cmp(&total(b))) else {
             return Err(Error::Config("the configuration asks for no block".into()));
         };
-        let mut operator = job.operator();
+        let comm = crate::cluster::solo::comm();
+        let mut operator = job.operator(&comm);
         operator.slots = vec![block];
         let settings = crate::hessian::Settings::default();
-        let v: Vec<T> = start(block, &job.layout, 0, &settings);
+        let v = start::<T>(block, &job.layout, 0, &settings, &comm).values;
         operator.on_micro_batch(0, &[(0, &v)])?;
         let begin = Instant::now();
         operator.on_micro_batch(0, &[(0, &v)])?;

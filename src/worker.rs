@@ -1,0 +1,313 @@
+//! One rank's part in a group: all slots in lock-step, segment by segment, saved and resumed anywhere.
+//!
+//! Every rank runs the same code on the same scalars; only rank 0's clock and any rank's stop signal decide when to save,
+//! and that is agreed on at the end of each segment.
+
+use std::time::{Duration, Instant};
+
+use crate::block::Block;
+use crate::checkpoint::{Checkpoint, Position, Rows};
+use crate::cluster::{Comm, signal};
+use crate::engine::Kernels;
+use crate::hessian::{MicroBatches, Precision, Settings, Sharded, Slice, add_slice, rounded, slot_settings, start};
+use crate::job::Job;
+use crate::krylov::{Basis, Lanczos, Tridiagonal};
+use crate::plan::Pair;
+use crate::{Error, Result};
+
+/// What a group needs beside the job.
+pub struct Context<'a> {
+    /// The ranks.
+    pub comm: &'a Comm,
+    /// What is asked for.
+    pub settings: &'a Settings,
+    /// Error of a product, block by block.
+    pub etas: &'a [f64],
+    /// Where to save, unless a group starts anew after a stop.
+    pub checkpoint: Option<&'a Checkpoint>,
+    /// Between two checkpoints.
+    pub every: Duration,
+    /// Called with the number of micro-batches done in the group.
+    pub advance: &'a dyn Fn(u64),
+    /// Called with a line worth keeping.
+    pub log: &'a dyn Fn(&str),
+}
+
+/// One (block, probe) pair that is done.
+pub struct Slot {
+    /// The pair.
+    pub pair: Pair,
+    /// Its Jacobi matrix.
+    pub tridiagonal: Tridiagonal,
+    /// Seconds of each step, the sweep's share of this slot; 0 for steps before a resume.
+    pub seconds: Vec<f64>,
+}
+
+/// Runs a group to its end, from its checkpoint if there is one.
+///
+/// # Errors
+/// [`Error::Interrupted`] on all ranks after a stop signal on any, with everything saved.
+pub fn run_group<K: Kernels, T: Precision>(
+    job: &Job<K, T>,
+    name: &str,
+    pairs: &[Pair],
+    context: &Context<'_>,
+) -> Result<Vec<Slot>> {
+    let mut group = Group::open(job, name, pairs, context)?;
+    while group.num_active() > 0 {
+        group.step()?;
+    }
+    let finished = group.pairs.iter().zip(group.slots).zip(group.seconds);
+    Ok(finished
+        .map(|((pair, slot), seconds)| Slot { pair: *pair, tridiagonal: slot.into_tridiagonal(), seconds })
+        .collect())
+}
+
+/// The sums and rows of a sweep that is under way.
+struct Partial {
+    segments: usize,
+    totals: Vec<Slice<f64>>,
+    rows: Rows,
+}
+
+struct Group<'g, K: Kernels, T: Precision> {
+    job: &'g Job<K, T>,
+    name: &'g str,
+    pairs: &'g [Pair],
+    context: &'g Context<'g>,
+    slots: Vec<Lanczos<Sharded<'g, T>>>,
+    seconds: Vec<Vec<f64>>,
+    step: usize,
+    /// Steps whose vectors are saved; `None` before the start vectors are.
+    saved: Option<usize>,
+    last_save: Instant,
+    resumed: Option<Partial>,
+}
+
+impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
+    fn open(job: &'g Job<K, T>, name: &'g str, pairs: &'g [Pair], context: &'g Context<'g>) -> Result<Self> {
+        let at = match context.checkpoint {
+            Some(checkpoint) => agreed_position(context.comm, checkpoint, name)?,
+            None => Position::default(),
+        };
+        let mut group = Self {
+            job,
+            name,
+            pairs,
+            context,
+            slots: Vec::new(),
+            seconds: vec![vec![0.0; at.step]; pairs.len()],
+            step: at.step,
+            saved: None,
+            last_save: Instant::now(),
+            resumed: None,
+        };
+        match context.checkpoint.filter(|_| at != Position::default()) {
+            Some(checkpoint) => group.resume(checkpoint, at)?,
+            None => group.begin()?,
+        }
+        Ok(group)
+    }
+
+    fn block(&self, slot: usize) -> &'g Block {
+        &self.job.blocks[self.pairs[slot].0]
+    }
+
+    fn len(&self, slot: usize) -> usize {
+        self.block(slot).num_params(&self.job.layout)
+    }
+
+    fn settings(&self, slot: usize) -> crate::krylov::Settings {
+        let (at, probe) = self.pairs[slot];
+        let segments = self.job.data.num_segments();
+        slot_settings(self.block(slot), probe, self.context.etas[at], segments, self.context.settings)
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        for slot in 0..self.pairs.len() {
+            let (block, probe) = (self.block(slot), self.pairs[slot].1);
+            let v = start::<T>(block, &self.job.layout, probe, self.context.settings, self.context.comm);
+            let lanczos = Lanczos::new(Sharded::new(self.context.comm), v, self.settings(slot))?;
+            self.slots.push(lanczos);
+        }
+        Ok(())
+    }
+
+    /// Reads what the checkpoint has: Jacobi matrices, this rank's slices of the basis, and a sweep's sums.
+    fn resume(&mut self, checkpoint: &Checkpoint, at: Position) -> Result<()> {
+        let comm = self.context.comm;
+        let matrices = checkpoint.load_steps(self.name, at.step, self.pairs.len())?;
+        for (slot, t) in matrices.into_iter().enumerate() {
+            let (len, steps) = (self.len(slot), t.steps());
+            let done = steps < at.step || t.breakdown() || steps >= self.context.settings.steps.min(len);
+            let last = if done { steps.saturating_sub(1) } else { steps };
+            let first = match self.context.settings.reorthogonalize {
+                crate::krylov::Reorthogonalize::Full => 0,
+                crate::krylov::Reorthogonalize::None => last.saturating_sub(1),
+            };
+            let mut vectors = Vec::new();
+            for index in first..=last {
+                let values = checkpoint.load_vector(self.name, index, slot, comm.shard(len).range())?;
+                vectors.push(Slice { values, len });
+            }
+            let lanczos = Lanczos::resume(Sharded::new(comm), t, vectors, self.settings(slot))?;
+            self.slots.push(lanczos);
+        }
+        self.saved = Some(at.step);
+        if at.segments > 0 {
+            let rows = checkpoint.load_sweep(self.name, at, self.pairs.len())?;
+            let mut totals = Vec::new();
+            for slot in self.active() {
+                let len = self.len(slot);
+                let values = checkpoint.load_sum(self.name, at, slot, comm.shard(len).range())?;
+                totals.push(Slice { values, len });
+            }
+            self.resumed = Some(Partial { segments: at.segments, totals, rows });
+        }
+        let Position { step, segments } = at;
+        (self.context.log)(&format!("group {}: resumed after step {step} and {segments} segments of the next sweep", self.name));
+        Ok(())
+    }
+
+    fn active(&self) -> Vec<usize> {
+        (0..self.slots.len()).filter(|&slot| self.slots[slot].vector().is_some()).collect()
+    }
+
+    fn num_active(&self) -> usize {
+        self.active().len()
+    }
+
+    /// One Lanczos step of all active slots: a sweep over the segments.
+    fn step(&mut self) -> Result<()> {
+        let begin = Instant::now();
+        let active = self.active();
+        let (job, pairs) = (self.job, self.pairs);
+        let num_segments = job.data.num_segments();
+        let done_before = (self.step * job.data.len()) as u64;
+        let advance = self.context.advance;
+        let progress = |done: usize| {
+            advance(done_before + done as u64);
+            Ok(())
+        };
+        let mut operator = job.operator(self.context.comm);
+        operator.slots = pairs.iter().map(|(at, _)| &job.blocks[*at]).collect();
+        operator.progress = Some(&progress);
+        let mut partial = self.resumed.take().unwrap_or_else(|| Partial {
+            segments: 0,
+            totals: Vec::new(),
+            rows: vec![Vec::new(); pairs.len()],
+        });
+        let products = {
+            let vectors: Vec<_> = active.iter().filter_map(|&slot| Some((slot, self.slots[slot].vector()?))).collect();
+            let sweep = operator.sweep(&vectors)?;
+            while partial.segments < num_segments {
+                let sums = sweep.segment(partial.segments)?;
+                self.absorb(&active, &mut partial, sums)?;
+                let last = partial.segments == num_segments;
+                self.save_or_stop(if last { None } else { Some((&active, &partial)) })?;
+            }
+            sweep.finish(&partial.totals)?
+        };
+        for (&slot, product) in active.iter().zip(products) {
+            self.slots[slot].advance(product, std::mem::take(&mut partial.rows[slot]))?;
+        }
+        self.step += 1;
+        let share = begin.elapsed().as_secs_f64() / active.len() as f64;
+        active.iter().for_each(|&slot| self.seconds[slot].push(share));
+        Ok(())
+    }
+
+    fn absorb(&self, active: &[usize], partial: &mut Partial, sums: Vec<Slice<f64>>) -> Result<()> {
+        for (&slot, sum) in active.iter().zip(&sums) {
+            if self.slots[slot].wants_segments() {
+                partial.rows[slot].push(self.slots[slot].segment_row(&rounded(sum))?);
+            }
+        }
+        if partial.totals.is_empty() {
+            partial.totals = sums;
+        } else {
+            partial.totals.iter_mut().zip(&sums).for_each(|(total, sum)| add_slice(total, sum));
+        }
+        partial.segments += 1;
+        Ok(())
+    }
+
+    /// At the end of a segment: all ranks agree whether to save and whether to stop. `sweep` is what is under way;
+    /// after the last segment there is nothing to save that the step's end does not save better.
+    fn save_or_stop(&mut self, sweep: Option<(&[usize], &Partial)>) -> Result<()> {
+        let comm = self.context.comm;
+        let due = comm.is_root() && self.last_save.elapsed() >= self.context.every;
+        let mut flags = [f64::from(u8::from(signal::requested().is_some())), f64::from(u8::from(due))];
+        comm.all_reduce_sum(&mut flags)?;
+        let (stop, due) = (flags[0] > 0.0, flags[1] > 0.0);
+        let Some(checkpoint) = self.context.checkpoint else {
+            return if stop { Err(self.interrupted("this group starts anew (checkpoint.basis = \"none\")")) } else { Ok(()) };
+        };
+        let Some((active, partial)) = sweep else { return Ok(()) }; // the next segment's end will see the flag again
+        if !(stop || due) {
+            return Ok(());
+        }
+        self.save(checkpoint, active, partial)?;
+        self.last_save = Instant::now();
+        if stop { Err(self.interrupted("everything is saved")) } else { Ok(()) }
+    }
+
+    fn interrupted(&self, what: &str) -> Error {
+        let signal = signal::requested().map_or("a stop request on another rank".to_owned(), |name| format!("SIG{name}"));
+        Error::Interrupted(format!("stopped by {signal} in group {}; {what}. Run the same command again to go on", self.name))
+    }
+
+    /// Appends the steps since the last save, and the sweep under way.
+    fn save(&mut self, checkpoint: &Checkpoint, active: &[usize], partial: &Partial) -> Result<()> {
+        let comm = self.context.comm;
+        if self.saved.is_none() && comm.is_root() {
+            checkpoint.begin(self.name, self.pairs)?;
+        }
+        let first = self.saved.map_or(0, |saved| saved + 1);
+        for step in first..=self.step {
+            self.save_vectors(checkpoint, step)?;
+        }
+        let at = Position { step: self.step, segments: partial.segments };
+        for (&slot, total) in active.iter().zip(&partial.totals) {
+            checkpoint.save_sum(self.name, at, slot, comm.shard(total.len), &total.values)?;
+        }
+        comm.barrier()?; // every slice is there before the objects that make them count
+        if comm.is_root() {
+            for step in first.max(1)..=self.step {
+                let added = |slot: &Lanczos<_>| (slot.tridiagonal().steps() >= step).then(|| slot.tridiagonal());
+                let slots: Vec<Option<&Tridiagonal>> = self.slots.iter().map(added).collect();
+                checkpoint.save_step(self.name, step, &slots)?;
+            }
+            checkpoint.save_sweep(self.name, at, &partial.rows)?;
+        }
+        self.saved = Some(self.step);
+        Ok(())
+    }
+
+    /// v_{step + 1} of every slot that has one. Without reorthogonalisation only the last two are still here.
+    fn save_vectors(&self, checkpoint: &Checkpoint, step: usize) -> Result<()> {
+        for (slot, lanczos) in self.slots.iter().enumerate() {
+            let basis = lanczos.basis();
+            let total = lanczos.tridiagonal().steps() + usize::from(lanczos.vector().is_some());
+            let dropped = total.saturating_sub(basis.len());
+            if step < dropped || step >= total {
+                continue;
+            }
+            let v = basis.get(step - dropped)?;
+            checkpoint.save_vector(self.name, step, slot, self.context.comm.shard(v.len), &v.values)?;
+        }
+        Ok(())
+    }
+}
+
+/// Rank 0 reads the storage, all go by what it saw.
+fn agreed_position(comm: &Comm, checkpoint: &Checkpoint, name: &str) -> Result<Position> {
+    let found = if comm.is_root() { checkpoint.position(name)? } else { Position::default() };
+    let mut bytes = [found.step as u64, found.segments as u64].map(u64::to_le_bytes).concat();
+    comm.broadcast_bytes(0, &mut bytes)?;
+    let number = |at: usize| {
+        let bytes = bytes.get(8 * at..8 * at + 8).and_then(|bytes| bytes.try_into().ok());
+        bytes.map(u64::from_le_bytes).ok_or_else(|| Error::Other("a position of a checkpoint has 16 bytes".into()))
+    };
+    Ok(Position { step: number(0)? as usize, segments: number(1)? as usize })
+}
