@@ -49,8 +49,10 @@ fn compare_tangents(what: &str, single: &Tangents, double: &Tangents, read: &[bo
     Ok(())
 }
 
+type Row<B> = (Case<Jvp<B>>, Case<SecondOrder<B>>);
+
 /// The table's rows on a backend, under both decorators.
-fn rows<B: Kernels>() -> Vec<(Case<Jvp<B>>, Case<SecondOrder<B>>)> {
+fn rows<B: Kernels>() -> Vec<Row<B>> {
     cases::all::<Jvp<B>>().into_iter().zip(cases::all::<SecondOrder<B>>()).collect()
 }
 

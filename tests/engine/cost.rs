@@ -6,7 +6,7 @@ use hesspec::engine::SecondOrder;
 
 use crate::counting::{Counting, count};
 use crate::transformer::{Activate, BATCH, CLASSES, LAYERS, Seen, TIME, Transformer, WIDTH};
-use crate::values::{Random, Values};
+use crate::values::Random;
 
 /// Multiply-adds of one forward pass: products with weights, per layer and in the head; attention, per layer.
 const QKV: usize = BATCH * TIME * WIDTH * 3 * WIDTH;
@@ -18,13 +18,14 @@ const ATTENTION: usize = 2 * BATCH * TIME * TIME * WIDTH;
 const LAYER: usize = QKV + PROJECTION + 2 * FC;
 const FORWARD: usize = LAYERS * (LAYER + ATTENTION) + HEAD;
 
-fn directions(seen: &Seen, num_slots: usize) -> Vec<Option<Values>> {
-    (0..num_slots).map(|slot| Some(Random::new(slot as u64).values(&seen.shape))).collect()
-}
-
-/// Multiply-adds of forward and reverse pass for the parameters that `active` names, with k slots.
-fn product(active: &dyn Fn(&str) -> bool, num_slots: usize) -> u64 {
-    let tangents = |seen: &Seen| active(&seen.path).then(|| directions(seen, num_slots));
+/// Multiply-adds of forward and reverse pass where slot s has a tangent in the parameters that `slots[s]` names.
+fn spent(slots: &[&dyn Fn(&str) -> bool]) -> u64 {
+    let tangents = |seen: &Seen| {
+        let direction = |(s, active): (usize, &&dyn Fn(&str) -> bool)| {
+            active(&seen.path).then(|| Random::new(s as u64).values(&seen.shape))
+        };
+        slots.iter().any(|active| active(&seen.path)).then(|| slots.iter().enumerate().map(direction).collect())
+    };
     let mut activate = Activate::<Counting>::new(&tangents, true);
     let model = Transformer::<SecondOrder<Counting>>::new().map(&mut activate);
     assert!(!activate.leaves.is_empty(), "no parameter has this name");
@@ -32,9 +33,15 @@ fn product(active: &dyn Fn(&str) -> bool, num_slots: usize) -> u64 {
         let gradients = model.loss().backward();
         for (path, leaf) in &activate.leaves {
             let adjoint = SecondOrder::<Counting>::grad(leaf, &gradients).expect("the loss depends on it");
-            assert!((0..num_slots).all(|slot| adjoint.tangent(slot).is_some()), "{path} has no H v");
+            let read = |(s, active): (usize, &&dyn Fn(&str) -> bool)| !active(path) || adjoint.tangent(s).is_some();
+            assert!(slots.iter().enumerate().all(read), "{path} has no H v");
         }
     })
+}
+
+/// The same parameters in all of k slots.
+fn product(active: &dyn Fn(&str) -> bool, num_slots: usize) -> u64 {
+    spent(&vec![active; num_slots])
 }
 
 fn passes(multiply_adds: u64, num_slots: usize) -> f64 {
@@ -105,5 +112,19 @@ fn the_last_projection_touches_nothing_below_it() {
     for k in [1, 3] {
         let expected = FORWARD + 2 * k * FC + (k + 1 + k) * HEAD;
         assert_eq!(product(&|path| path == name, k), expected as u64);
+    }
+}
+
+/// Two blocks in one pass cost the lower one's pass and one more slot of the upper one: in the upper block's slot
+/// nothing below it is formed, in the lower block's slot nothing of the upper weight.
+#[test]
+fn a_slot_costs_in_a_shared_pass_what_it_costs_alone() {
+    crate::in_f64();
+    let named = |name: &'static str| move |path: &str| path == name;
+    let lower = named("layers.0.qkv.weight");
+    for upper in ["layers.1.projection.weight", "layers.2.fc.weight", "layers.3.qkv.weight", "head.weight"] {
+        let upper_block = named(upper);
+        let one_slot_more = product(&upper_block, 2) - product(&upper_block, 1);
+        assert_eq!(spent(&[&lower, &upper_block]), product(&lower, 1) + one_slot_more, "{upper}");
     }
 }

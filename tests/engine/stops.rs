@@ -12,6 +12,7 @@ use crate::values::{Random, Values, get, put, real};
 
 type J = Jvp<Nd>;
 type S = SecondOrder<Nd>;
+type Function<B> = fn(F<B>) -> F<B>;
 
 fn active<const D: usize>(shape: [usize; D]) -> Dual<Nd> {
     crate::in_f64();
@@ -26,7 +27,7 @@ fn tracked<const D: usize>(shape: [usize; D]) -> F<S> {
 
 #[test]
 fn piecewise_constant_functions_have_no_tangents() {
-    let functions: [(&str, fn(F<J>) -> F<J>); 5] = [
+    let functions: [(&str, Function<J>); 5] = [
         ("round", J::float_round),
         ("floor", J::float_floor),
         ("ceil", J::float_ceil),
@@ -43,8 +44,7 @@ fn piecewise_constant_functions_have_no_tangents() {
 
 #[test]
 fn piecewise_constant_functions_have_zero_adjoints() {
-    let functions: [fn(F<S>) -> F<S>; 5] =
-        [S::float_round, S::float_floor, S::float_ceil, S::float_trunc, S::float_sign];
+    let functions: [Function<S>; 5] = [S::float_round, S::float_floor, S::float_ceil, S::float_trunc, S::float_sign];
     for f in functions {
         let x = tracked([2, 3]);
         // x f(x): the gradient is f(x), and the Hessian vanishes

@@ -15,7 +15,7 @@ pub(crate) fn product<B: Backend>(x: FloatTensor<B>, dim: usize) -> FloatTensor<
     let half = n / 2;
     let pairs = B::float_mul(part::<B>(&x, dim, 0, half), part::<B>(&x, dim, half, 2 * half));
     let folded = product::<B>(pairs, dim);
-    if n % 2 == 0 { folded } else { B::float_mul(folded, part::<B>(&x, dim, n - 1, n)) }
+    if n.is_multiple_of(2) { folded } else { B::float_mul(folded, part::<B>(&x, dim, n - 1, n)) }
 }
 
 /// Cumulative product along a dimension (Hillis and Steele's scan): exact at zeros.

@@ -18,12 +18,14 @@ use crate::values::Values;
 
 pub type F<B> = FloatTensor<B>;
 
+type Four<B> = fn(F<B>, F<B>, F<B>, F<B>) -> F<B>;
+
 /// An operation on one to four float tensors.
 pub enum Op<B: Backend> {
     One(fn(F<B>) -> F<B>),
     Two(fn(F<B>, F<B>) -> F<B>),
     Three(fn(F<B>, F<B>, F<B>) -> F<B>),
-    Four(fn(F<B>, F<B>, F<B>, F<B>) -> F<B>),
+    Four(Four<B>),
 }
 
 /// Whose gradient is differenced to check H v.
@@ -80,7 +82,7 @@ impl<B: Backend> Table<B> {
         self.push(name, inputs.into(), Op::Three(op));
     }
 
-    pub fn four(&mut self, name: &'static str, inputs: [Values; 4], op: fn(F<B>, F<B>, F<B>, F<B>) -> F<B>) {
+    pub fn four(&mut self, name: &'static str, inputs: [Values; 4], op: Four<B>) {
         self.push(name, inputs.into(), Op::Four(op));
     }
 
