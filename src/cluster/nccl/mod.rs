@@ -10,18 +10,20 @@
 //! - A device vector is padded: [`Shard::padded_len`](super::Shard::padded_len) entries, zeros at the end. NCCL cuts
 //!   long vectors itself and needs no scratch memory, so nothing is sent in pieces here.
 
-use std::cell::{Cell, RefCell};
+mod staged;
+
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::mem::offset_of;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cudarc::driver::sys::CUdeviceptr;
-use cudarc::driver::{self, CudaContext, CudaSlice, CudaStream, DevicePtr};
+use cudarc::driver::{self, CudaContext, CudaStream};
 use cudarc::nccl::result::{self, NcclError, NcclStatus};
 use cudarc::nccl::{NcclType, sys};
 
-use super::{Comm, Element, PIECE_BYTES, Pair, Transport, host_name};
+use super::{Comm, Element, host_name};
 use crate::{Error, Result};
 
 /// ncclConfig_t's magic and the oldest layout we fill in (nccl.h: NCCL_CONFIG_INITIALIZER, NCCL_CONFIG_UNDEF_INT).
@@ -78,8 +80,6 @@ pub struct Nccl {
     /// Null after an abort.
     comm: Cell<sys::ncclComm_t>,
     stream: Arc<CudaStream>,
-    /// Device buffers of one piece each, for vectors that live on the host.
-    staging: RefCell<[CudaSlice<u8>; 2]>,
     rank: usize,
     size: usize,
     timeout: Duration,
@@ -95,13 +95,13 @@ impl Nccl {
         let ready = open(device);
         let mut missing = [f64::from(u8::from(ready.is_err()))];
         carrier.all_reduce_sum(&mut missing)?;
-        let (stream, staging) = ready?;
+        let stream = ready?;
         if missing[0] > 0.0 {
             return Err(Error::Environment(format!("{} of {} ranks cannot use NCCL", missing[0], carrier.size())));
         }
         let id = carried_id(carrier)?;
         let (rank, size) = (carrier.rank(), carrier.size());
-        let nccl = Self { comm: Cell::new(std::ptr::null_mut()), stream, staging, rank, size, timeout };
+        let nccl = Self { comm: Cell::new(std::ptr::null_mut()), stream, rank, size, timeout };
         nccl.initialise(id)?;
         Ok(nccl)
     }
@@ -168,8 +168,11 @@ impl Nccl {
 
     /// The same communicator for vectors on the host, staged through the device piece by piece: the slow way, for the
     /// conformance suite and for measurements.
-    pub fn into_comm(self) -> Comm {
-        Comm::new(Box::new(self))
+    ///
+    /// # Errors
+    /// [`Error::Environment`] if the device has no room for two pieces.
+    pub fn into_comm(self) -> Result<Comm> {
+        Ok(Comm::new(Box::new(staged::Staged::new(self)?)))
     }
 
     /// Enqueues a call and waits for its end, with the watchdog.
@@ -248,45 +251,6 @@ impl Nccl {
             let _ = unsafe { result::comm_abort(comm) };
         }
     }
-
-    /// Runs `call` on two device buffers with `send` in the first, then copies the second to `receive`.
-    fn staged<T: bytemuck::Pod>(
-        &self,
-        send: &[T],
-        receive: &mut [T],
-        call: impl FnOnce(CUdeviceptr, CUdeviceptr) -> Result<()>,
-    ) -> Result<()> {
-        let mut staging = self.staging.borrow_mut();
-        let stream = &self.stream;
-        let (send, receive): (&[u8], &mut [u8]) = (bytemuck::cast_slice(send), bytemuck::cast_slice_mut(receive));
-        let mut upload = staging[0].slice_mut(..send.len());
-        stream.memcpy_htod(send, &mut upload).map_err(|error| cuda("cuMemcpyHtoDAsync", &error))?;
-        drop(upload);
-        let pointers = (staging[0].device_ptr(stream).0, staging[1].device_ptr(stream).0);
-        stream.synchronize().map_err(|error| cuda("cuStreamSynchronize", &error))?;
-        call(pointers.0, pointers.1)?;
-        let download = staging[1].slice(..receive.len());
-        stream.memcpy_dtoh(&download, receive).map_err(|error| cuda("cuMemcpyDtoHAsync", &error))?;
-        stream.synchronize().map_err(|error| cuda("cuStreamSynchronize", &error))
-    }
-
-    fn staged_reduction<T: Element + NcclType>(&self, send: &[T], receive: &mut [T], scatter: bool) -> Result<()> {
-        let (count, sum, kind) = (receive.len(), sys::ncclRedOp_t::ncclSum, T::as_nccl_type());
-        if scatter {
-            // SAFETY: staging buffers hold a piece each, and pieces are what the `Comm` hands over.
-            return self.staged(send, receive, |from, to| unsafe { self.reduce_scatter_sum::<T>(from, to, count) });
-        }
-        let mut all = vec![T::default(); count];
-        self.staged(send, &mut all, |from, to| {
-            self.watched("ncclReduce", |comm, stream| unsafe {
-                result::reduce(from as _, to as _, count, kind, sum, 0, comm, stream)
-            })
-        })?;
-        if self.rank == 0 {
-            receive.copy_from_slice(&all);
-        }
-        Ok(())
-    }
 }
 
 impl Drop for Nccl {
@@ -304,18 +268,15 @@ impl Drop for Nccl {
     }
 }
 
-/// What a rank needs of its own: library, device, stream, staging buffers.
-fn open(device: usize) -> Result<(Arc<CudaStream>, RefCell<[CudaSlice<u8>; 2]>)> {
+/// What a rank needs of its own: library, device, stream.
+fn open(device: usize) -> Result<Arc<CudaStream>> {
     library()?;
     let count = num_devices()?;
     if device >= count {
         return Err(Error::Environment(format!("CUDA device {device} of {count} visible on {}", host_name())));
     }
     let context = CudaContext::new(device).map_err(|error| cuda("cuDevicePrimaryCtxRetain", &error))?;
-    let stream = context.new_stream().map_err(|error| cuda("cuStreamCreate", &error))?;
-    let buffer = || stream.alloc_zeros::<u8>(PIECE_BYTES).map_err(|error| cuda("cuMemAlloc", &error));
-    let staging = RefCell::new([buffer()?, buffer()?]);
-    Ok((stream, staging))
+    context.new_stream().map_err(|error| cuda("cuStreamCreate", &error))
 }
 
 /// A unique id of rank 0, on all ranks. An empty message says that rank 0 got none.
@@ -354,78 +315,5 @@ impl Pause {
     }
 }
 
-impl Transport for Nccl {
-    fn rank(&self) -> usize {
-        self.rank
-    }
-
-    fn size(&self) -> usize {
-        self.size
-    }
-
-    fn barrier(&self) -> Result<()> {
-        self.staged_reduction(&[0.0_f32], &mut [0.0], false)?;
-        self.broadcast(0, &mut [0])
-    }
-
-    fn broadcast(&self, root: usize, bytes: &mut [u8]) -> Result<()> {
-        let (send, count) = (bytes.to_vec(), bytes.len());
-        self.staged(&send, bytes, |from, to| {
-            self.watched("ncclBroadcast", |comm, stream| unsafe {
-                let kind = sys::ncclDataType_t::ncclUint8;
-                result::broadcast(from as _, to as _, count, kind, root as i32, comm, stream)
-            })
-        })
-    }
-
-    fn reduce_sum(&self, pair: Pair<'_>) -> Result<()> {
-        match pair {
-            Pair::F32(send, receive) => self.staged_reduction(send, receive, false),
-            Pair::F64(send, receive) => self.staged_reduction(send, receive, false),
-        }
-    }
-
-    fn reduce_scatter_sum(&self, pair: Pair<'_>) -> Result<()> {
-        match pair {
-            Pair::F32(send, receive) => self.staged_reduction(send, receive, true),
-            Pair::F64(send, receive) => self.staged_reduction(send, receive, true),
-        }
-    }
-
-    fn all_gather(&self, send: &[u8], receive: &mut [u8]) -> Result<()> {
-        let count = send.len();
-        self.staged(send, receive, |from, to| {
-            self.watched("ncclAllGather", |comm, stream| unsafe {
-                result::all_gather(from as _, to as _, count, sys::ncclDataType_t::ncclUint8, comm, stream)
-            })
-        })
-    }
-
-    fn send(&self, to: usize, bytes: &[u8]) -> Result<()> {
-        self.staged(bytes, &mut [], |from, _| {
-            self.watched("ncclSend", |comm, stream| unsafe {
-                let kind = sys::ncclDataType_t::ncclUint8;
-                result::send(from as _, bytes.len(), kind, to as i32, comm, stream)
-            })
-        })
-    }
-
-    fn receive(&self, from: usize, bytes: &mut [u8]) -> Result<()> {
-        let count = bytes.len();
-        self.staged(&[], bytes, |_, to| {
-            self.watched("ncclRecv", |comm, stream| unsafe {
-                result::recv(to as _, count, sys::ncclDataType_t::ncclUint8, from as i32, comm, stream)
-            })
-        })
-    }
-
-    fn abort(&self, code: i32, message: &str) -> ! {
-        eprintln!("hesspec: rank {} of {} on {}: {message}", self.rank, self.size, host_name());
-        self.abort_communicator();
-        std::process::exit(code)
-    }
-}
-
 #[cfg(test)]
-#[path = "nccl_tests.rs"]
 mod tests;

@@ -15,7 +15,7 @@ fn conformance_on_every_gpu() {
     };
     let checks = threads::run(devices, |carrier| {
         let nccl = Nccl::start(&carrier, carrier.rank(), Duration::from_secs(60))?;
-        conformance(&nccl.into_comm())
+        conformance(&nccl.into_comm()?)
     });
     assert!(checks.unwrap().iter().all(|count| *count > 100));
 }
