@@ -95,7 +95,14 @@ impl Checkpoint {
     }
 
     /// This rank's entries of v_{step + 1} of a slot.
-    pub fn save_vector<T: Element>(&self, group: &str, step: usize, slot: usize, shard: Shard, entries: &[T]) -> Result<()> {
+    pub fn save_vector<T: Element>(
+        &self,
+        group: &str,
+        step: usize,
+        slot: usize,
+        shard: Shard,
+        entries: &[T],
+    ) -> Result<()> {
         let name = format!("step-{step:05}-{}", part_name(slot, &shard.range()));
         self.put(group, &name, bytemuck::cast_slice(entries).to_vec())
     }
@@ -107,7 +114,13 @@ impl Checkpoint {
     }
 
     /// Entries `range` of v_{step + 1} of a slot, whoever wrote them.
-    pub fn load_vector<T: Element>(&self, group: &str, step: usize, slot: usize, range: Range<usize>) -> Result<Vec<T>> {
+    pub fn load_vector<T: Element>(
+        &self,
+        group: &str,
+        step: usize,
+        slot: usize,
+        range: Range<usize>,
+    ) -> Result<Vec<T>> {
         self.load(group, &format!("step-{step:05}-slot-{slot:03}-"), range)
     }
 
@@ -139,7 +152,8 @@ impl Checkpoint {
             let bytes = self.get(group, &name)?;
             let mut reader = Reader(&bytes);
             for slot in &mut slots {
-                append(slot, step, &mut reader).ok_or_else(|| self.damaged(&self.path(group, &name), "it is too short"))?;
+                append(slot, step, &mut reader)
+                    .ok_or_else(|| self.damaged(&self.path(group, &name), "it is too short"))?;
             }
         }
         Ok(slots)
@@ -294,7 +308,10 @@ mod tests {
             alpha: (0..steps).map(number).collect(),
             beta: (0..steps).map(|i| number(i + 7)).collect(),
             orthogonality_loss: vec![1e-16; steps],
-            segments: vec![(0..packed(steps, 0)).map(number).collect(), (0..packed(steps, 0)).map(|i| -number(i)).collect()],
+            segments: vec![
+                (0..packed(steps, 0)).map(number).collect(),
+                (0..packed(steps, 0)).map(|i| -number(i)).collect(),
+            ],
         }
     }
 

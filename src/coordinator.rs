@@ -8,19 +8,23 @@ use std::time::{Instant, SystemTime};
 
 use burn_backend::tensor::Device;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::block::Block;
+use crate::checkpoint::Checkpoint;
+use crate::cluster::{Comm, solo};
 use crate::config::{self, Config};
 use crate::engine::Kernels;
 use crate::hessian::{
-    Outcome as CheckOutcome, Precision, ProductError, Settings, product_errors, self_tests, slot_settings, start,
+    MicroBatches, Outcome as CheckOutcome, Precision, ProductError, Settings, product_errors, self_tests,
 };
 use crate::job::{Job, Task, dispatch};
-use crate::krylov::{self, Lanczos, Local, Reorthogonalize, Tridiagonal};
+use crate::krylov::Reorthogonalize;
 use crate::output::{RunStore, Tables, TridiagonalRow, rfc3339};
-use crate::plan::{self, Group, Pair, Plan};
+use crate::plan::{self, Pair, Plan};
 use crate::probe::ProbeKind;
 use crate::tables;
+use crate::worker::{self, Slot};
 use crate::{Error, Result};
 
 /// Who hears how far the run is.
@@ -50,15 +54,17 @@ pub struct Outcome {
     pub seconds: f64,
 }
 
-/// Computes what the configuration asks for and is not there yet.
+/// Computes what the configuration asks for and is not there yet. Every rank of `comm` calls it; rank 0 owns schedule
+/// and output.
 ///
 /// # Errors
 /// [`Error::Config`] if the place holds a run of this name with another configuration; [`Error::Environment`] if it does
-/// not fit in memory; [`Error::Numerics`] if a self-test fails or a number is not finite; [`Error::Storage`].
-pub fn run(config: &Config, progress: &dyn Progress) -> Result<Outcome> {
+/// not fit in memory; [`Error::Numerics`] if a self-test fails or a number is not finite; [`Error::Storage`];
+/// [`Error::Interrupted`] on all ranks after a stop signal on any.
+pub fn run(config: &Config, comm: &Comm, progress: &dyn Progress) -> Result<Outcome> {
     let begin = Instant::now();
-    let mut store = open_store(config)?;
-    let found = store.finished_groups().len();
+    let mut store = if comm.is_root() { Some(open_store(config)?) } else { None };
+    let found = store.as_ref().map_or(0, |store| store.finished_groups().len());
     let mut outcome = Outcome {
         run: config.run.name.clone(),
         url: config.output.url.clone(),
@@ -67,13 +73,16 @@ pub fn run(config: &Config, progress: &dyn Progress) -> Result<Outcome> {
         num_products: 0,
         seconds: 0.0,
     };
-    if store.is_done() {
-        progress.log(&format!("run `{}` at `{}` is already done", outcome.run, outcome.url));
+    if told(comm, store.as_ref().map(RunStore::is_done))? {
+        if comm.is_root() {
+            progress.log(&format!("run `{}` at `{}` is already done", outcome.run, outcome.url));
+        }
         return Ok(outcome);
     }
     let plan = Plan::new(config, &[])?;
     plan::check_memory(&plan)?;
-    let computed = dispatch(config, Run { store: &mut store, micro_batch: plan.micro_batch, progress })?;
+    let task = Run { store: &mut store, comm, micro_batch: plan.micro_batch, progress };
+    let computed = dispatch(config, task)?;
     outcome.groups_computed = computed.groups;
     outcome.num_products = computed.products;
     outcome.seconds = begin.elapsed().as_secs_f64();
@@ -85,15 +94,33 @@ fn open_store(config: &Config) -> Result<RunStore> {
     RunStore::open(&config.output.url, &config.run.name, &provenance, tables::differing)
 }
 
+/// Rank 0's value, on every rank.
+fn told<T: Serialize + DeserializeOwned>(comm: &Comm, value: Option<T>) -> Result<T> {
+    let failed = |error: serde_json::Error| Error::Other(format!("a message between ranks: {error}"));
+    let mut bytes = serde_json::to_vec(&value).map_err(failed)?;
+    comm.broadcast_bytes(0, &mut bytes)?;
+    let value: Option<T> = serde_json::from_slice(&bytes).map_err(failed)?;
+    value.ok_or_else(|| Error::Other("rank 0 had nothing to say".into()))
+}
+
 struct Computed {
     groups: usize,
     products: usize,
 }
 
 struct Run<'a> {
-    store: &'a mut RunStore,
+    /// On rank 0.
+    store: &'a mut Option<RunStore>,
+    comm: &'a Comm,
     micro_batch: usize,
     progress: &'a dyn Progress,
+}
+
+/// What rank 0 has found out before the first group.
+struct Start {
+    errors: Vec<ProductError>,
+    finished: Vec<Pair>,
+    begun: Vec<(String, Vec<Pair>)>,
 }
 
 impl Task for Run<'_> {
@@ -103,37 +130,101 @@ impl Task for Run<'_> {
         let (begin, started) = (Instant::now(), SystemTime::now());
         let job = Job::<K, T>::open(config, &device, self.micro_batch)?;
         let settings = settings(config);
-        guard(&job, &settings, self.progress)?;
-        let errors = errors(&job, &settings, self.progress)?;
-        let finished = finished_pairs(self.store, &job.blocks)?;
-        let plan = Plan::new(config, &finished)?;
-        let micro_batches = crate::hessian::MicroBatches::len(&job.data) as u64;
-        self.progress.begin(plan.num_sweeps() as u64 * micro_batches);
-        let mut computed = Computed { groups: 0, products: 0 };
-        let mut sweeps = 0;
-        for group in &plan.groups {
-            let done = run_group(&job, group, &errors, &settings, self.progress, &mut sweeps)?;
-            computed.products += done.iter().map(|slot| slot.tridiagonal.steps()).sum::<usize>();
-            self.store.write_group(&group.name, &group_tables(&job.blocks, &done))?;
-            computed.groups += 1;
-            self.progress.log(&format!(
-                "group {} of {}: {}",
-                computed.groups,
-                plan.groups.len(),
-                names(&job.blocks, group)
-            ));
-        }
-        let found = tables::read_groups(self.store, &job.blocks)?;
-        let run = tables::RunFacts {
-            started: rfc3339(started),
-            seconds: begin.elapsed().as_secs_f64(),
-            batch_sha256: job.data.sha256()?,
-            micro_batch: self.micro_batch,
-            errors: errors.clone(),
+        let checkpoint = match config.checkpoint.basis {
+            config::Basis::Keep => Some(Checkpoint::open(&config.output.url, &config.run.name)?),
+            config::Basis::None => None,
         };
-        self.store.finish(&tables::final_tables(config, &job.layout, &job.blocks, found, &run)?)?;
+        let start =
+            self.store.as_ref().map(|store| self.start(&job, &settings, store, checkpoint.as_ref())).transpose()?;
+        let etas =
+            told(self.comm, start.as_ref().map(|s| s.errors.iter().map(|e| e.eta.to_bits()).collect::<Vec<_>>()))?;
+        let etas: Vec<f64> = etas.into_iter().map(f64::from_bits).collect();
+        let plan = start.as_ref().map(|s| schedule(config, &s.finished, &s.begun)).transpose()?;
+        let groups = told(self.comm, plan)?;
+        let micro_batches = job.data.len() as u64;
+        let sweeps: Vec<u64> = groups.iter().map(|(_, pairs)| num_sweeps(&job, pairs, &settings)).collect();
+        if self.comm.is_root() {
+            self.progress.begin(sweeps.iter().sum::<u64>() * micro_batches);
+        }
+        let mut computed = Computed { groups: 0, products: 0 };
+        for (index, (name, pairs)) in groups.iter().enumerate() {
+            let before = sweeps[..index].iter().sum::<u64>() * micro_batches;
+            let message = names(&job.blocks, pairs);
+            let is_root = self.comm.is_root();
+            let context = worker::Context {
+                comm: self.comm,
+                settings: &settings,
+                etas: &etas,
+                checkpoint: checkpoint.as_ref(),
+                every: config.checkpoint.every.duration(),
+                advance: &|done| {
+                    if is_root {
+                        self.progress.advance(&message, before + done);
+                    }
+                },
+                log: &|line| {
+                    if is_root {
+                        self.progress.log(line);
+                    }
+                },
+            };
+            let slots = worker::run_group(&job, name, pairs, &context)?;
+            computed.products += slots.iter().map(|slot| slot.tridiagonal.steps()).sum::<usize>();
+            computed.groups += 1;
+            if let Some(store) = self.store.as_mut() {
+                check_moments(&job.blocks, &slots)?;
+                store.write_group(name, &group_tables(&job.blocks, &slots))?;
+                if let Some(checkpoint) = &checkpoint {
+                    checkpoint.delete(name)?;
+                }
+                self.progress.log(&format!("group {} of {}: {message}", computed.groups, groups.len()));
+            }
+        }
+        if let (Some(store), Some(start)) = (self.store.as_mut(), start) {
+            let found = tables::read_groups(store, &job.blocks)?;
+            let facts = tables::RunFacts {
+                started: rfc3339(started),
+                seconds: begin.elapsed().as_secs_f64(),
+                world: self.comm.size(),
+                batch_sha256: job.data.sha256()?,
+                micro_batch: self.micro_batch,
+                errors: start.errors,
+            };
+            store.finish(&tables::final_tables(config, &job.layout, &job.blocks, found, &facts)?)?;
+        }
+        self.comm.barrier()?; // nobody leaves before the tables are there
         Ok(computed)
     }
+}
+
+impl Run<'_> {
+    fn start<K: Kernels, T: Precision>(
+        &self,
+        job: &Job<K, T>,
+        settings: &Settings,
+        store: &RunStore,
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<Start> {
+        guard(job, settings, self.progress)?;
+        Ok(Start {
+            errors: errors(job, settings, self.progress)?,
+            finished: finished_pairs(store, &job.blocks)?,
+            begun: checkpoint.map(Checkpoint::begun).transpose()?.unwrap_or_default(),
+        })
+    }
+}
+
+/// Name and pairs of the groups to compute: those that were begun go on as they were, the rest is planned.
+fn schedule(config: &Config, finished: &[Pair], begun: &[(String, Vec<Pair>)]) -> Result<Vec<(String, Vec<Pair>)>> {
+    let open: Vec<_> = begun.iter().filter(|(_, pairs)| pairs.iter().all(|pair| !finished.contains(pair))).collect();
+    let taken: Vec<Pair> = finished.iter().copied().chain(open.iter().flat_map(|(_, pairs)| pairs.clone())).collect();
+    let planned = Plan::new(config, &taken)?.groups.into_iter().map(|group| (group.name, group.pairs));
+    Ok(open.into_iter().cloned().chain(planned).collect())
+}
+
+fn num_sweeps<K: Kernels, T: Precision>(job: &Job<K, T>, pairs: &[Pair], settings: &Settings) -> u64 {
+    let steps = |(at, _): &Pair| settings.steps.min(job.blocks[*at].num_params(&job.layout));
+    pairs.iter().map(steps).max().unwrap_or(0) as u64
 }
 
 /// What `[hessian]` and `[lanczos]` say, as the library takes it.
@@ -160,7 +251,8 @@ pub fn settings(config: &Config) -> Settings {
 
 /// Refuses an operator that is not repeatable, linear, symmetric and the derivative of its gradient.
 fn guard<K: Kernels, T: Precision>(job: &Job<K, T>, settings: &Settings, progress: &dyn Progress) -> Result<()> {
-    let mut operator = job.operator();
+    let comm = solo::comm(); // rank 0 alone
+    let mut operator = job.operator(&comm);
     operator.slots = job.blocks.first().into_iter().collect();
     let checks = self_tests(&operator, settings.seed)?;
     for check in &checks {
@@ -183,7 +275,8 @@ fn errors<K: Kernels, T: Precision>(
     settings: &Settings,
     progress: &dyn Progress,
 ) -> Result<Vec<ProductError>> {
-    let mut operator = job.operator();
+    let comm = solo::comm(); // rank 0 alone
+    let mut operator = job.operator(&comm);
     operator.slots = job.blocks.iter().collect();
     let errors = product_errors(&operator, settings.seed, settings.slots)?;
     let largest = errors.iter().map(|error| error.eta).fold(0.0, f64::max);
@@ -202,70 +295,16 @@ fn finished_pairs(store: &RunStore, blocks: &[Block]) -> Result<Vec<Pair>> {
     Ok(first_steps.filter_map(pair).collect())
 }
 
-/// One (block, probe) pair that is done.
-struct Slot {
-    pair: Pair,
-    tridiagonal: Tridiagonal,
-    /// Seconds of each step, the sweep's share of this slot.
-    seconds: Vec<f64>,
+/// The moment identities, before anything is written.
+fn check_moments(blocks: &[Block], slots: &[Slot]) -> Result<()> {
+    slots.iter().try_for_each(|slot| {
+        let (at, probe) = slot.pair;
+        crate::spectrum::quadrature(&blocks[at].name, probe, &slot.tridiagonal, 0.0).map(drop)
+    })
 }
 
-fn run_group<K: Kernels, T: Precision>(
-    job: &Job<K, T>,
-    group: &Group,
-    errors: &[ProductError],
-    settings: &Settings,
-    progress: &dyn Progress,
-    sweeps: &mut u64,
-) -> Result<Vec<Slot>> {
-    let micro_batches = crate::hessian::MicroBatches::len(&job.data) as u64;
-    let segments = crate::hessian::MicroBatches::num_segments(&job.data);
-    let before = *sweeps * micro_batches;
-    let steps_done = std::cell::Cell::new(0);
-    let message = names(&job.blocks, group);
-    let advance = |done: usize| {
-        progress.advance(&message, before + steps_done.get() * micro_batches + done as u64);
-        Ok(())
-    };
-    let mut operator = job.operator();
-    operator.slots = group.pairs.iter().map(|(at, _)| &job.blocks[*at]).collect();
-    operator.progress = Some(&advance);
-    let begin_slot = |&(at, probe): &Pair| {
-        let block = &job.blocks[at];
-        let v: Vec<T> = start(block, &job.layout, probe, settings);
-        Lanczos::new(Local::<T>::new(), v, slot_settings(block, probe, errors[at].eta, segments, settings))
-    };
-    let mut slots = group.pairs.iter().map(begin_slot).collect::<Result<Vec<_>>>()?;
-    let mut seconds: Vec<Vec<f64>> = vec![Vec::new(); slots.len()];
-    loop {
-        let active: Vec<usize> = (0..slots.len()).filter(|&at| slots[at].vector().is_some()).collect();
-        if active.is_empty() {
-            break;
-        }
-        let begin = Instant::now();
-        krylov::step(&mut operator, &mut slots)?;
-        let share = begin.elapsed().as_secs_f64() / active.len() as f64;
-        active.iter().for_each(|&at| seconds[at].push(share));
-        steps_done.set(steps_done.get() + 1);
-    }
-    *sweeps += steps_done.get();
-    let finished = group.pairs.iter().zip(slots).zip(seconds);
-    let slots: Vec<Slot> = finished
-        .map(|((pair, slot), seconds)| Slot { pair: *pair, tridiagonal: slot.into_tridiagonal(), seconds })
-        .collect();
-    for slot in &slots {
-        let block = &job.blocks[slot.pair.0];
-        // the moment identities are checked before anything is written
-        crate::spectrum::quadrature(&block.name, slot.pair.1, &slot.tridiagonal, 0.0)?;
-    }
-    Ok(slots)
-}
-
-fn names(blocks: &[Block], group: &Group) -> String {
-    let mut names: Vec<String> = Vec::new();
-    for (at, probe) in &group.pairs {
-        names.push(format!("{}#{probe}", blocks[*at].name));
-    }
+fn names(blocks: &[Block], pairs: &[Pair]) -> String {
+    let mut names: Vec<String> = pairs.iter().map(|(at, probe)| format!("{}#{probe}", blocks[*at].name)).collect();
     if names.len() > 3 {
         let more = names.len() - 2;
         names.truncate(2);

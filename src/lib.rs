@@ -20,10 +20,12 @@ pub mod output;
 pub mod hessian;
 
 // L3: the run
+pub mod checkpoint;
 pub mod coordinator;
 pub mod job;
 pub mod plan;
 pub mod tables;
+pub mod worker;
 
 // L4: edges
 pub mod cli;

@@ -23,6 +23,8 @@ pub struct RunFacts {
     pub started: String,
     /// Its duration so far.
     pub seconds: f64,
+    /// Number of ranks.
+    pub world: usize,
     /// Hash of the batch's tokens.
     pub batch_sha256: Option<String>,
     /// Windows per micro-batch.
@@ -268,7 +270,7 @@ fn run_row(config: &Config, facts: &RunFacts) -> Result<RunRow> {
     Ok(RunRow {
         config: config_value.to_string(),
         versions: provenance(config)?.versions_json(),
-        world: 1,
+        world: facts.world as i32,
         hardware: hardware(),
         matmul_precision: format!("largest error of a product {largest:.2e} against {reference}"),
         started: facts.started.clone(),

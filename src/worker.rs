@@ -120,7 +120,8 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
     fn settings(&self, slot: usize) -> crate::krylov::Settings {
         let (at, probe) = self.pairs[slot];
         let segments = self.job.data.num_segments();
-        slot_settings(self.block(slot), probe, self.context.etas[at], segments, self.context.settings)
+        let settings = slot_settings(self.block(slot), probe, self.context.etas[at], segments, self.context.settings);
+        crate::krylov::Settings { steps: settings.steps.min(self.len(slot)), ..settings }
     }
 
     fn begin(&mut self) -> Result<()> {
@@ -165,7 +166,10 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
             self.resumed = Some(Partial { segments: at.segments, totals, rows });
         }
         let Position { step, segments } = at;
-        (self.context.log)(&format!("group {}: resumed after step {step} and {segments} segments of the next sweep", self.name));
+        (self.context.log)(&format!(
+            "group {}: resumed after step {step} and {segments} segments of the next sweep",
+            self.name
+        ));
         Ok(())
     }
 
@@ -241,7 +245,11 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
         comm.all_reduce_sum(&mut flags)?;
         let (stop, due) = (flags[0] > 0.0, flags[1] > 0.0);
         let Some(checkpoint) = self.context.checkpoint else {
-            return if stop { Err(self.interrupted("this group starts anew (checkpoint.basis = \"none\")")) } else { Ok(()) };
+            return if stop {
+                Err(self.interrupted("this group starts anew (checkpoint.basis = \"none\")"))
+            } else {
+                Ok(())
+            };
         };
         let Some((active, partial)) = sweep else { return Ok(()) }; // the next segment's end will see the flag again
         if !(stop || due) {
@@ -253,8 +261,12 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
     }
 
     fn interrupted(&self, what: &str) -> Error {
-        let signal = signal::requested().map_or("a stop request on another rank".to_owned(), |name| format!("SIG{name}"));
-        Error::Interrupted(format!("stopped by {signal} in group {}; {what}. Run the same command again to go on", self.name))
+        let signal =
+            signal::requested().map_or("a stop request on another rank".to_owned(), |name| format!("SIG{name}"));
+        Error::Interrupted(format!(
+            "stopped by {signal} in group {}; {what}. Run the same command again to go on",
+            self.name
+        ))
     }
 
     /// Appends the steps since the last save, and the sweep under way.
@@ -274,8 +286,9 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
         comm.barrier()?; // every slice is there before the objects that make them count
         if comm.is_root() {
             for step in first.max(1)..=self.step {
-                let added = |slot: &Lanczos<_>| (slot.tridiagonal().steps() >= step).then(|| slot.tridiagonal());
-                let slots: Vec<Option<&Tridiagonal>> = self.slots.iter().map(added).collect();
+                let matrices = self.slots.iter().map(Lanczos::tridiagonal);
+                let slots: Vec<Option<&Tridiagonal>> =
+                    matrices.map(|t| Some(t).filter(|t| t.steps() >= step)).collect();
                 checkpoint.save_step(self.name, step, &slots)?;
             }
             checkpoint.save_sweep(self.name, at, &partial.rows)?;

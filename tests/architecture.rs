@@ -15,18 +15,20 @@ const ROOMS: &[(&str, u32)] = &[
     ("krylov", 3),
     ("spectrum", 4),
     // L1: one concern each
+    ("cluster", 10),
     ("engine", 10),
     ("models", 10),
     ("data", 10),
     ("output", 10),
-    ("cluster", 10),
     // L2: composition
     ("hessian", 20),
     // L3: the run
     ("job", 30),
     ("plan", 31),
     ("tables", 31),
-    ("coordinator", 32),
+    ("checkpoint", 32),
+    ("worker", 33),
+    ("coordinator", 34),
     // L4: edges
     ("report", 40),
     ("cli", 41),

@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 use super::common::{ConfigArguments, print, print_json};
 use super::table::table;
 use crate::block::{Block, Layout};
+use crate::cluster::solo;
 use crate::config::Config;
 use crate::engine::Kernels;
 use crate::hessian::{Precision, Settings, start};
 use crate::job::{self, Job, Task};
-use crate::krylov::Operator;
 use crate::plan::{self, cost::Cost};
 use crate::{Error, Result, data};
 
@@ -172,7 +172,8 @@ impl Task for Timing<'_> {
 
     fn run<K: Kernels, T: Precision>(self, config: &Config, device: Device<K>) -> Result<Measured> {
         let job = Job::<K, T>::synthetic(config, &device, plan::micro_batch(config)?, num_windows(config)?)?;
-        let mut operator = job.operator();
+        let comm = solo::comm();
+        let mut operator = job.operator(&comm);
         let seconds = match self.what {
             "forward" => median(self.repeats, || operator.loss().map(drop))?,
             "gradient" => {
@@ -183,8 +184,7 @@ impl Task for Timing<'_> {
                 let block = job::block_named(config, &job.layout, name)?;
                 operator.slots = vec![&block; self.slots];
                 let vectors = vectors::<T>(&block, &job.layout, self.slots);
-                let pairs: Vec<(usize, &Vec<T>)> = vectors.iter().enumerate().collect();
-                median(self.repeats, || operator.apply(&pairs, &mut |_, _, _| Ok(())).map(drop))?
+                median(self.repeats, || operator.products(&vectors).map(drop))?
             }
         };
         Ok(Measured { seconds_per_slot: seconds / self.slots as f64, peak_rss_mb: peak_rss_mb() })
@@ -192,7 +192,7 @@ impl Task for Timing<'_> {
 }
 
 fn vectors<T: Precision>(block: &Block, layout: &Layout, slots: usize) -> Vec<Vec<T>> {
-    (0..slots).map(|slot| start(block, layout, slot as u32, &Settings::default())).collect()
+    (0..slots).map(|slot| start(block, layout, slot as u32, &Settings::default(), &solo::comm()).values).collect()
 }
 
 /// Median of the seconds of `repeats` calls, after one to warm up.

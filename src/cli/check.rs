@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::common::{ConfigArguments, print, print_json};
 use super::table::table;
 use crate::block::{Block, Layout};
+use crate::cluster::solo;
 use crate::config::Config;
 use crate::engine::Kernels;
 use crate::hessian::{MicroBatches, Outcome, Precision, self_tests};
@@ -83,7 +84,8 @@ impl Task for SelfTests<'_> {
             Some(name) => job::block_named(config, &job.layout, name)?,
             None => largest_that_fits(config, &job.layout, &job.blocks)?,
         };
-        let mut operator = job.operator();
+        let comm = solo::comm();
+        let mut operator = job.operator(&comm);
         operator.slots = vec![&block];
         let checks = self_tests(&operator, config.run.seed)?;
         let rows = checks.into_iter().map(|check| Row {

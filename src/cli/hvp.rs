@@ -10,12 +10,13 @@ use super::common::{ConfigArguments, print, print_json};
 use super::progress::Meter;
 use super::vectors::{VectorFile, Writer};
 use crate::block::Block;
+use crate::cluster::solo;
 use crate::config::Config;
 use crate::coordinator::Progress;
 use crate::engine::Kernels;
 use crate::hessian::{Gradient, MicroBatches, Precision};
 use crate::job::{self, Job, Task};
-use crate::krylov::{Operator, Real};
+use crate::krylov::Real;
 use crate::{Result, config, plan};
 
 /// Vectors that share a pass where `hessian.slots` does not say.
@@ -88,7 +89,8 @@ impl Task for Products<'_> {
             (Some(vectors), Some(out)) => products(&job, &block, &VectorFile::open(vectors)?, Writer::create(out)?)?,
             _ => 0,
         };
-        let operator = job.operator();
+        let comm = solo::comm();
+        let operator = job.operator(&comm);
         let loss = match gradient_writer {
             Some(writer) => {
                 let Gradient { loss, values } = operator.gradient(&block)?;
@@ -127,11 +129,12 @@ fn products<K: Kernels, T: Precision>(
             meter.advance(&job.config.run.name, sweep as u64 * per_sweep + done as u64);
             Ok(())
         };
-        let mut operator = job.operator();
+        let comm = solo::comm();
+        let mut operator = job.operator(&comm);
         operator.slots = vec![block; group.len()];
         operator.progress = Some(&advance);
         let cut = group.iter().map(|index| vectors.cut::<T>(*index, block)).collect::<Result<Vec<_>>>()?;
-        let applied = operator.apply(&cut.iter().enumerate().collect::<Vec<_>>(), &mut |_, _, _| Ok(()))?;
+        let applied = operator.products(&cut)?;
         for (index, product) in group.iter().zip(applied) {
             writer.push(&job.layout, block, &product, vectors.number(*index));
         }

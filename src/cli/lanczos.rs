@@ -12,12 +12,13 @@ use super::progress::Meter;
 use super::table::table;
 use super::vectors::{VectorFile, Vectors};
 use crate::block::Block;
+use crate::cluster::solo;
 use crate::config::Config;
 use crate::coordinator::{self, Progress};
 use crate::engine::Kernels;
-use crate::hessian::{MicroBatches, Precision};
+use crate::hessian::{MicroBatches, Precision, Sharded};
 use crate::job::{self, Job, Task};
-use crate::krylov::{self, Local, Tridiagonal};
+use crate::krylov::{self, Tridiagonal};
 use crate::spectrum::quadrature;
 use crate::{Error, Result, plan};
 
@@ -96,12 +97,16 @@ impl Task for Recursion<'_> {
         };
         let mut answers = Vec::new();
         for group in all.chunks(slots) {
-            let mut operator = job.operator();
+            let comm = solo::comm();
+            let mut operator = job.operator(&comm);
             operator.slots = vec![&block; group.len()];
             operator.progress = Some(&advance);
             let starts = group.iter().map(|index| start::<T>(&vectors, *index, &block)).collect::<Result<Vec<_>>>()?;
             let settings: Vec<_> = group.iter().map(|index| settings(config, &vectors, *index, &block)).collect();
-            let found = krylov::lanczos(Local::<T>::new(), &mut operator, starts, &settings)?;
+            let found = {
+                let starts = starts.iter().map(|start: &Vec<T>| operator.slice(start)).collect();
+                krylov::lanczos(Sharded::<T>::new(&comm), &mut operator, starts, &settings)?
+            };
             for (index, t) in group.iter().zip(found) {
                 answers.push(answer(&block, vectors.number(*index), t)?);
             }

@@ -4,6 +4,8 @@ use clap::Args;
 
 use super::common::{ConfigArguments, print, print_json};
 use super::progress::Meter;
+use crate::cluster::world::{Flags, discover, environment};
+use crate::cluster::{self, Comm, signal};
 use crate::coordinator::{self, Outcome};
 use crate::{Error, Result};
 
@@ -14,10 +16,38 @@ pub struct Arguments {
     /// Where the tables go; overrides output.url.
     #[arg(long, value_name = "URL")]
     output: Option<String>,
+    /// This process's number, if no launcher says so.
+    #[arg(long)]
+    rank: Option<usize>,
+    /// Number of processes, if no launcher says so.
+    #[arg(long)]
+    world_size: Option<usize>,
 }
 
-/// Computes, or continues.
+/// Computes, or continues. Every rank of an mpirun or srun comes here; rank 0 answers.
 pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
+    let flags = Flags { rank: arguments.rank, size: arguments.world_size };
+    let world = discover(&flags, &environment())?;
+    let comm = cluster::start(&world)?;
+    signal::install()?;
+    match compute(arguments, &comm) {
+        Ok(outcome) => {
+            let is_root = comm.is_root();
+            comm.finish()?;
+            match (is_root, json) {
+                (true, true) => print_json(&outcome),
+                (true, false) => print(&summary(&outcome)),
+                (false, _) => Ok(()),
+            }
+        }
+        // a stop that all ranks agreed on: all leave with the same code
+        Err(error @ Error::Interrupted(_)) => comm.finish().and(Err(error)),
+        Err(error) if comm.size() == 1 => Err(error),
+        Err(error) => comm.abort(error.exit_code(), &error.to_string()),
+    }
+}
+
+fn compute(arguments: &Arguments, comm: &Comm) -> Result<Outcome> {
     let mut config = arguments.config.load()?;
     if let Some(url) = &arguments.output {
         if url.is_empty() {
@@ -26,9 +56,7 @@ pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
         config.output.url = url.clone();
     }
     let meter = Meter::new();
-    let outcome = coordinator::run(&config, &meter)?;
-    drop(meter);
-    if json { print_json(&outcome) } else { print(&summary(&outcome)) }
+    coordinator::run(&config, comm, &meter)
 }
 
 fn summary(outcome: &Outcome) -> String {

@@ -299,7 +299,6 @@ fn values_must_make_sense_together() {
         "density.axis_scale=inf",
         "distance.metrics=[]",
         "distance.grid_points=1",
-        "checkpoint.every=0s",
         "output.url=",
         "run.name=a/b",
         "run.name=..",

@@ -30,7 +30,6 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<()> {
         config.distance.grid_points,
         "expected 2 or more",
     )?;
-    check.at_least_one("checkpoint.every", Some(config.checkpoint.every.duration().as_secs() as usize))?;
     check.that(!config.output.url.is_empty(), "output.url", "\"\"", "expected a path or URL")
 }
 

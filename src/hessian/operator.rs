@@ -76,8 +76,7 @@ where
 {
     /// The operator of a problem over all of its data, with no slots yet.
     pub fn new(problem: &'a P, model: &'a P::Model, layout: &'a Layout, data: &'a D, comm: &'a Comm) -> Self {
-        let (kind, reduction, slots, progress, types) =
-            (Kind::Hessian, Reduction::Mean, Vec::new(), None, PhantomData);
+        let (kind, reduction, slots, progress, types) = (Kind::Hessian, Reduction::Mean, Vec::new(), None, PhantomData);
         Self { problem, model, layout, data, kind, comm, reduction, slots, progress, types }
     }
 
@@ -219,8 +218,7 @@ where
             if (index - range.start) % operator.comm.size() == operator.comm.rank() {
                 let batch = operator.data.get(index)?;
                 let share = operator.share(operator.problem.weight(&batch));
-                let (_, adjoints) =
-                    pass::run(operator.problem, &self.model, &batch, operator.kind, operator.layout);
+                let (_, adjoints) = pass::run(operator.problem, &self.model, &batch, operator.kind, operator.layout);
                 adjoints.accumulate::<T>(operator.layout, &self.blocks, share, &mut sums);
             }
             if let Some(progress) = operator.progress {
@@ -286,11 +284,7 @@ where
         self.slots.iter().map(|block| block.num_params(self.layout)).collect()
     }
 
-    fn apply(
-        &mut self,
-        vectors: &[(usize, &Slice<T>)],
-        on_segment: &mut OnSegment<Slice<T>>,
-    ) -> Result<Vec<Slice<T>>> {
+    fn apply(&mut self, vectors: &[(usize, &Slice<T>)], on_segment: &mut OnSegment<Slice<T>>) -> Result<Vec<Slice<T>>> {
         let sweep = self.sweep(vectors)?;
         let mut totals: Vec<Slice<f64>> = Vec::new();
         for segment in 0..self.data.num_segments() {

@@ -171,7 +171,7 @@ mod tests {
     }
 
     fn basis(n: usize) -> LocalBasis<f32> {
-        LocalBasis { columns: (0..7).map(|i| vector(i, n)).collect() }
+        LocalBasis { columns: (0..7).map(|i| vector(i, n)).collect(), entries: PhantomData }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::{Error, Result};
 
 /// An object store and the prefix of the output in it.
 #[derive(Clone)]
-pub(super) struct Location {
+pub struct Location {
     /// As the user wrote it, for messages.
     pub url: String,
     store: Arc<dyn ObjectStore>,
@@ -31,7 +31,7 @@ pub(super) struct Location {
 
 /// Whether a missing local folder is made or is an error.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
+pub enum Access {
     Read,
     Write,
 }

@@ -26,6 +26,7 @@ mod tests;
 mod time;
 
 pub use column::{Cell, Table};
+pub use location::{Access, Location};
 pub use manifest::{Part, RunRecord};
 pub use results::{Results, RunResults};
 pub use schema::{
