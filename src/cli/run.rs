@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::common::{ConfigArguments, print, print_json};
 use super::progress::Meter;
+use crate::cluster::world;
 use crate::coordinator::{self, Outcome};
 use crate::{Error, Result};
 
@@ -18,6 +19,7 @@ pub struct Arguments {
 
 /// Computes, or continues.
 pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
+    refuse_several_processes()?;
     let mut config = arguments.config.load()?;
     if let Some(url) = &arguments.output {
         if url.is_empty() {
@@ -29,6 +31,18 @@ pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
     let outcome = coordinator::run(&config, &meter)?;
     drop(meter);
     if json { print_json(&outcome) } else { print(&summary(&outcome)) }
+}
+
+/// Started by mpirun or srun with several ranks, each would do the whole job.
+fn refuse_several_processes() -> Result<()> {
+    let world = world::discover(&world::Flags::default(), &world::environment())?;
+    if world.size == 1 {
+        return Ok(());
+    }
+    Err(Error::Environment(format!(
+        "rank {} of {} (by {}): this version runs as one process; start it without the launcher, or with one rank",
+        world.rank, world.size, world.launcher
+    )))
 }
 
 fn summary(outcome: &Outcome) -> String {

@@ -28,7 +28,8 @@ pub(super) fn seed<K: Kernels, T: Precision, M: Module<SecondOrder<K>>>(
     names: &Names,
     seeds: &Seeds<'_, T>,
 ) -> M {
-    let parts = seeds.slots.par_iter().map(|(block, vector)| block.scatter(seeds.layout, vector, T::default())).collect();
+    let parts =
+        seeds.slots.par_iter().map(|(block, vector)| block.scatter(seeds.layout, vector, T::default())).collect();
     let wanted = seeds.gradient_blocks.iter().flat_map(|block| block.pieces.iter().map(|piece| piece.parameter));
     let mut mapper = Seeder {
         path: Path::new(names),
