@@ -1,4 +1,4 @@
-//! MPI (feature `mpi`; tried with Open MPI 4.1).
+//! MPI (feature `mpi`; tried with Open MPI 4.1 under mpirun, and under srun --mpi=pmix --kill-on-bad-exit=1).
 //!
 //! - The main thread initialises MPI and makes all calls (MPI_THREAD_FUNNELED); tokio and rayon run beside it.
 //! - A rank that panics or leaves early would leave the others waiting for ever, so a panic hook installed right after

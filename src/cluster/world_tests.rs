@@ -63,6 +63,10 @@ fn a_launcher_inside_a_slurm_step_is_right() {
     let daemon = "SLURM_STEP_NUM_TASKS=1 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NTASKS=4 ";
     assert_eq!(place(&found(&format!("{daemon}{MPIRUN}"))), (2, 4, 0, Launcher::OpenMpi));
     assert_eq!(place(&found(&format!("{daemon}{TORCHRUN}"))), (3, 4, 1, Launcher::Variables));
+    // the same as a real two-node job had it: the fourth rank, on the second of two daemons
+    let fourth = "OMPI_COMM_WORLD_RANK=3 OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_LOCAL_RANK=0 SLURM_STEP_NUM_TASKS=2 \
+                  SLURM_PROCID=1 SLURM_LOCALID=0 SLURM_NTASKS=2 SLURM_JOB_ID=4 PMIX_RANK=3";
+    assert_eq!(place(&found(fourth)), (3, 4, 0, Launcher::OpenMpi));
     // srun --mpi=pmi2 says the same twice
     assert_eq!(place(&found(&format!("{SRUN} PMI_RANK=5 PMI_SIZE=8"))), (5, 8, 1, Launcher::Slurm));
     // srun -n 8 mpirun -np 4: eight jobs at once
