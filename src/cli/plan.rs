@@ -25,7 +25,7 @@ pub struct Arguments {
 pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
     if arguments.world != 1 {
         return Err(Error::Environment(format!(
-            "--world {}: this version runs as one process; plan for --world 1",
+            "--world {}: plans are made for one process yet; ask for --world 1",
             arguments.world
         )));
     }

@@ -95,6 +95,35 @@ fn a_killed_run_continues_and_ends_with_the_same_bits() {
     assert!(findings(&folder, "killed") == findings(&folder, "whole"));
 }
 
+/// SIGTERM: saved, exit 75; the same command goes on to the same bits.
+#[test]
+fn a_stop_signal_saves_and_the_run_continues() {
+    let folder = Folder::new();
+    let settings = "--set lanczos.steps=40 --set blocks.include=[\"*.c_fc.weight\"] --set batch.micro_batch=1";
+    folder.hesspec(&format!("run tiny.toml --output whole {settings}")).ok();
+    let command = format!("run tiny.toml --output stopped {settings}");
+    let arguments: Vec<&str> = command.split_whitespace().collect();
+    let mut stops = 0;
+    for delay in [15, 25, 40, 60, 90] {
+        let mut child = folder.command(&arguments).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(delay));
+        // SAFETY: a signal to a child that has not been waited for
+        assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
+        let output = child.wait_with_output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        match output.status.code() {
+            Some(75) => stops += 1,
+            Some(0) => break,
+            // before the handler is there, a signal ends the program as it always does: nothing is lost
+            None => assert!(message.is_empty(), "{message}"),
+            other => panic!("exit {other:?}: {message}"),
+        }
+    }
+    assert!(stops > 0, "every run was over, or not begun, when its signal came");
+    folder.hesspec(&command).ok();
+    assert!(findings(&folder, "stopped") == findings(&folder, "whole"));
+}
+
 /// Sixty kills at moments spread over a run's length: for launch/test_full.sh.
 #[test]
 #[ignore = "takes a minute; launch/test_full.sh runs it"]
