@@ -105,7 +105,7 @@ fn a_stop_signal_saves_and_the_run_continues() {
     let arguments: Vec<&str> = command.split_whitespace().collect();
     let mut stops = 0;
     for delay in [15, 25, 40, 60, 90] {
-        let mut child = folder.command(&arguments).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let child = folder.command(&arguments).stderr(std::process::Stdio::piped()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(delay));
         // SAFETY: a signal to a child that has not been waited for
         assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
