@@ -132,10 +132,11 @@ where
 
     /// The loss of the whole batch.
     pub fn loss(&self) -> Result<f64> {
+        let model = self.seeded(&[]); // constants: no graph is kept
         let mut sum = 0.0;
         for index in 0..self.data.len() {
             let batch = self.data.get(index)?;
-            sum += self.share(self.problem.weight(&batch)) * pass::loss(self.problem, self.model, &batch);
+            sum += self.share(self.problem.weight(&batch)) * pass::loss(self.problem, &model, &batch);
         }
         Ok(sum)
     }
