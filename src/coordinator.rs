@@ -20,6 +20,7 @@ use crate::hessian::{
 };
 use crate::job::{Job, Task, dispatch};
 use crate::krylov::Reorthogonalize;
+use crate::lock::Lock;
 use crate::output::{RunStore, Tables, TridiagonalRow, rfc3339};
 use crate::plan::{self, Pair, Plan};
 use crate::probe::ProbeKind;
@@ -63,7 +64,7 @@ pub struct Outcome {
 /// [`Error::Interrupted`] on all ranks after a stop signal on any.
 pub fn run(config: &Config, comm: &Comm, progress: &dyn Progress) -> Result<Outcome> {
     let begin = Instant::now();
-    let mut store = if comm.is_root() { Some(open_store(config)?) } else { None };
+    let (mut store, lock) = if comm.is_root() { open_store(config, progress)? } else { (None, None) };
     let found = store.as_ref().map_or(0, |store| store.finished_groups().len());
     let mut outcome = Outcome {
         run: config.run.name.clone(),
@@ -81,7 +82,7 @@ pub fn run(config: &Config, comm: &Comm, progress: &dyn Progress) -> Result<Outc
     }
     let plan = Plan::new(config, &[])?;
     plan::check_memory(&plan)?;
-    let task = Run { store: &mut store, comm, micro_batch: plan.micro_batch, progress };
+    let task = Run { store: &mut store, lock: lock.as_ref(), comm, micro_batch: plan.micro_batch, progress };
     let computed = dispatch(config, task)?;
     outcome.groups_computed = computed.groups;
     outcome.num_products = computed.products;
@@ -89,9 +90,16 @@ pub fn run(config: &Config, comm: &Comm, progress: &dyn Progress) -> Result<Outc
     Ok(outcome)
 }
 
-fn open_store(config: &Config) -> Result<RunStore> {
-    let provenance = tables::provenance(config)?;
-    RunStore::open(&config.output.url, &config.run.name, &provenance, tables::differing)
+/// The run's store, and its lock unless the run is done: nothing is touched before the lock is ours.
+fn open_store(config: &Config, progress: &dyn Progress) -> Result<(Option<RunStore>, Option<Lock>)> {
+    let (url, run, provenance) = (&config.output.url, &config.run.name, tables::provenance(config)?);
+    let mut store = RunStore::open(url, run, &provenance, tables::differing)?;
+    if store.is_done() {
+        return Ok((Some(store), None));
+    }
+    let lock = Lock::acquire(url, run, &|line| progress.log(line))?;
+    store.begin()?;
+    Ok((Some(store), Some(lock)))
 }
 
 /// Rank 0's value, on every rank.
@@ -111,6 +119,8 @@ struct Computed {
 struct Run<'a> {
     /// On rank 0.
     store: &'a mut Option<RunStore>,
+    /// On rank 0.
+    lock: Option<&'a Lock>,
     comm: &'a Comm,
     micro_batch: usize,
     progress: &'a dyn Progress,
@@ -162,6 +172,7 @@ impl Task for Run<'_> {
                         self.progress.advance(&message, before + done);
                     }
                 },
+                check: &|| self.lock.map_or(Ok(()), Lock::check),
                 log: &|line| {
                     if is_root {
                         self.progress.log(line);

@@ -23,6 +23,7 @@ pub mod hessian;
 pub mod checkpoint;
 pub mod coordinator;
 pub mod job;
+pub mod lock;
 pub mod plan;
 pub mod tables;
 pub mod worker;

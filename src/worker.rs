@@ -29,6 +29,8 @@ pub struct Context<'a> {
     pub every: Duration,
     /// Called with the number of micro-batches done in the group.
     pub advance: &'a dyn Fn(u64),
+    /// Called at the end of each segment; an error ends the run.
+    pub check: &'a dyn Fn() -> Result<()>,
     /// Called with a line worth keeping.
     pub log: &'a dyn Fn(&str),
 }
@@ -240,6 +242,7 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
     /// after the last segment there is nothing to save that the step's end does not save better.
     fn save_or_stop(&mut self, sweep: Option<(&[usize], &Partial)>) -> Result<()> {
         let comm = self.context.comm;
+        (self.context.check)()?;
         let due = comm.is_root() && self.last_save.elapsed() >= self.context.every;
         let mut flags = [f64::from(u8::from(signal::requested().is_some())), f64::from(u8::from(due))];
         comm.all_reduce_sum(&mut flags)?;

@@ -27,6 +27,7 @@ const ROOMS: &[(&str, u32)] = &[
     ("plan", 31),
     ("tables", 31),
     ("checkpoint", 32),
+    ("lock", 32),
     ("worker", 33),
     ("coordinator", 34),
     // L4: edges

@@ -1,8 +1,9 @@
 //! The life of a run on storage: claim the name, write groups, finish.
 //!
 //! A group counts when its manifest is there, and that is written after its parts. Whatever a killed run left behind
-//! beyond that is deleted when the run is opened again, before anything new is written, so a reader that globs
-//! `*.parquet` never sees a row twice. Two processes must not write the same run at the same time.
+//! beyond that is deleted when the run is begun again, before anything new is written, so a reader that globs
+//! `*.parquet` never sees a row twice. Two processes must not write the same run at the same time: whoever calls
+//! [`RunStore::begin`] makes sure of that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
@@ -45,7 +46,7 @@ pub struct RunStore {
 }
 
 impl RunStore {
-    /// Opens or continues a run.
+    /// Opens a run, and claims its name if it is new. Nothing of it is changed before [`RunStore::begin`].
     ///
     /// `differing(stored, ours)` lists the differences of two resolved configs, one line each; an empty list is the
     /// same config. Errors: another config, schema or a bad name (`Config`), output not writable (`Storage`).
@@ -65,14 +66,29 @@ impl RunStore {
         let stored = results::record(&location, run)?
             .ok_or_else(|| location.failed("read", &paths::record(run), "it vanished after it was written"))?;
         check_same(&location, &stored, provenance, differing)?;
-        let is_done = location.get(&paths::done(run))?.is_some();
-        let groups = results::groups(&location, run)?.into_iter().map(|group| (group.name, group.parts)).collect();
-        let store = Self { location, run: run.into(), metadata: metadata(run, provenance), groups, is_done };
-        if !is_done {
-            check_writable(&store.location, run)?;
-            store.delete_leftovers()?;
-        }
+        let (metadata, groups) = (metadata(run, provenance), BTreeMap::new());
+        let mut store = Self { location, run: run.into(), metadata, groups, is_done: false };
+        store.look()?;
         Ok(store)
+    }
+
+    /// Starts or continues writing, in the one process that may: looks again, and deletes what a killed run left.
+    /// Nothing happens if the run is done.
+    pub fn begin(&mut self) -> Result<()> {
+        self.look()?;
+        if self.is_done {
+            return Ok(());
+        }
+        check_writable(&self.location, &self.run)?;
+        self.delete_leftovers()
+    }
+
+    /// What is there.
+    fn look(&mut self) -> Result<()> {
+        self.is_done = self.location.get(&paths::done(&self.run))?.is_some();
+        let groups = results::groups(&self.location, &self.run)?;
+        self.groups = groups.into_iter().map(|group| (group.name, group.parts)).collect();
+        Ok(())
     }
 
     /// Whether the run is complete; nothing can be written then.

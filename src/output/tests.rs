@@ -10,7 +10,9 @@ fn differing(stored: &str, ours: &str) -> Vec<String> {
 }
 
 fn open(url: &str) -> RunStore {
-    RunStore::open(url, "r", &provenance("steps = 3"), differing).unwrap()
+    let mut store = RunStore::open(url, "r", &provenance("steps = 3"), differing).unwrap();
+    store.begin().unwrap();
+    store
 }
 
 fn node(block: &str, probe: i32, node_index: i32) -> NodeRow {

@@ -1,0 +1,176 @@
+//! One spectrum, whatever the world and the micro-batch: whole runs of the coordinator on thread ranks, f32 and f64.
+//!
+//! Tolerances over all steps, with full reorthogonalisation: alpha and beta within 5e-6 (f32) or 1e-12 (f64) of
+//! max |alpha|; W1 between the measures within 1e-7 of the spectrum's range; start vectors equal bit for bit.
+
+use hesspec::cluster::{solo, threads};
+use hesspec::config::{self, Config};
+use hesspec::coordinator::{self, Progress};
+use hesspec::hessian::{Settings, start};
+use hesspec::output::{NodeRow, Results, RunRow, TridiagonalRow};
+use hesspec::{Result, job};
+use tempfile::TempDir;
+
+/// Thirteen windows: divided neither by the worlds, nor by the micro-batches, nor by the segments.
+const CONFIG: &str = r#"
+[model.gpt2]
+layers = 2
+heads = 2
+embedding = 16
+mlp = 32
+context = 8
+vocabulary = 23
+
+[data.tokens]
+path = "TOKENS"
+
+[batch]
+tokens = 104
+segments = 3
+
+[blocks]
+include = ["*.wte.*", "*.attn.q.*", "*.c_fc.*"]
+
+[lanczos]
+steps = 20
+probes = 2
+full_probes = 1
+
+[distance]
+grid_points = 2000
+
+[output]
+url = "memory://unset"
+"#;
+
+struct Silent;
+
+impl Progress for Silent {
+    fn begin(&self, _: u64) {}
+    fn advance(&self, _: &str, _: u64) {}
+    fn log(&self, _: &str) {}
+}
+
+/// What a run found.
+struct Found {
+    tridiagonal: Vec<TridiagonalRow>,
+    nodes: Vec<NodeRow>,
+}
+
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = (0..400u32).flat_map(|at| ((at.wrapping_mul(2_654_435_761) >> 16) as u16 % 23).to_le_bytes());
+    std::fs::write(folder.path().join("train.bin"), tokens.collect::<Vec<u8>>()).unwrap();
+    folder
+}
+
+fn configuration(folder: &TempDir, overrides: &[String]) -> Config {
+    let tokens = folder.path().join("train.bin");
+    let text = CONFIG.replace("TOKENS", tokens.to_str().unwrap());
+    config::parse(&text, "worlds.toml", "worlds", overrides).unwrap()
+}
+
+fn found(folder: &TempDir, precision: &str, world: usize, micro_batch: usize) -> Found {
+    let url = format!("memory://worlds-{precision}-{world}-{micro_batch}");
+    let overrides = [
+        format!("hessian.precision=\"{precision}\""),
+        format!("batch.micro_batch={micro_batch}"),
+        format!("output.url=\"{url}\""),
+    ];
+    let config = configuration(folder, &overrides);
+    let run = |comm| coordinator::run(&config, &comm, &Silent).map(drop);
+    let outcome: Result<()> = if world == 1 { run(solo::comm()) } else { threads::run(world, run).map(drop) };
+    outcome.unwrap();
+    let run = Results::open(&url).unwrap().run(None).unwrap();
+    assert!(run.is_done());
+    assert_eq!(run.read::<RunRow>().unwrap()[0].world, world as i32);
+    let mut tridiagonal = run.read::<TridiagonalRow>().unwrap();
+    tridiagonal.sort_by(|a, b| (&a.block, a.probe, a.step).cmp(&(&b.block, b.probe, b.step)));
+    Found { tridiagonal, nodes: run.read().unwrap() }
+}
+
+/// Largest difference of alpha and beta over all steps of a block, in units of its largest |alpha|.
+fn distance_of_steps(a: &Found, b: &Found) -> f64 {
+    assert_eq!(a.tridiagonal.len(), b.tridiagonal.len());
+    let mut largest = 0.0_f64;
+    for (x, y) in a.tridiagonal.iter().zip(&b.tridiagonal) {
+        assert_eq!((&x.block, x.probe, x.step), (&y.block, y.probe, y.step));
+        let of_block = a.tridiagonal.iter().filter(|row| row.block == x.block);
+        let scale = of_block.map(|row| row.alpha.abs()).fold(0.0, f64::max);
+        largest = largest.max((x.alpha - y.alpha).abs() / scale).max((x.beta - y.beta).abs() / scale);
+    }
+    largest
+}
+
+/// Largest W1 between the measures of a block, in units of its spectrum's range: the integral of |F - G|.
+fn distance_of_measures(a: &Found, b: &Found) -> f64 {
+    let mut blocks: Vec<&String> = a.nodes.iter().map(|node| &node.block).collect();
+    blocks.sort();
+    blocks.dedup();
+    let distance = |block: &String| {
+        let signed = |found: &Found, sign: f64| -> Vec<(f64, f64)> {
+            let nodes = found.nodes.iter().filter(|node| node.block == *block);
+            let total: f64 = nodes.clone().map(|node| node.weight).sum();
+            nodes.map(|node| (node.node, sign * node.weight / total)).collect()
+        };
+        let mut steps = [signed(a, 1.0), signed(b, -1.0)].concat();
+        steps.sort_by(|x, y| x.0.total_cmp(&y.0));
+        let (mut height, mut area) = (0.0_f64, 0.0);
+        for pair in steps.windows(2) {
+            height += pair[0].1;
+            area += height.abs() * (pair[1].0 - pair[0].0);
+        }
+        area / (steps[steps.len() - 1].0 - steps[0].0)
+    };
+    blocks.into_iter().map(distance).fold(0.0, f64::max)
+}
+
+fn agree(precision: &str, tolerance: f64) {
+    let folder = folder();
+    let one = found(&folder, precision, 1, 2);
+    assert_eq!(one.tridiagonal.len(), (7 * 2 + 1) * 20, "seven blocks, two probes, and the whole network");
+    for (world, micro_batch) in [(3, 2), (1, 1), (3, 1), (5, 4)] {
+        let other = found(&folder, precision, world, micro_batch);
+        let (steps, measures) = (distance_of_steps(&one, &other), distance_of_measures(&one, &other));
+        println!("{precision}, {world} ranks, micro-batches of {micro_batch}: steps {steps:.1e}, W1 {measures:.1e}");
+        assert!(steps <= tolerance, "{world} ranks, micro-batches of {micro_batch}: {steps:e}");
+        assert!(measures <= 1e-7, "{world} ranks, micro-batches of {micro_batch}: W1 {measures:e}");
+    }
+}
+
+#[test]
+fn all_worlds_agree_in_f64() {
+    agree("f64", 1e-12);
+}
+
+#[test]
+fn all_worlds_agree_in_f32() {
+    agree("f32", 5e-6);
+}
+
+/// The comparison can fail.
+#[test]
+fn the_comparison_sees_a_little_more_than_its_tolerance() {
+    let folder = folder();
+    let one = found(&folder, "f64", 1, 3);
+    let mut other = found(&folder, "f64", 1, 4);
+    assert!(distance_of_steps(&one, &other) <= 1e-12);
+    other.tridiagonal.iter_mut().for_each(|row| row.beta *= 1.0 + 1e-11);
+    other.nodes.iter_mut().for_each(|row| row.node += 1e-5 * row.node.abs().max(1e-3));
+    assert!(distance_of_steps(&one, &other) > 1e-12);
+    assert!(distance_of_measures(&one, &other) > 1e-7);
+}
+
+#[test]
+fn start_vectors_are_the_same_in_every_world() {
+    let config = configuration(&folder(), &[]);
+    let layout = job::gpt2(&config).unwrap().layout();
+    for block in job::blocks(&config, &layout).unwrap() {
+        let vector = |comm: &_| start::<f32>(&block, &layout, 1, &Settings::default(), comm).values;
+        let whole = vector(&solo::comm());
+        for world in [2, 3, 5] {
+            let slices = threads::run(world, |comm| Ok(vector(&comm))).unwrap().concat();
+            assert!(whole.iter().map(|x| x.to_bits()).eq(slices.iter().map(|x| x.to_bits())), "{}", block.name);
+        }
+    }
+}
