@@ -66,7 +66,7 @@ fi
 command=("$hesspec" "$@")
 if [[ $ranks -gt 1 ]]; then
     command -v mpirun >/dev/null || fail "mpirun is missing; install openmpi-bin (Debian), or set HESSPEC_RANKS=1"
-    launcher=(mpirun --bind-to none --oversubscribe -np "$ranks")
+    launcher=(mpirun --bind-to none --oversubscribe --mca mpi_yield_when_idle 1 -np "$ranks")
     [[ $(id -u) -ne 0 ]] || launcher+=(--allow-run-as-root)
     if [[ ${#devices[@]} -gt 0 ]]; then
         # each rank sees the GPU of its number

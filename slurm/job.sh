@@ -10,10 +10,12 @@ say() { printf '%s job %s, start %s: %s\n' "$(date -u +%FT%TZ)" "$SLURM_JOB_ID" 
 run_hesspec() {
     local code=0 stopped=no
     say "$SLURM_NTASKS ranks of $RAYON_NUM_THREADS threads on $SLURM_JOB_NUM_NODES nodes ($SLURM_JOB_NODELIST): hesspec $*"
+    local step=
+    trap 'stopped=yes; say "signal, passed on to the ranks"; [[ -z $step ]] || kill -USR1 "$step" 2>/dev/null || true' USR1 TERM
     # shellcheck disable=SC2086  # several options
     srun $HESSPEC_SRUN --kill-on-bad-exit=1 "$HESSPEC" "$@" &
-    local step=$!
-    trap 'stopped=yes; say "signal, passed on to the ranks"; kill -USR1 "$step" 2>/dev/null || true' USR1 TERM
+    step=$!
+    [[ $stopped == no ]] || kill -USR1 "$step" # it came in between
     while true; do
         code=0
         wait "$step" || code=$?

@@ -78,8 +78,38 @@ impl Checkpoint {
         self.location.list(&folder)?.keys().try_for_each(|path| self.location.delete(path))
     }
 
-    /// The furthest point from which a group can go on.
-    pub fn position(&self, group: &str) -> Result<Position> {
+    /// Forgets all groups but these: what a killed job left of groups that are finished, or not even begun.
+    pub fn keep_only(&self, groups: &[&str]) -> Result<()> {
+        let prefix = format!("{}/", self.folder);
+        let group = |path: &str| path.strip_prefix(&prefix).and_then(|rest| rest.split('/').next()).map(str::to_owned);
+        let mut objects = self.location.list(&self.folder)?.into_keys();
+        objects.try_for_each(|path| match group(&path) {
+            Some(group) if !groups.contains(&group.as_str()) => self.location.delete(&path),
+            _ => Ok(()),
+        })
+    }
+
+    /// The furthest point from which a group can go on. What a job killed while saving has written beyond it is
+    /// deleted: other ranks, with other ranges, will write these objects anew, and ranges must not overlap.
+    pub fn recover(&self, group: &str) -> Result<Position> {
+        let at = self.position(group)?;
+        let (sweep, sum) = (format!("{}.bin", sweep_prefix(at)), format!("{}-slot-", sweep_prefix(at)));
+        for path in self.location.list(&format!("{}/{group}", self.folder))?.into_keys() {
+            let name = path.rsplit('/').next().unwrap_or_default();
+            let is_valid = match name.strip_prefix("step-").and_then(|rest| rest.get(..5)?.parse::<usize>().ok()) {
+                Some(step) => step <= at.step && at != Position::default(),
+                None if name.starts_with("sweep-") => at.segments > 0 && (name == sweep || name.starts_with(&sum)),
+                None => true,
+            };
+            if !is_valid {
+                self.location.delete(&path)?;
+            }
+        }
+        Ok(at)
+    }
+
+    /// The furthest point that is complete.
+    fn position(&self, group: &str) -> Result<Position> {
         let objects = self.location.list(&format!("{}/{group}", self.folder))?;
         let has = |name: String| objects.keys().any(|path| path.ends_with(&format!("/{name}")));
         let mut step = 0;
@@ -299,73 +329,5 @@ fn append(t: &mut Tridiagonal, step: usize, reader: &mut Reader<'_>) -> Option<(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn matrix(steps: usize) -> Tridiagonal {
-        let number = |i: usize| 0.1 + i as f64 / 3.0;
-        Tridiagonal {
-            alpha: (0..steps).map(number).collect(),
-            beta: (0..steps).map(|i| number(i + 7)).collect(),
-            orthogonality_loss: vec![1e-16; steps],
-            segments: vec![
-                (0..packed(steps, 0)).map(number).collect(),
-                (0..packed(steps, 0)).map(|i| -number(i)).collect(),
-            ],
-        }
-    }
-
-    #[test]
-    fn steps_are_read_back_bit_for_bit_and_a_slot_may_end_early() {
-        let checkpoint = Checkpoint::open("memory://checkpoint-steps", "r").unwrap();
-        let (long, short) = (matrix(5), matrix(3));
-        checkpoint.begin("g", &[(0, 1), (4, 0)]).unwrap();
-        for step in 1..=5 {
-            checkpoint.save_step("g", step, &[Some(&long), (step <= 3).then_some(&short)]).unwrap();
-        }
-        assert_eq!(checkpoint.position("g").unwrap(), Position { step: 5, segments: 0 });
-        assert_eq!(checkpoint.load_steps("g", 5, 2).unwrap(), [long, short]);
-        assert_eq!(checkpoint.begun().unwrap(), [("g".to_owned(), vec![(0, 1), (4, 0)])]);
-        checkpoint.delete("g").unwrap();
-        assert!(checkpoint.begun().unwrap().is_empty());
-    }
-
-    #[test]
-    fn any_number_of_ranks_reads_what_any_other_wrote() {
-        let checkpoint = Checkpoint::open("memory://checkpoint-ranks", "r").unwrap();
-        let vector: Vec<f32> = (0..11).map(|i| i as f32 / 7.0).collect();
-        for rank in 0..3 {
-            let shard = Shard::new(rank, 3, 11);
-            checkpoint.save_vector("g", 2, 0, shard, &vector[shard.range()]).unwrap();
-        }
-        for size in 1..6 {
-            for rank in 0..size {
-                let range = Shard::new(rank, size, 11).range();
-                assert_eq!(checkpoint.load_vector::<f32>("g", 2, 0, range.clone()).unwrap(), vector[range]);
-            }
-        }
-        let error = checkpoint.load_vector::<f32>("g", 3, 0, 0..11).unwrap_err();
-        assert_eq!(error.exit_code(), 5);
-    }
-
-    #[test]
-    fn a_sweep_replaces_the_one_before_and_a_flipped_bit_is_seen() {
-        let checkpoint = Checkpoint::open("memory://checkpoint-sweep", "r").unwrap();
-        let shard = Shard::new(0, 1, 2);
-        for segments in 1..=3 {
-            let at = Position { step: 0, segments };
-            checkpoint.save_sum("g", at, 0, shard, &[segments as f64, 0.5]).unwrap();
-            checkpoint.save_sweep("g", at, &vec![vec![vec![1.0 / 3.0]; segments]]).unwrap();
-        }
-        let at = checkpoint.position("g").unwrap();
-        assert_eq!(at, Position { step: 0, segments: 3 });
-        assert_eq!(checkpoint.load_sweep("g", at, 1).unwrap(), vec![vec![vec![1.0 / 3.0]; 3]]);
-        assert_eq!(checkpoint.load_sum("g", at, 0, 0..2).unwrap(), [3.0, 0.5]);
-        assert!(checkpoint.load_sum("g", Position { step: 0, segments: 2 }, 0, 0..2).is_err());
-        let path = checkpoint.path("g", "sweep-00000-00002.bin");
-        let mut bytes = checkpoint.location.get(&path).unwrap().unwrap().to_vec();
-        bytes[5] ^= 1;
-        checkpoint.location.put(&path, bytes).unwrap();
-        assert!(checkpoint.load_sweep("g", at, 1).unwrap_err().to_string().contains("hash"));
-    }
-}
+#[path = "checkpoint_tests.rs"]
+mod tests;

@@ -217,20 +217,26 @@ impl Run<'_> {
         checkpoint: Option<&Checkpoint>,
     ) -> Result<Start> {
         guard(job, settings, self.progress)?;
-        Ok(Start {
-            errors: errors(job, settings, self.progress)?,
-            finished: finished_pairs(store, &job.blocks)?,
-            begun: checkpoint.map(Checkpoint::begun).transpose()?.unwrap_or_default(),
-        })
+        let finished = finished_pairs(store, &job.blocks)?;
+        let begun = checkpoint.map(|checkpoint| still_open(checkpoint, &finished)).transpose()?.unwrap_or_default();
+        Ok(Start { errors: errors(job, settings, self.progress)?, finished, begun })
     }
+}
+
+/// Groups that were begun and have no tables yet; the checkpoints of all others go.
+fn still_open(checkpoint: &Checkpoint, finished: &[Pair]) -> Result<Vec<(String, Vec<Pair>)>> {
+    let mut open = checkpoint.begun()?;
+    open.retain(|(_, pairs)| pairs.iter().all(|pair| !finished.contains(pair)));
+    checkpoint.keep_only(&open.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>())?;
+    Ok(open)
 }
 
 /// Name and pairs of the groups to compute: those that were begun go on as they were, the rest is planned.
 fn schedule(config: &Config, finished: &[Pair], begun: &[(String, Vec<Pair>)]) -> Result<Vec<(String, Vec<Pair>)>> {
-    let open: Vec<_> = begun.iter().filter(|(_, pairs)| pairs.iter().all(|pair| !finished.contains(pair))).collect();
-    let taken: Vec<Pair> = finished.iter().copied().chain(open.iter().flat_map(|(_, pairs)| pairs.clone())).collect();
+    let open = begun.iter().flat_map(|(_, pairs)| pairs);
+    let taken: Vec<Pair> = finished.iter().chain(open).copied().collect();
     let planned = Plan::new(config, &taken)?.groups.into_iter().map(|group| (group.name, group.pairs));
-    Ok(open.into_iter().cloned().chain(planned).collect())
+    Ok(begun.iter().cloned().chain(planned).collect())
 }
 
 fn num_sweeps<K: Kernels, T: Precision>(job: &Job<K, T>, pairs: &[Pair], settings: &Settings) -> u64 {

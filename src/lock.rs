@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::host_name;
-use crate::output::{Access, Location, rfc3339};
+use crate::output::{Access, Location, lock_path, rfc3339};
 use crate::{Error, Result};
 
 /// Between two refreshes.
@@ -63,7 +63,7 @@ impl Lock {
     /// [`Error::Storage`] while another job holds it, or if the storage fails.
     pub fn acquire(url: &str, run: &str, log: &dyn Fn(&str)) -> Result<Self> {
         let location = Location::open(url, Access::Write)?;
-        let path = format!("_runs/{run}/LOCK");
+        let path = lock_path(run);
         let owner = Owner::this_process();
         let begin = Instant::now();
         while !location.create(&path, owner.json()?)? {
@@ -222,7 +222,7 @@ impl Owner {
         let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_nanos());
         Self {
             id: format!("{pid}-{nanoseconds}-{}", COUNT.fetch_add(1, Ordering::Relaxed)),
-            user: variable("USER").or_else(|| variable("LOGNAME")).unwrap_or_else(|| "unknown user".into()),
+            user: variable("USER").or_else(|| variable("LOGNAME")).unwrap_or_else(user_number),
             machine: machine(&host),
             host,
             pid,
@@ -242,6 +242,11 @@ impl Owner {
         let job = self.slurm_job.as_ref().map(|job| format!(", Slurm job {job}")).unwrap_or_default();
         format!("process {} of {} on {}{job}, since {}", self.pid, self.user, self.host, self.started)
     }
+}
+
+fn user_number() -> String {
+    // SAFETY: no preconditions, cannot fail.
+    format!("user {}", unsafe { libc::getuid() })
 }
 
 /// Host, boot and process numbering. Where the system does not tell the last two, no other process is ever in sight.

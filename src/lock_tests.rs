@@ -126,10 +126,10 @@ fn a_lock_is_refreshed_and_its_loss_is_noticed() {
     location.put(path, mine.json().unwrap()).unwrap();
     let (stop, stopped) = channel();
     std::thread::scope(|scope| {
-        let owner = mine.clone();
-        scope.spawn(|| refresh_until(&stopped, Duration::from_millis(10), &location, path, owner, &lost));
+        let (owner, location, lost) = (mine.clone(), &location, &lost);
+        scope.spawn(move || refresh_until(&stopped, Duration::from_millis(10), location, path, owner, lost));
         let begin = Instant::now();
-        while read(&location, path).unwrap().unwrap().refreshed == 0 {
+        while read(location, path).unwrap().unwrap().refreshed == 0 {
             assert!(begin.elapsed() < Duration::from_secs(20));
         }
         assert!(!lost.load(Ordering::Relaxed));

@@ -318,7 +318,7 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
 
 /// Rank 0 reads the storage, all go by what it saw.
 fn agreed_position(comm: &Comm, checkpoint: &Checkpoint, name: &str) -> Result<Position> {
-    let found = if comm.is_root() { checkpoint.position(name)? } else { Position::default() };
+    let found = if comm.is_root() { checkpoint.recover(name)? } else { Position::default() };
     let mut bytes = [found.step as u64, found.segments as u64].map(u64::to_le_bytes).concat();
     comm.broadcast_bytes(0, &mut bytes)?;
     let number = |at: usize| {

@@ -128,7 +128,7 @@ fn distance_of_measures(a: &Found, b: &Found) -> f64 {
 fn agree(precision: &str, tolerance: f64) {
     let folder = folder();
     let one = found(&folder, precision, 1, 2);
-    assert_eq!(one.tridiagonal.len(), (7 * 2 + 1) * 20, "seven blocks, two probes, and the whole network");
+    assert_eq!(one.tridiagonal.len(), (5 * 2 + 1) * 20, "five blocks, two probes, and the whole network");
     for (world, micro_batch) in [(3, 2), (1, 1), (3, 1), (5, 4)] {
         let other = found(&folder, precision, world, micro_batch);
         let (steps, measures) = (distance_of_steps(&one, &other), distance_of_measures(&one, &other));

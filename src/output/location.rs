@@ -115,15 +115,21 @@ impl Location {
         }
     }
 
-    /// Deletes the half-written files that a killed writer leaves in a local folder: object_store stages an object as
-    /// `name#1` and hides such names from its listings, but readers of whole folders do not.
-    pub fn delete_staged(&self, folder: &str) -> Result<()> {
+    /// Deletes the half-written files that a killed writer leaves anywhere below a local folder: object_store stages an
+    /// object as `name#1` and hides such names from its listings, but readers of whole folders do not. Objects whose
+    /// name is in `kept` may be in the making by another process.
+    pub fn delete_staged(&self, folder: &str, kept: &[&str]) -> Result<()> {
         let Some(root) = &self.folder else { return Ok(()) };
         let Ok(files) = std::fs::read_dir(root.join(folder)) else { return Ok(()) }; // no folder yet
         for file in files.filter_map(std::result::Result::ok) {
             let name = file.file_name();
-            let staged = name.to_str().and_then(|name| name.rsplit_once('#'));
-            if staged.is_some_and(|(_, number)| number.bytes().all(|c| c.is_ascii_digit())) {
+            let Some(name) = name.to_str() else { continue };
+            if file.file_type().is_ok_and(|kind| kind.is_dir()) {
+                self.delete_staged(&format!("{folder}/{name}"), kept)?;
+                continue;
+            }
+            let Some((object, number)) = name.rsplit_once('#') else { continue };
+            if number.bytes().all(|c| c.is_ascii_digit()) && !kept.contains(&object) {
                 std::fs::remove_file(file.path()).map_err(|error| self.failed("delete", folder, error))?;
             }
         }

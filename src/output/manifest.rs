@@ -46,6 +46,17 @@ pub(super) mod paths {
     /// Folder of all bookkeeping.
     pub const RUNS: &str = "_runs";
 
+    /// Name of the lock in a run's folder.
+    pub const LOCK: &str = "LOCK";
+
+    pub fn lock(run: &str) -> String {
+        format!("{RUNS}/{run}/{LOCK}")
+    }
+
+    pub fn folder(run: &str) -> String {
+        format!("{RUNS}/{run}")
+    }
+
     pub fn record(run: &str) -> String {
         format!("{RUNS}/{run}/run.json")
     }

@@ -7,6 +7,7 @@
 //! <url>/<table>/run=<name>/part-<group>.parquet   immutable parts, hive layout; `run` is not a column
 //! <url>/_runs/<name>/run.json                     resolved config and versions; claims the name, written first
 //! <url>/_runs/<name>/groups/<group>.json          written last of a group: only then the group counts
+//! <url>/_runs/<name>/LOCK                       the job that is at work, while it is (room `lock`)
 //! <url>/_runs/<name>/manifest.json                every part of the run, written after the last part
 //! <url>/_runs/<name>/DONE                         written last of all
 //! ```
@@ -35,3 +36,8 @@ pub use schema::{
 };
 pub use store::{Provenance, RunStore};
 pub use time::rfc3339;
+
+/// Path of a run's lock below the output URL.
+pub fn lock_path(run: &str) -> String {
+    manifest::paths::lock(run)
+}

@@ -168,7 +168,10 @@ impl RunStore {
             tracing::info!(path, "deleting a part of an unfinished group");
             self.location.delete(path)?;
         }
-        TABLES.iter().try_for_each(|table| self.location.delete_staged(&paths::partition(table, &self.run)))
+        let tables = TABLES.iter().map(|table| paths::partition(table, &self.run));
+        tables
+            .chain([paths::folder(&self.run)])
+            .try_for_each(|folder| self.location.delete_staged(&folder, &[paths::LOCK]))
     }
 }
 

@@ -213,10 +213,19 @@ fn a_kill_between_parts_leaves_the_group_unfinished_and_no_row_twice() {
     let nodes = folder.path().join("nodes/run=r");
     std::fs::copy(nodes.join("part-b.parquet"), nodes.join("part-old.parquet")).unwrap();
     std::fs::write(nodes.join("part-b.parquet#1"), "half").unwrap();
+    let runs = folder.path().join("_runs/r");
+    std::fs::create_dir_all(runs.join("checkpoint/b")).unwrap();
+    for staged in ["checkpoint/b/step-00001.bin#12", "groups/b.json#1", "manifest.json#1"] {
+        std::fs::write(runs.join(staged), "half").unwrap();
+    }
+    std::fs::write(runs.join("LOCK#1"), "another job's, in the making").unwrap();
 
     let mut store = open(&url);
     assert_eq!(store.finished_groups(), ["a"].into());
     assert_eq!(parquet_files(&nodes), ["part-a.parquet"]);
+    assert_eq!(parquet_files(&runs), ["LOCK#1", "checkpoint", "groups", "run.json"]);
+    assert_eq!(parquet_files(&runs.join("groups")), ["a.json"]);
+    assert_eq!(parquet_files(&runs.join("checkpoint/b")), Vec::<String>::new());
     assert_eq!(parquet_files(&folder.path().join("segments/run=r")), Vec::<String>::new());
     store.write_group("b", &group("b")).unwrap();
     assert_eq!(parquet_files(&nodes), ["part-a.parquet", "part-b.parquet"]);

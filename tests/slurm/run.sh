@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# A real Slurm of two virtual nodes on this machine (slurm_local.sh): worlds agree, and a job that is stopped by its time
+# limit comes back through the queue until it is done.
+#
+#   tests/slurm/run.sh [CONFIG [OPTIONS...]]      default: tests/kills/small.toml on tokens of its own
+#
+#   1. one process, mpirun -np 2, mpirun -np 4, srun on two nodes, two micro-batch sizes: the same spectra
+#   2. sbatch slurm/gpt2_nano.sh with a toy model: USR1 ahead of the time limit, requeue, DONE; the tables are those of an
+#      uninterrupted srun, bit for bit
+#   3. the same from scancel --signal, and a job that is cancelled does not come back
+#   4. a second job on the same output is refused while the first lives
+#
+# Needs root (installs Slurm if it is missing), a hesspec with MPI (HESSPEC), Python with numpy and pyarrow (PYTHON).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+export HESSPEC=${HESSPEC:-$PWD/target/debug/hesspec}
+python=${PYTHON:-python3}
+export SLURM_LOCAL_DIR=${SLURM_LOCAL_DIR:-/tmp/hesspec_slurm} SLURM_LOCAL_NODES=2 SLURM_LOCAL_CPUS=2 SLURM_LOCAL_GPUS=0
+LIMIT=300 # seconds after which anything counts as hanging
+
+if [[ ! -x $HESSPEC ]]; then echo "HESSPEC=$HESSPEC is no program; cargo build --features mpi" >&2; exit 1; fi
+if ! command -v slurmctld >/dev/null || ! command -v srun >/dev/null; then
+    [[ $(id -u) -eq 0 ]] || { echo "Slurm is not installed, and only root can install it" >&2; exit 1; }
+    tests/slurm/slurm_local.sh install
+fi
+folder=$(mktemp -d)
+finish() { tests/slurm/slurm_local.sh stop || true; rm -rf "$folder"; }
+trap finish EXIT
+tests/slurm/slurm_local.sh start
+eval "$(tests/slurm/slurm_local.sh env)"
+
+"$python" tests/kills/tokens.py "$folder/train.bin"
+if [[ $# -gt 0 ]]; then arguments=("$@"); else arguments=(tests/kills/small.toml --set "data.tokens.path=$folder/train.bin"); fi
+export RAYON_NUM_THREADS=1 HESSPEC_SRUN="--mpi=pmix"
+checks=0 failures=0
+ok() { checks=$((checks + 1)); echo "ok    $*"; }
+wrong() { checks=$((checks + 1)) failures=$((failures + 1)); echo "FAIL  $1"; shift; for log in "$@"; do sed 's/^/      /' "$log" | tail -n 30; done; }
+
+# agrees NAME URL: with the one process, to the issue's tolerances for f32 (and, where nothing but the world differs, far below)
+agrees() {
+    local said
+    if said=$("$python" tests/kills/compare_tables.py "$folder/one" "$2" --steps "$3" --w1 1e-7); then ok "$1: $said"; else wrong "$1: $said"; fi
+}
+# world NAME TOLERANCE COMMAND...
+world() {
+    local name=$1 tolerance=$2
+    shift 2
+    if timeout $LIMIT "$@" --output "$folder/$name" >"$folder/$name.log" 2>&1; then
+        [[ $name == one ]] || agrees "$name" "$folder/$name" "$tolerance"
+    else
+        wrong "$name: code $?" "$folder/$name.log"
+    fi
+}
+
+mpi=(mpirun --bind-to none --oversubscribe --mca mpi_yield_when_idle 1)
+[[ $(id -u) -ne 0 ]] || mpi+=(--allow-run-as-root)
+world one 0 "$HESSPEC" run "${arguments[@]}"
+world mpirun-2 5e-6 "${mpi[@]}" -np 2 "$HESSPEC" run "${arguments[@]}"
+world mpirun-4 5e-6 "${mpi[@]}" -np 4 "$HESSPEC" run "${arguments[@]}"
+world srun-2-nodes 5e-6 srun --mpi=pmix --kill-on-bad-exit=1 -N 2 -n 4 "$HESSPEC" run "${arguments[@]}"
+world srun-2-nodes-micro-batch-1 5e-6 srun --mpi=pmix --kill-on-bad-exit=1 -N 2 -n 4 "$HESSPEC" run "${arguments[@]}" --set batch.micro_batch=1
+[[ $(grep -c '' "$folder/srun-2-nodes.log") -gt 0 ]] && ok "two nodes: $(timeout 60 srun -N 2 -n 4 bash -c 'echo $SLURMD_NODENAME' | sort | uniq -c | tr -s ' \n' ' ')"
+
+# slurm/gpt2_nano.sh with the toy model in place of GPT2-nano
+toy=(--set model.gpt2.layers=2 --set model.gpt2.heads=2 --set model.gpt2.embedding=32 --set model.gpt2.mlp=128
+    --set model.gpt2.context=32 --set "data.tokens.path=$folder/train.bin" --set batch.tokens=3072 --set batch.segments=4
+    --set batch.micro_batch=4 --set hessian.slots=2 --set lanczos.steps=${SLURM_TEST_STEPS:-100} --set lanczos.probes=4
+    --set lanczos.full_probes=2 --set distance.grid_points=5000)
+nano=(--nodes=2 --ntasks-per-node=1 --cpus-per-task=1 --output="$folder/%x-%j.out" slurm/gpt2_nano.sh "${toy[@]}")
+state() { squeue --noheader --jobs "$1" --format %T 2>/dev/null || true; }
+# ended ID: Slurm has forgotten it or it is over
+ended() {
+    local i
+    for ((i = 0; i < LIMIT * 2; i++)); do
+        case $(state "$1") in "" | COMPLETED | FAILED | CANCELLED | TIMEOUT | NODE_FAIL) return 0 ;; esac
+        sleep 0.5
+    done
+    return 1
+}
+# computing LOG COUNT: the log has so many lines of finished groups
+computing() { local i; for ((i = 0; i < LIMIT * 10; i++)); do [[ $(grep -c ' group .* of ' "$1" 2>/dev/null || true) -ge $2 ]] && return 0; sleep 0.1; done; return 1; }
+restarts() { grep -c 'back into the queue' "$1" || true; }
+
+start=$SECONDS
+timeout $LIMIT srun --mpi=pmix --kill-on-bad-exit=1 -N 2 --ntasks-per-node=1 "$HESSPEC" run configs/gpt2_nano_shakespeare.toml "${toy[@]}" --output "$folder/whole" >"$folder/whole.log" 2>&1 || wrong "the uninterrupted run" "$folder/whole.log"
+length=$((SECONDS - start))
+echo "uninterrupted on two nodes: $length s"
+
+# a. the time limit: one minute is Slurm's shortest, so that the signal is asked for 60 s less a part of the run ahead
+ahead=$((60 - (length > 8 ? length / 2 : 4)))
+id=$(sbatch --parsable --time=1 --signal="B:USR1@$ahead" "${nano[@]}" --output "$folder/limit")
+log=$folder/gpt2_nano-$id.out
+if ended "$id" && [[ -e $folder/limit/_runs/gpt2_nano_shakespeare/DONE ]] && [[ $(restarts "$log") -gt 0 ]]; then
+    ok "time limit: DONE after $(restarts "$log") requeues, $(grep -c 'resumed after step' "$log" || true) groups resumed"
+else
+    wrong "time limit: state $(state "$id"), $(restarts "$log") requeues" "$log"
+fi
+if said=$("$python" tests/kills/compare_tables.py "$folder/whole" "$folder/limit"); then ok "time limit: the tables are those of the uninterrupted run"; else wrong "time limit: $said"; fi
+
+# b. scancel --signal to the script, twice; c. meanwhile a second job is refused
+id=$(sbatch --parsable "${nano[@]}" --output "$folder/signal")
+log=$folder/gpt2_nano-$id.out
+computing "$log" 1
+code=0
+timeout $LIMIT "$HESSPEC" run configs/gpt2_nano_shakespeare.toml "${toy[@]}" --output "$folder/signal" >"$folder/second.log" 2>&1 || code=$?
+if [[ $code -eq 5 ]] && grep -q "another job is at work on this run: .*Slurm job $id" "$folder/second.log"; then ok "a second job is refused with 5"; else wrong "a second job: code $code" "$folder/second.log"; fi
+scancel --batch --signal=USR1 "$id"
+for ((i = 0; i < 200; i++)); do [[ $(restarts "$log") -lt 1 ]] || break; sleep 0.1; done
+seen=$(grep -c ' group .* of ' "$log")
+computing "$log" $((seen + 1))
+scancel --batch --signal=USR1 "$id"
+if ended "$id" && [[ -e $folder/signal/_runs/gpt2_nano_shakespeare/DONE ]]; then
+    ok "signals: DONE after $(restarts "$log") requeues, $(grep -c 'resumed after step' "$log" || true) groups resumed"
+else
+    wrong "signals: state $(state "$id")" "$log"
+fi
+if said=$("$python" tests/kills/compare_tables.py "$folder/whole" "$folder/signal"); then ok "signals: the tables are those of the uninterrupted run"; else wrong "signals: $said"; fi
+
+# d. a cancelled job stays away
+id=$(sbatch --parsable "${nano[@]}" --output "$folder/cancelled")
+log=$folder/gpt2_nano-$id.out
+computing "$log" 1
+scancel "$id"
+ended "$id" || true
+sleep 8 # longer than a requeued job waits
+if [[ $(state "$id") =~ ^(CANCELLED)?$ && $(restarts "$log") -eq 0 ]]; then ok "cancelled: it does not come back"; else wrong "cancelled: state $(state "$id")" "$log"; fi
+
+echo "$checks checks, $failures failed"
+[[ $failures -eq 0 ]]
