@@ -13,7 +13,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$root/launch/tools.sh"
 
-[[ $# -gt 0 ]] || { sed -n '2,13p' "${BASH_SOURCE[0]}" | cut -c3-; exit 2; }
+[[ $# -gt 0 ]] || { usage; exit 2; }
 
 # The arguments or a configuration among them ask for CUDA.
 wants_cuda() {

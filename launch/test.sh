@@ -4,6 +4,8 @@
 #   format, lints, cargo test                            Rust alone
 #   tests/python/reference_jax.py                        products and Lanczos against dense Hessians in JAX, f64 and f32
 #   tests/python/read_tables.py                          a real run's tables in DuckDB, Polars and pandas
+#   tests/mpi/run.sh, tests/kills/run.sh                 under a real mpirun: collectives, and three kills of a run.
+#                                                        Installs Open MPI (root on Debian); left out where it cannot
 #   cargo check --features cuda,nccl                     type check only: nothing of it runs here. With CI=true or
 #                                                        HESSPEC_CHECK_CUDA=1; about 6 minutes the first time
 #
@@ -42,6 +44,16 @@ numpy.random.default_rng(1).integers(0, 84, 4096).astype("<u2").tofile(sys.argv[
 END
 "$hesspec" run configs/smoke.toml --output "$scratch/results" --set data.tokens.path="$scratch/train.bin"
 "$python" tests/python/read_tables.py "$scratch/results"
+
+if need_mpi; then
+    say "ranks under mpirun"
+    cargo build --locked --features mpi --example cluster_conformance --bin hesspec
+    EXAMPLE=$PWD/target/debug/examples/cluster_conformance tests/mpi/run.sh
+    say "three kills"
+    PYTHON=$python HESSPEC=$hesspec tests/kills/run.sh 3 20240217 coordinator term full
+else
+    say "ranks under mpirun: left out, there is no MPI here and it cannot be installed"
+fi
 
 if [[ ${HESSPEC_CHECK_CUDA:-${CI:+1}} == 1 ]]; then
     say "type check of the GPU build (nothing of it is executed)"

@@ -3,6 +3,10 @@
 #
 #   the reference backend       cargo test with the feature ndarray
 #   many kills                  a run killed sixty times ends with the same bits
+#   many kills of ranks         twenty kills of a run under mpirun, of all kinds (tests/kills/run.sh)
+#   Slurm                       a real one of two nodes on this machine: worlds agree, time limit and requeue (root)
+#   the quickstart's spectrum   by one process, mpirun -np 2 and -np 4, and srun on two nodes (HESSPEC_FULL_WORLDS=0
+#                               leaves it out)
 #   quickstart                  from a fresh clone of this tree's HEAD, timed, with its own target folder
 #
 # HESSPEC_FULL_QUICKSTART=0 leaves the last one out. About 45 minutes on 2 cores.
@@ -17,6 +21,22 @@ cargo test --locked --features ndarray
 
 say "many kills"
 cargo test --locked --test cli -- --ignored
+
+if need_mpi; then
+    say "twenty kills under mpirun"
+    need_venv numpy pyarrow
+    cargo build --locked --features mpi
+    export PYTHON=$python HESSPEC=$PWD/target/debug/hesspec
+    tests/kills/run.sh 20 1
+    say "Slurm"
+    tests/slurm/run.sh
+    if [[ ${HESSPEC_FULL_WORLDS:-1} == 1 ]]; then
+        say "the quickstart's spectrum in all worlds"
+        launch/prepare_shakespeare.sh
+        WORLDS_ONLY=1 tests/slurm/run.sh configs/quickstart.toml
+    fi
+    unset PYTHON HESSPEC
+fi
 
 if [[ ${HESSPEC_FULL_QUICKSTART:-1} == 1 ]]; then
     say "quickstart from a fresh clone"

@@ -1,6 +1,7 @@
 # Sourced by the scripts beside it: finds what they need, and installs what Debian or Ubuntu packages can give.
 
 say() { printf '\n== %s\n' "$*"; }
+usage() { sed -n '2,/^[^#]/{/^#/p}' "$0" | cut -c3-; } # the script's own head
 fail() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
 
 # need PROGRAM PACKAGE...: the program is there, or comes with these packages.
@@ -19,6 +20,14 @@ install_packages() {
     say "installing $*"
     "${root[@]}" apt-get update -qq
     DEBIAN_FRONTEND=noninteractive "${root[@]}" apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+# An MPI to build and run with, installed here where that is allowed (Debian, root). Fails, quietly, where there is none.
+need_mpi() {
+    local libclang=(/usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so*)
+    [[ -e ${libclang[0]} || -e ${libclang[1]:-} ]] && command -v mpirun >/dev/null && command -v mpicc >/dev/null && return
+    [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null || return 1
+    install_packages openmpi-bin libopenmpi-dev clang libclang-dev
 }
 
 # Rust, at least as new as Cargo.toml says. Distributions are usually behind, so that this is not left to them.

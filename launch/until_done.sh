@@ -11,7 +11,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$root/launch/tools.sh"
 
-[[ $# -gt 0 ]] || { sed -n '2,10p' "${BASH_SOURCE[0]}" | cut -c3-; exit 2; }
+[[ $# -gt 0 ]] || { usage; exit 2; }
 [[ $1 != *.toml ]] || set -- "$root/launch/local.sh" run "$@"
 
 most=${HESSPEC_CRASHES:-3} crashes=0 runs=0

@@ -11,7 +11,8 @@ use hesspec::output::{NodeRow, Results, RunRow, TridiagonalRow};
 use hesspec::{Result, job};
 use tempfile::TempDir;
 
-/// Thirteen windows: divided neither by the worlds, nor by the micro-batches, nor by the segments.
+/// Thirteen windows: divided neither by the worlds, nor by the micro-batches, nor by the segments. Lanczos multiplies what
+/// another micro-batch changes in the last bit of f32 by about 2 in every step here, hence only twelve.
 const CONFIG: &str = r#"
 [model.gpt2]
 layers = 2
@@ -32,7 +33,7 @@ segments = 3
 include = ["*.wte.*", "*.attn.q.*", "*.c_fc.*"]
 
 [lanczos]
-steps = 20
+steps = 12
 probes = 2
 full_probes = 1
 
@@ -128,12 +129,14 @@ fn distance_of_measures(a: &Found, b: &Found) -> f64 {
 fn agree(precision: &str, tolerance: f64) {
     let folder = folder();
     let one = found(&folder, precision, 1, 2);
-    assert_eq!(one.tridiagonal.len(), (5 * 2 + 1) * 20, "five blocks, two probes, and the whole network");
-    for (world, micro_batch) in [(3, 2), (1, 1), (3, 1), (5, 4)] {
+    assert_eq!(one.tridiagonal.len(), (5 * 2 + 1) * 12, "five blocks, two probes, and the whole network");
+    for (world, micro_batch) in [(3, 2), (2, 2), (1, 1), (3, 1), (5, 4)] {
         let other = found(&folder, precision, world, micro_batch);
         let (steps, measures) = (distance_of_steps(&one, &other), distance_of_measures(&one, &other));
         println!("{precision}, {world} ranks, micro-batches of {micro_batch}: steps {steps:.1e}, W1 {measures:.1e}");
         assert!(steps <= tolerance, "{world} ranks, micro-batches of {micro_batch}: {steps:e}");
+        // the world alone changes the order of f64 sums, and no f32 entry
+        assert!(micro_batch != 2 || steps <= 1e-12, "{world} ranks: {steps:e}");
         assert!(measures <= 1e-7, "{world} ranks, micro-batches of {micro_batch}: W1 {measures:e}");
     }
 }

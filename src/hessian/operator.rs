@@ -88,6 +88,17 @@ where
         }
     }
 
+    /// A micro-batch's share as a factor in the sum and a divisor of the sum. Weights are counts: f32 entries times
+    /// counts add up exactly in f64 (but for extreme exponents), so that a sum does not depend on how the ranks share
+    /// its terms. With shares like 1/24 it would in the last bit, and since f32 entries have few bits, the sum often lies
+    /// right between two f32 numbers, where that last bit decides.
+    fn factor_and_divisor(&self, weight: f64) -> (f64, f64) {
+        match self.reduction {
+            Reduction::Mean => (weight, self.data.total_weight()),
+            Reduction::Sum => (1.0, 1.0),
+        }
+    }
+
     /// Factor of micro-batch `index` in the sum.
     pub(super) fn share_of(&self, index: usize) -> Result<f64> {
         Ok(self.share(self.problem.weight(&self.data.get(index)?)))
@@ -218,15 +229,20 @@ where
         for index in range.clone() {
             if (index - range.start) % operator.comm.size() == operator.comm.rank() {
                 let batch = operator.data.get(index)?;
-                let share = operator.share(operator.problem.weight(&batch));
+                let (factor, _) = operator.factor_and_divisor(operator.problem.weight(&batch));
                 let (_, adjoints) = pass::run(operator.problem, &self.model, &batch, operator.kind, operator.layout);
-                adjoints.accumulate::<T>(operator.layout, &self.blocks, share, &mut sums);
+                adjoints.accumulate::<T>(operator.layout, &self.blocks, factor, &mut sums);
             }
             if let Some(progress) = operator.progress {
                 progress(index + 1)?;
             }
         }
-        sums.into_iter().map(|sum| self.scattered(sum)).collect()
+        let (_, divisor) = operator.factor_and_divisor(1.0);
+        let mut slices = sums.into_iter().map(|sum| self.scattered(sum)).collect::<Result<Vec<_>>>()?;
+        for slice in &mut slices {
+            slice.values.par_iter_mut().with_min_len(1 << 16).for_each(|x| *x /= divisor);
+        }
+        Ok(slices)
     }
 
     fn scattered(&self, sum: Vec<f64>) -> Result<Slice<f64>> {
