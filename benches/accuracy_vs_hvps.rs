@@ -1,6 +1,6 @@
 //! How many Hessian-vector products an accurate density takes: the paper's setting against ours, on spectra known exactly.
 //!
-//!     cargo bench --bench accuracy_vs_hvps            writes results/accuracy_vs_hvps.md
+//!     cargo run --example accuracy_vs_hvps            writes results/accuracy_vs_hvps.md
 //!
 //! Exact spectra: every block of a tiny GPT-2 and the whole of it, from dense Hessians made of products with all unit vectors.
 //! Lanczos sees a matrix only through its eigenvalues and the start vector's components, and an isotropic start vector stays
@@ -140,7 +140,7 @@ fn main() -> Result<()> {
     let config = config::load("configs/smoke.toml", &overrides.map(String::from))?;
     let spectra: Vec<_> = dispatch(&config, Exact)?.into_iter().filter(|(_, values)| values.len() > 500).collect();
     let mut text = format!(
-        "# W1 error against products\n\nExact spectra of a GPT-2 of 2 layers, width 12 (`cargo bench --bench accuracy_vs_hvps`); error in 1e-6 of the \
+        "# W1 error against products\n\nExact spectra of a GPT-2 of 2 layers, width 12 (`cargo run --example accuracy_vs_hvps`); error in 1e-6 of the \
          spectral range, mean over {SEEDS} seeds. In bold: at most the error of the paper's setting (first column).\n\n| setting | products |"
     );
     for (name, values) in &spectra {
