@@ -32,7 +32,8 @@ tests/slurm/slurm_local.sh start
 eval "$(tests/slurm/slurm_local.sh env)"
 
 "$python" tests/kills/tokens.py "$folder/train.bin"
-if [[ $# -gt 0 ]]; then arguments=("$@"); else arguments=(tests/kills/small.toml --set "data.tokens.path=$folder/train.bin"); fi
+tolerance=1e-12
+if [[ $# -gt 0 ]]; then arguments=("$@") tolerance=5e-6; else arguments=(tests/kills/small.toml --set "data.tokens.path=$folder/train.bin" --set lanczos.steps=10); fi
 export RAYON_NUM_THREADS=1 HESSPEC_SRUN="--mpi=pmix"
 # Both virtual nodes are this machine: Open MPI names its shared memory after the host and the rank's number on the node, so
 # that ranks of different nodes would share one segment (and crash). And the cores are fewer than the ranks.
@@ -41,7 +42,8 @@ checks=0 failures=0
 ok() { checks=$((checks + 1)); echo "ok    $*"; }
 wrong() { checks=$((checks + 1)) failures=$((failures + 1)); echo "FAIL  $1"; shift; for log in "$@"; do sed 's/^/      /' "$log" | tail -n 30; done; }
 
-# agrees NAME URL: with the one process, to the tolerances for f32 (and, where nothing but the world differs, far below)
+# agrees NAME URL TOLERANCE: with the one process. Another micro-batch changes f32 products in their last bits, another
+# world does not (but for a rare rounding in vectors that are larger than the toy's).
 agrees() {
     local said
     if said=$("$python" tests/kills/compare_tables.py "$folder/one" "$2" --steps "$3" --w1 1e-7); then ok "$1: $said"; else wrong "$1: $said"; fi
@@ -60,9 +62,9 @@ world() {
 mpi=(mpirun --bind-to none --oversubscribe --mca mpi_yield_when_idle 1)
 [[ $(id -u) -ne 0 ]] || mpi+=(--allow-run-as-root)
 world one 0 "$HESSPEC" run "${arguments[@]}"
-world mpirun-2 5e-6 "${mpi[@]}" -np 2 "$HESSPEC" run "${arguments[@]}"
-world mpirun-4 5e-6 "${mpi[@]}" -np 4 "$HESSPEC" run "${arguments[@]}"
-world srun-2-nodes 5e-6 srun --mpi=pmix --kill-on-bad-exit=1 -N 2 -n 4 "$HESSPEC" run "${arguments[@]}"
+world mpirun-2 $tolerance "${mpi[@]}" -np 2 "$HESSPEC" run "${arguments[@]}"
+world mpirun-4 $tolerance "${mpi[@]}" -np 4 "$HESSPEC" run "${arguments[@]}"
+world srun-2-nodes $tolerance srun --mpi=pmix --kill-on-bad-exit=1 -N 2 -n 4 "$HESSPEC" run "${arguments[@]}"
 world srun-2-nodes-micro-batch-1 5e-6 srun --mpi=pmix --kill-on-bad-exit=1 -N 2 -n 4 "$HESSPEC" run "${arguments[@]}" --set batch.micro_batch=1
 [[ $(grep -c '' "$folder/srun-2-nodes.log") -gt 0 ]] && ok "two nodes: $(timeout 60 srun -N 2 -n 4 bash -c 'echo $SLURMD_NODENAME' | sort | uniq -c | tr -s ' \n' ' ')"
 
