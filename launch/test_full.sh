@@ -3,6 +3,7 @@
 #
 #   the reference backend       cargo test with the feature ndarray
 #   many kills                  a run killed sixty times ends with the same bits
+#   object storage              a real S3 server on loopback, also through a proxy that fails and hangs
 #   quickstart                  from a fresh clone of this tree's HEAD, timed, with its own target folder
 #
 # HESSPEC_FULL_QUICKSTART=0 leaves the last one out. About 45 minutes on 2 cores.
@@ -17,6 +18,11 @@ cargo test --locked --features ndarray
 
 say "many kills"
 cargo test --locked --test cli -- --ignored
+
+say "object storage"
+cargo check --locked --features s3,gs,az
+need_venv duckdb polars pandas pyarrow 'moto[server]'
+tests/storage/run.sh
 
 if [[ ${HESSPEC_FULL_QUICKSTART:-1} == 1 ]]; then
     say "quickstart from a fresh clone"

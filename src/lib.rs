@@ -22,7 +22,9 @@ pub mod hessian;
 // L3: the run
 pub mod checkpoint;
 pub mod coordinator;
+pub mod doctor;
 pub mod job;
+pub mod metrics;
 pub mod plan;
 pub mod tables;
 pub mod worker;

@@ -6,16 +6,25 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, WriteMultipart};
 use tokio::runtime::Runtime;
 
+use super::cloud;
 use crate::{Error, Result};
+
+/// Larger objects go to a cloud in parts of this size, each of which is tried again by itself.
+const PART_BYTES: usize = 16 << 20;
+/// Parts under way at a time: so many are held in memory.
+const PARTS_AT_ONCE: usize = 4;
+/// How often an object that must not exist yet is tried, where it is unknown whether the last attempt arrived.
+const CREATE_ATTEMPTS: usize = 5;
 
 /// An object store and the prefix of the output in it.
 #[derive(Clone)]
@@ -47,7 +56,7 @@ impl Location {
         let (store, prefix) = match (&folder, url.split_once("://")) {
             (Some(folder), _) => (local(url, folder, access)?, String::new()),
             (None, Some(("memory", path))) => memory(path),
-            (None, Some((scheme, path))) => (cloud(url, scheme)?, object_prefix(path)),
+            (None, Some((scheme, path))) => (cloud::open(url, scheme)?, object_prefix(path)),
             (None, None) => return Err(Error::Config(format!("`{url}` is neither a path nor a URL"))),
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -82,19 +91,52 @@ impl Location {
 
     /// Writes an object, replacing one that is there.
     pub fn put(&self, relative: &str, bytes: impl Into<Bytes>) -> Result<()> {
-        let payload = PutPayload::from_bytes(bytes.into());
-        let written = self.wait(self.store.put(&self.path(relative), payload));
-        written.map(|_| ()).map_err(|error| self.failed("write", relative, error))
+        let (path, bytes) = (self.path(relative), bytes.into());
+        let written = if self.is_remote() && bytes.len() > PART_BYTES {
+            self.wait(self.put_in_parts(&path, bytes))
+        } else {
+            self.wait(self.store.put(&path, PutPayload::from_bytes(bytes))).map(drop)
+        };
+        written.map_err(|error| self.failed("write", relative, error))
+    }
+
+    async fn put_in_parts(&self, path: &Path, bytes: Bytes) -> object_store::Result<()> {
+        let mut writer = WriteMultipart::new_with_chunk_size(self.store.put_multipart(path).await?, PART_BYTES);
+        for start in (0..bytes.len()).step_by(PART_BYTES) {
+            writer.wait_for_capacity(PARTS_AT_ONCE).await?;
+            writer.put(bytes.slice(start..bytes.len().min(start + PART_BYTES)));
+        }
+        writer.finish().await.map(drop)
     }
 
     /// Writes an object unless there is one; false when there is.
+    ///
+    /// An answer that was lost on the way does not tell whether the object was made. Over a network the object is then
+    /// read: one with exactly these bytes is ours.
     pub fn create(&self, relative: &str, bytes: impl Into<Bytes>) -> Result<bool> {
-        let payload = PutPayload::from_bytes(bytes.into());
-        match self.wait(self.store.put_opts(&self.path(relative), payload, PutMode::Create.into())) {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
-            Err(error) => Err(self.failed("create", relative, error)),
+        let (path, bytes) = (self.path(relative), bytes.into());
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let payload = PutPayload::from_bytes(bytes.clone());
+            match self.wait(self.store.put_opts(&path, payload, PutMode::Create.into())) {
+                Ok(_) => return Ok(true),
+                Err(object_store::Error::AlreadyExists { .. }) if !self.is_remote() => return Ok(false),
+                Err(object_store::Error::AlreadyExists { .. }) => return Ok(self.get(relative)? == Some(bytes)),
+                Err(error) if !self.is_remote() || attempt == CREATE_ATTEMPTS => {
+                    return Err(self.failed("create", relative, error));
+                }
+                Err(_) => match self.get(relative)? {
+                    Some(found) => return Ok(found == bytes),
+                    None => tracing::debug!(relative, attempt, "an object was not created; trying again"),
+                },
+            }
         }
+    }
+
+    /// Whether requests go over a network.
+    fn is_remote(&self) -> bool {
+        self.folder.is_none() && !self.url.starts_with("memory://")
     }
 
     /// Reads an object; None when there is none.
@@ -105,6 +147,12 @@ impl Location {
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.failed("read", relative, error)),
         }
+    }
+
+    /// When an object was written, by the storage's clock.
+    pub fn modified(&self, relative: &str) -> Result<SystemTime> {
+        let found = self.wait(self.store.head(&self.path(relative)));
+        found.map(|object| object.last_modified.into()).map_err(|error| self.failed("look at", relative, error))
     }
 
     /// Deletes an object; one that is not there is fine.
@@ -192,38 +240,6 @@ fn memory(path: &str) -> (Arc<dyn ObjectStore>, String) {
     let name = path.split('/').next().unwrap_or_default().to_string();
     let mut stores = STORES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     (stores.entry(name).or_default().clone(), object_prefix(path))
-}
-
-fn cloud(url: &str, scheme: &str) -> Result<Arc<dyn ObjectStore>> {
-    let feature = match scheme {
-        "s3" | "s3a" => "s3",
-        "gs" => "gs",
-        "az" | "abfs" | "abfss" => "az",
-        _ => {
-            return Err(Error::Config(format!(
-                "`{url}`: unknown scheme `{scheme}`. Expected a plain path, file://, memory://, s3://, gs:// or az://"
-            )));
-        }
-    };
-    match feature {
-        #[cfg(feature = "s3")]
-        "s3" => built(url, object_store::aws::AmazonS3Builder::from_env().with_url(url).build()),
-        #[cfg(feature = "gs")]
-        "gs" => built(url, object_store::gcp::GoogleCloudStorageBuilder::from_env().with_url(url).build()),
-        #[cfg(feature = "az")]
-        "az" => built(url, object_store::azure::MicrosoftAzureBuilder::from_env().with_url(url).build()),
-        _ => Err(Error::Environment(format!(
-            "`{url}`: this program was built without {scheme}:// storage. Build it with `cargo build --features {feature}`, or write to a plain path"
-        ))),
-    }
-}
-
-#[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
-fn built(url: &str, store: object_store::Result<impl ObjectStore>) -> Result<Arc<dyn ObjectStore>> {
-    match store {
-        Ok(store) => Ok(Arc::new(store)),
-        Err(error) => Err(Error::Storage(format!("cannot open the output `{url}`: {error}"))),
-    }
 }
 
 #[cfg(test)]
