@@ -64,8 +64,8 @@ pub(super) fn open(url: &str, scheme: &str) -> Result<Arc<dyn ObjectStore>> {
 /// URLs), is a secret. The message does not repeat the URL.
 fn refuse_credentials(url: &str, scheme: &str) -> Result<()> {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let user = rest.split('/').next().and_then(|host| host.rsplit_once('@')).map(|(user, _)| user);
-    let is_secret = user.is_some_and(|user| user.contains(':') || !scheme.starts_with("abfs"));
+    let place = rest.split('/').next().unwrap_or_default(); // a secret with a slash in it still leaves its colon here
+    let is_secret = place.contains(':') || (place.contains('@') && !scheme.starts_with("abfs"));
     if !is_secret && !rest.contains('?') {
         return Ok(());
     }
@@ -139,9 +139,13 @@ mod tests {
 
     #[test]
     fn a_url_with_credentials_is_refused_without_repeating_them() {
-        for url in
-            ["s3://id:SECRET@bucket/x", "s3://SECRET@bucket", "az://c/x?sig=SECRET", "abfss://c:SECRET@account/x"]
-        {
+        for url in [
+            "s3://id:SECRET@bucket/x",
+            "s3://SECRET@bucket",
+            "s3://id:SECRET/x@bucket/x",
+            "az://c/x?sig=SECRET",
+            "abfss://c:SECRET@account/x",
+        ] {
             let scheme = url.split_once("://").unwrap().0;
             let error = open(url, scheme).err().unwrap();
             assert_eq!(error.exit_code(), 2, "{url}");
