@@ -161,7 +161,11 @@ impl Task for Products {
 
 #[cfg(test)]
 mod tests {
+    use burn_backend::ops::FloatTensorOps;
+
     use super::*;
+
+    type K = burn_flex::Flex;
 
     /// Operands cut to 10 bits of fraction, as TF32 units do.
     fn cut(values: &[f32]) -> Vec<f32> {
@@ -171,11 +175,11 @@ mod tests {
     #[test]
     fn f32_and_f64_products_are_what_they_say() {
         let device = Default::default();
-        let single = matmul_error::<burn_flex::Flex, f32>(&device, SHORT_PRODUCTS).unwrap();
+        let single = matmul_error::<K, f32>(&device, SHORT_PRODUCTS).unwrap();
         // at least one rounding of the result (2^-25 on average), at most all roundings in the same direction
         assert!(single.relative > 1e-8 && single.relative < 3e-6, "{single}");
         single.check().unwrap();
-        let double = matmul_error::<burn_flex::Flex, f64>(&device, SHORT_PRODUCTS).unwrap();
+        let double = matmul_error::<K, f64>(&device, SHORT_PRODUCTS).unwrap();
         assert!(double.relative < 1e-14, "{double}");
         double.check().unwrap();
     }
@@ -190,11 +194,10 @@ mod tests {
         let (a, b) = (random("a"), random("b"));
         let device = Default::default();
         let product = |a: &[f32], b: &[f32]| {
-            let left = on_device::<burn_flex::Flex, f32>(&device, a.to_vec(), SIZE, inner);
-            let right = on_device::<burn_flex::Flex, f32>(&device, b.to_vec(), inner, SIZE);
-            host::<burn_flex::Flex, f32>(K::float_matmul(left, right)).unwrap()
+            let left = on_device::<K, f32>(&device, a.to_vec(), SIZE, inner);
+            let right = on_device::<K, f32>(&device, b.to_vec(), inner, SIZE);
+            host::<K, f32>(K::float_matmul(left, right)).unwrap()
         };
-        type K = burn_flex::Flex;
         let exact = reference(&a, &b, inner);
         let with = |relative| MatmulError { precision: "f32".into(), inner, relative, limit: LIMIT_F32 };
         with(relative(&product(&a, &b), &exact)).check().unwrap();
