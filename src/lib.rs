@@ -1,4 +1,8 @@
 //! Hessian spectra of neural networks by stochastic Lanczos quadrature, blockwise and full, for any burn model.
+//!
+//! The program is `hesspec` (see README.md). As a library: implement [`Problem`] for your model and call [`spectrum`]
+//! (the function); `examples/own_model.rs` does it in one file. [`engine`] is second-order differentiation for burn by
+//! itself. ARCHITECTURE.md is the map of the rooms below.
 
 pub mod error;
 
@@ -34,3 +38,4 @@ pub mod cli;
 pub mod report;
 
 pub use error::{Error, Result};
+pub use hessian::{Problem, spectrum};

@@ -290,6 +290,7 @@ fn values_must_make_sense_together() {
         "batch.stride=0",
         "batch.tokens=0",
         "run.threads=0",
+        "run.threads=100000",
         "hessian.slots=0",
         "model.gpt2.layers=0",
         "density.sigma={ relative = 0.0 }",

@@ -14,6 +14,12 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<()> {
     let check = Check { tree };
     check.run_name(&config.run.name)?;
     check.at_least_one("run.threads", config.run.threads)?;
+    check.that(
+        config.run.threads.is_none_or(|threads| threads <= MOST_THREADS),
+        "run.threads",
+        config.run.threads.unwrap_or(0),
+        "expected at most 1024",
+    )?;
     match &config.model {
         Model::Gpt2(gpt2) => check.gpt2(gpt2)?,
     }
@@ -32,6 +38,9 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<()> {
     )?;
     check.that(!config.output.url.is_empty(), "output.url", "\"\"", "expected a path or URL")
 }
+
+/// More threads than any machine has cores only fight each other.
+const MOST_THREADS: usize = 1024;
 
 struct Check<'a> {
     tree: &'a Node,

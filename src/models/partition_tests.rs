@@ -90,14 +90,6 @@ fn queries_keys_and_values_are_column_ranges() {
 }
 
 #[test]
-fn the_paper_has_25_blocks() {
-    let layout = Gpt2Config::gpt2_124m().layout();
-    let blocks = partition(&layout, &Structure::gpt2(12), Partition::Parameter).unwrap();
-    let include = ["transformer.wte.weight", "transformer.h.{0,3,7,11}.*"].map(String::from);
-    assert_eq!(crate::models::select(blocks, &include, &["*.ln_*".into()]).unwrap().len(), 25);
-}
-
-#[test]
 fn heads_are_columns_of_q_k_v_and_rows_of_the_output_projection() {
     let layout = small(1, true, true, true).layout();
     let blocks = partition(&layout, &Structure::gpt2(3), Partition::Head).unwrap();
