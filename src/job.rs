@@ -214,16 +214,20 @@ impl<K: Kernels, T: Precision> Job<K, T> {
             Source::Files { .. } => config.batch.segments,
             Source::Synthetic { .. } => Some(1),
         };
-        let cut = match config.hessian.reduction {
-            config::Reduction::Mean => Cut::Windows,
-            config::Reduction::Sum => Cut::MicroBatches,
-        };
-        let cuts = Cuts::new(num_windows, micro_batch, segments, cut)?;
+        let cuts = Cuts::new(num_windows, micro_batch, segments, cut(config))?;
         let data = TokenData { source, cuts, vocabulary: sizes.vocabulary, num_predictions, device: device.clone() };
         let layout = sizes.layout();
         let blocks = blocks(config, &layout)?;
         let precision = PhantomData;
         Ok(Self { config: config.clone(), layout, blocks, problem: LanguageModel, model, data, precision })
+    }
+}
+
+/// What stays whole when the batch is cut: where micro-batch means are summed, the micro-batch is part of the loss.
+pub fn cut(config: &Config) -> Cut {
+    match config.hessian.reduction {
+        config::Reduction::Mean => Cut::Windows,
+        config::Reduction::Sum => Cut::MicroBatches,
     }
 }
 

@@ -236,7 +236,7 @@ fn summary_row(spectrum: &BlockSpectrum, tridiagonals: &[Tridiagonal], density_s
     let status = if spectrum.is_zero() {
         "zero_block; every |node| is below the noise floor: this block's Hessian is zero to the accuracy of the products".into()
     } else {
-        density_status
+        with_unresolved_sign(spectrum, density_status)
     };
     SummaryRow {
         block: spectrum.name.clone(),
@@ -252,6 +252,26 @@ fn summary_row(spectrum: &BlockSpectrum, tridiagonals: &[Tridiagonal], density_s
         steps_done: tridiagonals.iter().map(Tridiagonal::steps).min().unwrap_or(0) as i32,
         status,
     }
+}
+
+/// Largest share of a spectrum whose sign may be open without a word about it.
+const UNRESOLVED_MASS: f64 = 0.01;
+
+/// Adds to a status how much of the mass lies at nodes whose residual bound exceeds their distance from zero: whether
+/// it counts as negative is chance.
+fn with_unresolved_sign(spectrum: &BlockSpectrum, status: String) -> String {
+    let of_probe = |q: &crate::spectrum::Quadrature| -> f64 {
+        q.nodes.iter().filter(|n| n.node.abs() < n.residual_bound).map(|n| n.weight).sum()
+    };
+    let mass = spectrum.probes.iter().map(of_probe).sum::<f64>() / spectrum.probes.len() as f64;
+    if mass <= UNRESOLVED_MASS {
+        return status;
+    }
+    let open = format!(
+        "sign_unresolved; {mass:.4} of the mass lies nearer to zero than its residual bound, so negative_mass is known to \
+         that only; take more lanczos.steps"
+    );
+    if status == "ok" { open } else { format!("{status}; {open}") }
 }
 
 fn distances(config: &Config, blocks: &[BlockSpectrum]) -> Result<Vec<DivergenceRow>> {

@@ -32,12 +32,13 @@ pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
     let overrides = arguments.device.iter().map(|name| format!("hessian.backend={name:?}"));
     let config = arguments.config.load_with(overrides)?;
     let plan = Plan::new(&config, &[])?;
-    plan::check_memory(&plan)?;
-    let plan = if arguments.no_timing {
+    let fits = plan::check_memory(&plan);
+    let plan = if arguments.no_timing || fits.is_err() {
         plan
     } else {
         let rate = plan::measure(&config, &plan)?;
         plan.with_rate(rate)
     };
-    if json { print_json(&plan) } else { print(plan.to_string().trim_end()) }
+    if json { print_json(&plan) } else { print(plan.to_string().trim_end()) }?;
+    fits // the plan is shown also where it cannot be carried out
 }

@@ -3,7 +3,6 @@
 //! The model: activations kept by the forward pass for the primal and for each slot, the parameters and their tangents
 //! and adjoints, the vectors on the host, and the Lanczos bases.
 
-use crate::block::Block;
 use crate::models::Gpt2Config;
 use crate::{Error, Result};
 
@@ -84,11 +83,11 @@ pub fn available() -> Result<f64> {
 }
 
 /// The message for a group that does not fit even with one slot.
-pub fn does_not_fit(block: &Block, needed: f64, budget: f64) -> Error {
+pub fn does_not_fit(block: &str, needed: f64, budget: f64) -> Error {
     Error::Environment(format!(
-        "block `{}`: one slot needs {:.2} GB, {:.2} GB may be used. Take fewer lanczos.steps (the basis is steps x dimension), \
+        "block `{}`: one slot of it needs {:.2} GB, {:.2} GB may be used. Take fewer lanczos.steps (the basis is steps x dimension), \
          a smaller batch.micro_batch, leave the block out, or raise hessian.memory",
-        block.name,
+        block,
         needed / 1e9,
         budget / 1e9
     ))

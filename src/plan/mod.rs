@@ -87,10 +87,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a configuration for its pairs that are not in `finished`.
+    /// The plan of a configuration for its pairs that are not in `finished`. Whether it fits: [`check_memory`].
     ///
     /// # Errors
-    /// [`Error::Environment`] if a block does not fit in memory even alone.
+    /// [`Error::Config`] for blocks that do not exist; [`Error::Environment`] if the machine does not say its memory.
     pub fn new(config: &Config, finished: &[Pair]) -> Result<Self> {
         let sizes = job::gpt2(config)?;
         let layout = sizes.layout();
@@ -134,11 +134,13 @@ impl Plan {
     }
 }
 
-/// Windows of a micro-batch: as configured, or about [`TOKENS_PER_PASS`] tokens.
+/// Windows of a micro-batch: as configured, or about [`TOKENS_PER_PASS`] tokens, and no more than a segment has.
 pub fn micro_batch(config: &Config) -> Result<usize> {
     let context = job::gpt2(config)?.context;
-    let all = data::num_windows(&config.batch, context).unwrap_or(usize::MAX);
-    Ok(config.batch.micro_batch.unwrap_or((TOKENS_PER_PASS / context).clamp(1, all)))
+    let wanted = config.batch.micro_batch.unwrap_or((TOKENS_PER_PASS / context).max(1));
+    let Some(all) = data::num_windows(&config.batch, context) else { return Ok(wanted) };
+    let cuts = data::MicroBatches::new(all, wanted, config.batch.segments, job::cut(config))?;
+    Ok(cuts.all().iter().map(|micro_batch| micro_batch.windows.len()).max().unwrap_or(wanted))
 }
 
 /// Probes of a block.
@@ -205,10 +207,6 @@ impl<'a> Planner<'a> {
         let most = self.config.hessian.slots.unwrap_or(MOST_SLOTS);
         let mut groups: Vec<Vec<Pair>> = Vec::new();
         for (at, block) in blocks.iter().enumerate() {
-            let alone = self.bytes(&[block]);
-            if alone > self.budget {
-                return Err(memory::does_not_fit(block, alone, self.budget));
-            }
             for pair in
                 (0..probes_of(self.config, block)).map(|probe| (at, probe)).filter(|pair| !finished.contains(pair))
             {
@@ -293,14 +291,17 @@ fn duration(seconds: f64) -> String {
     }
 }
 
-/// Refuses a plan whose peak does not fit; [`Plan::new`] has already made the groups as small as they go.
+/// Refuses a plan that does not fit, naming the block that does not: groups are already as small as they go.
+///
+/// # Errors
+/// [`Error::Environment`]
 pub fn check_memory(plan: &Plan) -> Result<()> {
-    if plan.memory_bytes <= plan.budget_bytes {
-        return Ok(());
+    let largest = plan.groups.iter().max_by(|a, b| a.memory_bytes.total_cmp(&b.memory_bytes));
+    match largest.filter(|group| group.memory_bytes > plan.budget_bytes) {
+        None => Ok(()),
+        Some(group) => {
+            let (at, _) = group.pairs[0];
+            Err(memory::does_not_fit(&plan.blocks[at].name, group.memory_bytes, plan.budget_bytes))
+        }
     }
-    Err(Error::Environment(format!(
-        "the plan needs {:.2} GB, {:.2} GB may be used; lower batch.micro_batch or lanczos.steps, or raise hessian.memory",
-        plan.memory_bytes / 1e9,
-        plan.budget_bytes / 1e9
-    )))
 }
