@@ -1,10 +1,10 @@
 //! Self-tests of the operator on the real model and data, before anything expensive: each is cheap.
 
-use super::error::{ProductError, borrowed, product_errors, quietly, unit};
+use super::error::{ProductError, borrowed, errors_on, quietly, unit, wide_model};
 use super::operator::{BlockOperator, Kind};
 use super::pass::Precision;
 use super::problem::{MicroBatches, Problem};
-use super::seed::{cast, shifted};
+use super::seed::{cast_parameters, shifted};
 use crate::Result;
 use crate::engine::{Kernels, SecondOrder};
 use crate::krylov::Real;
@@ -49,8 +49,8 @@ where
     D: MicroBatches<Batch = P::Batch>,
     T: Precision,
 {
-    let error = product_errors(operator, seed, 1)?[0];
-    let eta = error.eta / operator.share_of(0)?;
+    let error = errors_on(operator, 0, &[0], wide_model(operator).as_ref(), seed)?[0];
+    let eta = error.eta;
     let u: Vec<T> = unit(operator.slots[0], operator, seed);
     let v: Vec<T> = unit(operator.slots[0], operator, seed.wrapping_add(1));
     let sum: Vec<T> = u.iter().zip(&v).map(|(u, v)| T::from_f64(2.0 * u.to_f64() - 3.0 * v.to_f64())).collect();
@@ -122,7 +122,7 @@ where
         let detail = "a Gauss-Newton matrix is no derivative of a gradient".into();
         return Ok(Check { name: NAME, outcome: Outcome::NotApplicable, detail });
     }
-    let wide_model = cast::<K, _>(operator.model.clone(), f64::DTYPE);
+    let wide_model = cast_parameters::<K, _>(operator.model.clone(), f64::DTYPE);
     let wide_v: Vec<f64> = v.iter().map(|x| x.to_f64()).collect();
     let in_f64 = quietly(|| {
         let wide = operator.with_model::<f64>(&wide_model);

@@ -215,16 +215,39 @@ impl<K: Kernels, T: Precision> ModuleMapper<SecondOrder<K>> for Shifter<'_, T> {
     }
 }
 
-/// The module with every float parameter in another precision.
+/// The module with every float parameter in another precision, BatchNorm's running statistics too. Those are shared by
+/// all clones of a module: the clones' change as well.
 pub fn cast<K: Kernels, M: Module<SecondOrder<K>>>(model: M, dtype: DType) -> M {
-    struct Cast(DType);
-    impl<K: Kernels> ModuleMapper<SecondOrder<K>> for Cast {
-        fn map_float<const D: usize>(
-            &mut self,
-            param: Param<Tensor<SecondOrder<K>, D>>,
-        ) -> Param<Tensor<SecondOrder<K>, D>> {
-            param.map(|tensor| Tensor::from_inner(tensor.inner().cast(self.0)))
-        }
+    model.map(&mut Cast { path: Path::new(&Names::BURN), dtype, with_state: true })
+}
+
+/// The same, and the running statistics stay as they are.
+pub(super) fn cast_parameters<K: Kernels, M: Module<SecondOrder<K>>>(model: M, dtype: DType) -> M {
+    model.map(&mut Cast { path: Path::new(&Names::BURN), dtype, with_state: false })
+}
+
+struct Cast {
+    path: Path,
+    dtype: DType,
+    with_state: bool,
+}
+
+impl<K: Kernels> ModuleMapper<SecondOrder<K>> for Cast {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
-    model.map(&mut Cast(dtype))
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(
+        &mut self,
+        param: Param<Tensor<SecondOrder<K>, D>>,
+    ) -> Param<Tensor<SecondOrder<K>, D>> {
+        if self.path.is_state() && !self.with_state {
+            return param;
+        }
+        param.map(|tensor| Tensor::from_inner(tensor.inner().cast(self.dtype)))
+    }
 }
