@@ -7,6 +7,7 @@
 #   Slurm                       a real one of two nodes on this machine: worlds agree, time limit and requeue (root)
 #   the quickstart's spectrum   by one process, mpirun -np 2 and -np 4, and srun on two nodes (HESSPEC_FULL_WORLDS=0
 #                               leaves it out)
+#   object storage              a real S3 server on loopback, also through a proxy that fails and hangs
 #   quickstart                  from a fresh clone of this tree's HEAD, timed, with its own target folder
 #
 # HESSPEC_FULL_QUICKSTART=0 leaves the last one out. About 45 minutes on 2 cores.
@@ -39,6 +40,10 @@ if need_mpi; then
     fi
     unset PYTHON HESSPEC
 fi
+say "object storage"
+cargo check --locked --features s3,gs,az
+need_venv duckdb polars pandas pyarrow 'moto[server]'
+tests/storage/run.sh
 
 if [[ ${HESSPEC_FULL_QUICKSTART:-1} == 1 ]]; then
     say "quickstart from a fresh clone"

@@ -4,6 +4,7 @@
 //! segment matrices) is written as soon as the group ends and never computed again; nodes, densities and distances
 //! follow from it at the end, at no further product.
 
+use std::cell::RefCell;
 use std::time::{Instant, SystemTime};
 
 use burn_backend::tensor::Device;
@@ -14,6 +15,7 @@ use crate::block::Block;
 use crate::checkpoint::Checkpoint;
 use crate::cluster::{Comm, solo};
 use crate::config::{self, Config};
+use crate::doctor::{self, MatmulError};
 use crate::engine::Kernels;
 use crate::hessian::{
     MicroBatches, Outcome as CheckOutcome, Precision, ProductError, Settings, product_errors, self_tests,
@@ -21,6 +23,7 @@ use crate::hessian::{
 use crate::job::{Job, Task, dispatch};
 use crate::krylov::Reorthogonalize;
 use crate::lock::Lock;
+use crate::metrics::StepMetrics;
 use crate::output::{RunStore, Tables, TridiagonalRow, rfc3339};
 use crate::plan::{self, Pair, Plan};
 use crate::probe::ProbeKind;
@@ -128,6 +131,7 @@ struct Run<'a> {
 
 /// What rank 0 has found out before the first group.
 struct Start {
+    matmul: MatmulError,
     errors: Vec<ProductError>,
     finished: Vec<Pair>,
     begun: Vec<(String, Vec<Pair>)>,
@@ -144,8 +148,13 @@ impl Task for Run<'_> {
             config::Basis::Keep => Some(Checkpoint::open(&config.output.url, &config.run.name)?),
             config::Basis::None => None,
         };
-        let start =
-            self.store.as_ref().map(|store| self.start(&job, &settings, store, checkpoint.as_ref())).transpose()?;
+        let matmul = doctor::matmul_error::<K, T>(&device, doctor::SHORT_PRODUCTS)?; // each rank its own device
+        matmul.check()?;
+        let start = self
+            .store
+            .as_ref()
+            .map(|store| self.start(&job, &settings, matmul, store, checkpoint.as_ref()))
+            .transpose()?;
         let etas =
             told(self.comm, start.as_ref().map(|s| s.errors.iter().map(|e| e.eta.to_bits()).collect::<Vec<_>>()))?;
         let etas: Vec<f64> = etas.into_iter().map(f64::from_bits).collect();
@@ -161,6 +170,7 @@ impl Task for Run<'_> {
             let before = sweeps[..index].iter().sum::<u64>() * micro_batches;
             let message = names(&job.blocks, pairs);
             let is_root = self.comm.is_root();
+            let steps = RefCell::new(Vec::new());
             let context = worker::Context {
                 comm: self.comm,
                 settings: &settings,
@@ -178,13 +188,19 @@ impl Task for Run<'_> {
                         self.progress.log(line);
                     }
                 },
+                measured: &|metrics| {
+                    log_step(name, &metrics);
+                    steps.borrow_mut().push(metrics);
+                },
             };
             let slots = worker::run_group(&job, name, pairs, &context)?;
             computed.products += slots.iter().map(|slot| slot.tridiagonal.steps()).sum::<usize>();
             computed.groups += 1;
             if let Some(store) = self.store.as_mut() {
                 check_moments(&job.blocks, &slots)?;
-                store.write_group(name, &group_tables(&job.blocks, &slots))?;
+                let mut rows = group_tables(&job.blocks, &slots);
+                rows.metrics = steps.borrow().iter().map(|step| tables::metrics_row(name, step)).collect();
+                store.write_group(name, &rows)?;
                 if let Some(checkpoint) = &checkpoint {
                     checkpoint.delete(name)?;
                 }
@@ -200,6 +216,7 @@ impl Task for Run<'_> {
                 batch_sha256: job.data.sha256()?,
                 micro_batch: self.micro_batch,
                 errors: start.errors,
+                matmul: start.matmul,
             };
             store.finish(&tables::final_tables(config, &job.layout, &job.blocks, found, &facts)?)?;
         }
@@ -213,13 +230,15 @@ impl Run<'_> {
         &self,
         job: &Job<K, T>,
         settings: &Settings,
+        matmul: MatmulError,
         store: &RunStore,
         checkpoint: Option<&Checkpoint>,
     ) -> Result<Start> {
+        self.progress.log(&matmul.to_string());
         guard(job, settings, self.progress)?;
         let finished = finished_pairs(store, &job.blocks)?;
         let begun = checkpoint.map(|checkpoint| still_open(checkpoint, &finished)).transpose()?.unwrap_or_default();
-        Ok(Start { errors: errors(job, settings, self.progress)?, finished, begun })
+        Ok(Start { matmul, errors: errors(job, settings, self.progress)?, finished, begun })
     }
 }
 
@@ -229,6 +248,24 @@ fn still_open(checkpoint: &Checkpoint, finished: &[Pair]) -> Result<Vec<(String,
     open.retain(|(_, pairs)| pairs.iter().all(|pair| !finished.contains(pair)));
     checkpoint.keep_only(&open.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>())?;
     Ok(open)
+}
+
+/// One line a step and rank, for `--log-dir`; on stderr from HESSPEC_LOG=debug on.
+fn log_step(group: &str, metrics: &StepMetrics) {
+    let split = &metrics.split;
+    tracing::debug!(
+        group,
+        step = metrics.step,
+        slots = metrics.slots,
+        seconds = metrics.seconds,
+        seconds_products = split.products,
+        seconds_reduction = split.reduction,
+        seconds_reorthogonalization = split.reorthogonalization,
+        seconds_io = split.io,
+        tokens_per_second = metrics.tokens_per_second(),
+        products_per_second = metrics.products_per_second(),
+        "step"
+    );
 }
 
 /// Name and pairs of the groups to compute: those that were begun go on as they were, the rest is planned.

@@ -96,6 +96,14 @@ impl<K: Kernels> TokenData<K> {
     pub fn num_predictions(&self) -> usize {
         self.num_predictions
     }
+
+    /// Share of the batch in the segments from `segment` on.
+    pub fn share_from(&self, segment: usize) -> f64 {
+        let windows = |from: usize| -> usize {
+            self.cuts.all().iter().filter(|cut| cut.segment >= from).map(|cut| cut.windows.len()).sum()
+        };
+        windows(segment) as f64 / windows(0).max(1) as f64
+    }
 }
 
 impl<K: Kernels> MicroBatches for TokenData<K> {

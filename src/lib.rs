@@ -26,8 +26,10 @@ pub mod hessian;
 // L3: the run
 pub mod checkpoint;
 pub mod coordinator;
+pub mod doctor;
 pub mod job;
 pub mod lock;
+pub mod metrics;
 pub mod plan;
 pub mod tables;
 pub mod worker;

@@ -5,11 +5,13 @@ use std::time::SystemTime;
 
 use crate::block::{Block, Layout};
 use crate::config::{self, Config};
+use crate::doctor::MatmulError;
 use crate::hessian::{ProductError, block_spectrum};
 use crate::krylov::{Tridiagonal, packed};
+use crate::metrics::StepMetrics;
 use crate::output::{
-    BlockRow, DensityRow, DivergenceRow, NodeRow, Provenance, RunRow, RunStore, SegmentRow, SummaryRow, Tables,
-    TridiagonalRow, rfc3339,
+    BlockRow, DensityRow, DivergenceRow, MetricsRow, NodeRow, Provenance, RunRow, RunStore, SegmentRow, SummaryRow,
+    Tables, TridiagonalRow, rfc3339,
 };
 use crate::spectrum::{
     AxisChoice, BlockSpectrum, DistanceSettings, Metric, Sigma, View, density, divergences, moments,
@@ -31,6 +33,8 @@ pub struct RunFacts {
     pub micro_batch: usize,
     /// Error of a product, block by block.
     pub errors: Vec<ProductError>,
+    /// Error of the device's matrix products.
+    pub matmul: MatmulError,
 }
 
 /// Resolved configuration and versions.
@@ -77,6 +81,23 @@ pub fn push_tridiagonal(rows: &mut Tables, block: &str, probe: u32, t: &Tridiago
                 });
             }
         }
+    }
+}
+
+/// The times of one step of a group.
+pub fn metrics_row(group: &str, metrics: &StepMetrics) -> MetricsRow {
+    let split = &metrics.split;
+    MetricsRow {
+        group: group.into(),
+        step: metrics.step as i32,
+        slots: metrics.slots as i32,
+        seconds: metrics.seconds,
+        seconds_products: split.products,
+        seconds_reduction: split.reduction,
+        seconds_reorthogonalization: split.reorthogonalization,
+        seconds_io: split.io,
+        tokens_per_second: metrics.tokens_per_second(),
+        products_per_second: metrics.products_per_second(),
     }
 }
 
@@ -272,7 +293,10 @@ fn run_row(config: &Config, facts: &RunFacts) -> Result<RunRow> {
         versions: provenance(config)?.versions_json(),
         world: facts.world as i32,
         hardware: hardware(),
-        matmul_precision: format!("largest error of a product {largest:.2e} against {reference}"),
+        matmul_precision: format!(
+            "{}; largest error of a Hessian-vector product {largest:.2e} against {reference}",
+            facts.matmul
+        ),
         started: facts.started.clone(),
         finished: rfc3339(SystemTime::now()),
         seconds: facts.seconds,

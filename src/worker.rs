@@ -12,6 +12,7 @@ use crate::engine::Kernels;
 use crate::hessian::{MicroBatches, Precision, Settings, Sharded, Slice, add_slice, rounded, slot_settings, start};
 use crate::job::Job;
 use crate::krylov::{Basis, Lanczos, Tridiagonal};
+use crate::metrics::{Phase, StepMetrics, Stopwatch};
 use crate::plan::Pair;
 use crate::{Error, Result};
 
@@ -33,6 +34,8 @@ pub struct Context<'a> {
     pub check: &'a dyn Fn() -> Result<()>,
     /// Called with a line worth keeping.
     pub log: &'a dyn Fn(&str),
+    /// Called with the times of each step, on every rank.
+    pub measured: &'a dyn Fn(StepMetrics),
 }
 
 /// One (block, probe) pair that is done.
@@ -185,7 +188,7 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
 
     /// One Lanczos step of all active slots: a sweep over the segments.
     fn step(&mut self) -> Result<()> {
-        let begin = Instant::now();
+        let mut watch = Stopwatch::start(self.context.comm);
         let active = self.active();
         let (job, pairs) = (self.job, self.pairs);
         let num_segments = job.data.num_segments();
@@ -203,24 +206,37 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
             totals: Vec::new(),
             rows: vec![Vec::new(); pairs.len()],
         });
+        let resumed_at = partial.segments;
         let products = {
             let vectors: Vec<_> = active.iter().filter_map(|&slot| Some((slot, self.slots[slot].vector()?))).collect();
-            let sweep = operator.sweep(&vectors)?;
+            let sweep = watch.time(Phase::Products, || operator.sweep(&vectors))?;
             while partial.segments < num_segments {
-                let sums = sweep.segment(partial.segments)?;
-                self.absorb(&active, &mut partial, sums)?;
+                let sums = watch.time(Phase::Products, || sweep.segment(partial.segments))?;
+                watch.time(Phase::Reorthogonalization, || self.absorb(&active, &mut partial, sums))?;
                 let last = partial.segments == num_segments;
-                self.save_or_stop(if last { None } else { Some((&active, &partial)) })?;
+                let under_way = if last { None } else { Some((active.as_slice(), &partial)) };
+                watch.time(Phase::Storage, || self.save_or_stop(under_way))?;
             }
-            sweep.finish(&partial.totals)?
+            watch.time(Phase::Products, || sweep.finish(&partial.totals))?
         };
-        for (&slot, product) in active.iter().zip(products) {
-            self.slots[slot].advance(product, std::mem::take(&mut partial.rows[slot]))?;
-        }
+        watch.time(Phase::Reorthogonalization, || {
+            active.iter().zip(products).try_for_each(|(&slot, product)| {
+                self.slots[slot].advance(product, std::mem::take(&mut partial.rows[slot])).map(drop)
+            })
+        })?;
         self.step += 1;
-        let share = begin.elapsed().as_secs_f64() / active.len() as f64;
-        active.iter().for_each(|&slot| self.seconds[slot].push(share));
+        self.record(watch, &active, resumed_at);
         Ok(())
+    }
+
+    /// Hands out the times of the step that has just ended; `resumed_at`: segments that an earlier call had done.
+    fn record(&mut self, watch: Stopwatch<'_>, active: &[usize], resumed_at: usize) {
+        let (seconds, split) = watch.stop();
+        let (step, slots, data) = (self.step, active.len(), &self.job.data);
+        let share = data.share_from(resumed_at);
+        let tokens = share * data.num_predictions() as f64;
+        active.iter().for_each(|&slot| self.seconds[slot].push(seconds / slots as f64));
+        (self.context.measured)(StepMetrics { step, slots, tokens, share, seconds, split });
     }
 
     fn absorb(&self, active: &[usize], partial: &mut Partial, sums: Vec<Slice<f64>>) -> Result<()> {

@@ -25,11 +25,13 @@ const ROOMS: &[(&str, u32)] = &[
     // L3: the run
     ("job", 30),
     ("plan", 31),
-    ("tables", 31),
-    ("checkpoint", 32),
-    ("lock", 32),
-    ("worker", 33),
-    ("coordinator", 34),
+    ("metrics", 31),
+    ("doctor", 32),
+    ("tables", 33),
+    ("checkpoint", 34),
+    ("lock", 34),
+    ("worker", 35),
+    ("coordinator", 36),
     // L4: edges
     ("report", 40),
     ("cli", 41),

@@ -42,7 +42,7 @@ impl ConfigArguments {
 }
 
 /// The matrix products run on rayon's pool as well, so that one number rules all.
-fn use_threads(config: &Config) -> Result<()> {
+pub fn use_threads(config: &Config) -> Result<()> {
     let Some(threads) = config.run.threads else { return Ok(()) };
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)

@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod common;
 mod data;
+mod doctor;
 mod hvp;
 mod lanczos;
 mod logging;
@@ -50,6 +51,8 @@ enum Command {
     Lanczos(lanczos::Arguments),
     /// Time forward pass, gradient, full and block products.
     Bench(bench::Arguments),
+    /// Try this machine, its devices, ranks and storage: the first thing to run in a new place.
+    Doctor(doctor::Arguments),
     /// Draw figures and an HTML page from a run's tables.
     Report(report::Arguments),
     /// Prepare and inspect files of tokens.
@@ -69,7 +72,8 @@ enum Command {
 pub fn main() -> Result<()> {
     let Cli { command, json } = Cli::parse();
     let shows_progress = matches!(command, Command::Run(_) | Command::Hvp(_) | Command::Lanczos(_));
-    logging::start(shows_progress);
+    let json_log = if let Command::Run(arguments) = &command { arguments.log_file()? } else { None };
+    logging::start(shows_progress, json_log);
     match command {
         Command::Run(arguments) => run::main(&arguments, json),
         Command::Plan(arguments) => plan::main(&arguments, json),
@@ -77,6 +81,7 @@ pub fn main() -> Result<()> {
         Command::Hvp(arguments) => hvp::main(&arguments, json),
         Command::Lanczos(arguments) => lanczos::main(&arguments, json),
         Command::Bench(arguments) => bench::main(&arguments, json),
+        Command::Doctor(arguments) => doctor::main(&arguments, json),
         Command::Report(arguments) => report::main(&arguments, json),
         Command::Data(command) => data::main(command, json),
         Command::Completions { shell } => completions(shell),

@@ -1,10 +1,16 @@
 //! `hesspec run`
 
+use std::fs::File;
+use std::path::PathBuf;
+
 use clap::Args;
+use tracing::Span;
+use tracing::field::Empty;
 
 use super::common::{ConfigArguments, print, print_json};
+use super::logging;
 use super::progress::Meter;
-use crate::cluster::world::{Flags, discover, environment};
+use crate::cluster::world::{Flags, World, discover, environment};
 use crate::cluster::{self, Comm, signal};
 use crate::coordinator::{self, Outcome};
 use crate::{Error, Result};
@@ -22,12 +28,27 @@ pub struct Arguments {
     /// Number of processes, if no launcher says so.
     #[arg(long)]
     world_size: Option<usize>,
+    /// Each rank appends to DIR/rank-NNN.jsonl: what happens, and the times of each step.
+    #[arg(long, value_name = "DIR")]
+    log_dir: Option<PathBuf>,
+}
+
+impl Arguments {
+    fn world(&self) -> Result<World> {
+        discover(&Flags { rank: self.rank, size: self.world_size }, &environment())
+    }
+
+    /// This rank's file of `--log-dir`.
+    pub fn log_file(&self) -> Result<Option<File>> {
+        self.log_dir.as_deref().map(|folder| logging::open(folder, self.world()?.rank)).transpose()
+    }
 }
 
 /// Computes, or continues. Every rank of an mpirun or srun comes here; rank 0 answers.
 pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
-    let flags = Flags { rank: arguments.rank, size: arguments.world_size };
-    let world = discover(&flags, &environment())?;
+    let world = arguments.world()?;
+    let span = tracing::info_span!("rank", rank = world.rank, host = cluster::host_name(), run = Empty);
+    let _entered = span.enter();
     let comm = cluster::start(&world)?;
     signal::install()?;
     match compute(arguments, &comm) {
@@ -55,6 +76,7 @@ fn compute(arguments: &Arguments, comm: &Comm) -> Result<Outcome> {
         }
         config.output.url = url.clone();
     }
+    Span::current().record("run", config.run.name.as_str());
     let meter = Meter::new();
     coordinator::run(&config, comm, &meter)
 }

@@ -4,7 +4,9 @@
 //! (an MPI library allocates as much as it is handed). A transport sees pieces only and can stay thin.
 
 use std::cell::Cell;
+use std::time::Duration;
 
+use super::timed::Timed;
 use super::{Element, Pair, Shard};
 use crate::{Error, Result};
 
@@ -57,14 +59,14 @@ pub struct Traffic {
 /// # Errors
 /// [`Error::Environment`] when a length does not fit (found before anything is sent) or the transport fails.
 pub struct Comm {
-    transport: Box<dyn Transport>,
+    transport: Timed,
     traffic: Cell<Traffic>,
 }
 
 impl Comm {
     /// A communicator over a transport.
     pub fn new(transport: Box<dyn Transport>) -> Self {
-        Self { transport, traffic: Cell::default() }
+        Self { transport: Timed::new(transport), traffic: Cell::default() }
     }
 
     /// This process's number, from 0.
@@ -90,6 +92,11 @@ impl Comm {
     /// What this rank has exchanged so far.
     pub fn traffic(&self) -> Traffic {
         self.traffic.get()
+    }
+
+    /// Time this rank has spent exchanging, the wait for slower ranks included.
+    pub fn spent(&self) -> Duration {
+        self.transport.spent()
     }
 
     /// Returns when every rank has called it.

@@ -22,6 +22,7 @@ pub mod solo;
 #[cfg(test)]
 mod tests;
 pub mod threads;
+mod timed;
 pub mod world;
 
 pub use comm::{Comm, PIECE_BYTES, Traffic, Transport};

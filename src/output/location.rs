@@ -6,16 +6,30 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, WriteMultipart};
 use tokio::runtime::Runtime;
 
+use super::cloud;
 use crate::{Error, Result};
+
+/// Larger objects go to a cloud in parts of this size, each of which is tried again by itself.
+const PART_BYTES: usize = 16 << 20;
+/// Parts under way at a time: so many are held in memory.
+const PARTS_AT_ONCE: usize = 4;
+/// Over a network, an operation is repeated so often, in addition to object_store's own repetition of requests, which
+/// leaves out answers that break off and what it takes for unrepeatable ...
+const ATTEMPTS: u32 = 5;
+/// ... unless the storage has been gone for so long by then,
+const REPEAT_WITHIN: Duration = Duration::from_secs(60);
+/// with pauses of this times the number of the attempt.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// An object store and the prefix of the output in it.
 #[derive(Clone)]
@@ -26,6 +40,8 @@ pub struct Location {
     prefix: String,
     /// The folder, where the store is the file system.
     folder: Option<PathBuf>,
+    /// Whether requests go over a network.
+    is_remote: bool,
     runtime: Arc<Runtime>,
 }
 
@@ -47,14 +63,15 @@ impl Location {
         let (store, prefix) = match (&folder, url.split_once("://")) {
             (Some(folder), _) => (local(url, folder, access)?, String::new()),
             (None, Some(("memory", path))) => memory(path),
-            (None, Some((scheme, path))) => (cloud(url, scheme)?, object_prefix(path)),
+            (None, Some((scheme, path))) => (cloud::open(url, scheme)?, object_prefix(path)),
             (None, None) => return Err(Error::Config(format!("`{url}` is neither a path nor a URL"))),
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Error::Environment(format!("no runtime for storage: {error}")))?;
-        Ok(Self { url: url.to_string(), store, prefix, folder, runtime: Arc::new(runtime) })
+        let is_remote = folder.is_none() && !url.starts_with("memory://");
+        Ok(Self { url: url.to_string(), store, prefix, folder, is_remote, runtime: Arc::new(runtime) })
     }
 
     /// Runs an asynchronous storage operation to its end.
@@ -80,36 +97,97 @@ impl Location {
         ))
     }
 
+    /// Runs a storage operation to its end that may as well happen twice; over a network, repeats it after failures that
+    /// can pass.
+    pub(super) fn repeated<T, E: std::fmt::Display, F: Future<Output = std::result::Result<T, E>>>(
+        &self,
+        can_pass: impl Fn(&E) -> bool,
+        operation: impl Fn() -> F,
+    ) -> std::result::Result<T, E> {
+        let begin = Instant::now();
+        for attempt in 1..ATTEMPTS {
+            match self.wait(operation()) {
+                Err(error) if self.is_remote && can_pass(&error) && begin.elapsed() < REPEAT_WITHIN => {
+                    tracing::debug!(%error, attempt, "storage: trying again");
+                    std::thread::sleep(PAUSE * attempt);
+                }
+                result => return result,
+            }
+        }
+        self.wait(operation())
+    }
+
     /// Writes an object, replacing one that is there.
     pub fn put(&self, relative: &str, bytes: impl Into<Bytes>) -> Result<()> {
-        let payload = PutPayload::from_bytes(bytes.into());
-        let written = self.wait(self.store.put(&self.path(relative), payload));
-        written.map(|_| ()).map_err(|error| self.failed("write", relative, error))
+        let (path, bytes) = (self.path(relative), bytes.into());
+        let written = self.repeated(can_pass, || async {
+            if self.is_remote && bytes.len() > PART_BYTES {
+                return self.put_in_parts(&path, &bytes).await;
+            }
+            self.store.put(&path, PutPayload::from_bytes(bytes.clone())).await.map(drop)
+        });
+        written.map_err(|error| self.failed("write", relative, error))
+    }
+
+    async fn put_in_parts(&self, path: &Path, bytes: &Bytes) -> object_store::Result<()> {
+        let mut writer = WriteMultipart::new_with_chunk_size(self.store.put_multipart(path).await?, PART_BYTES);
+        for start in (0..bytes.len()).step_by(PART_BYTES) {
+            if let Err(error) = writer.wait_for_capacity(PARTS_AT_ONCE).await {
+                let _ = writer.abort().await; // parts of an upload that is never completed cost money
+                return Err(error);
+            }
+            writer.put(bytes.slice(start..bytes.len().min(start + PART_BYTES)));
+        }
+        writer.finish().await.map(drop)
     }
 
     /// Writes an object unless there is one; false when there is.
+    ///
+    /// An answer that was lost on the way does not tell whether the object was made. Over a network the object is then
+    /// read: one with exactly these bytes is ours.
     pub fn create(&self, relative: &str, bytes: impl Into<Bytes>) -> Result<bool> {
-        let payload = PutPayload::from_bytes(bytes.into());
-        match self.wait(self.store.put_opts(&self.path(relative), payload, PutMode::Create.into())) {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
-            Err(error) => Err(self.failed("create", relative, error)),
-        }
+        let (path, bytes) = (self.path(relative), bytes.into());
+        let created = self.repeated(can_pass, || async {
+            let payload = PutPayload::from_bytes(bytes.clone());
+            let error = match self.store.put_opts(&path, payload, PutMode::Create.into()).await {
+                Ok(_) => return Ok(true),
+                Err(object_store::Error::AlreadyExists { .. }) if !self.is_remote => return Ok(false),
+                Err(error) if !self.is_remote => return Err(error),
+                Err(error) => error,
+            };
+            match self.read(&path).await? {
+                Some(found) => Ok(found == bytes),
+                None => Err(error),
+            }
+        });
+        created.map_err(|error| self.failed("create", relative, error))
     }
 
     /// Reads an object; None when there is none.
     pub fn get(&self, relative: &str) -> Result<Option<Bytes>> {
         let path = self.path(relative);
-        match self.wait(async { self.store.get(&path).await?.bytes().await }) {
-            Ok(bytes) => Ok(Some(bytes)),
+        self.repeated(can_pass, || self.read(&path)).map_err(|error| self.failed("read", relative, error))
+    }
+
+    async fn read(&self, path: &Path) -> object_store::Result<Option<Bytes>> {
+        match self.store.get(path).await {
+            Ok(object) => object.bytes().await.map(Some),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(self.failed("read", relative, error)),
+            Err(error) => Err(error),
         }
+    }
+
+    /// When an object was written, by the storage's clock.
+    pub fn modified(&self, relative: &str) -> Result<SystemTime> {
+        let path = self.path(relative);
+        let found = self.repeated(can_pass, || self.store.head(&path));
+        found.map(|object| object.last_modified.into()).map_err(|error| self.failed("look at", relative, error))
     }
 
     /// Deletes an object; one that is not there is fine.
     pub fn delete(&self, relative: &str) -> Result<()> {
-        match self.wait(self.store.delete(&self.path(relative))) {
+        let path = self.path(relative);
+        match self.repeated(can_pass, || self.store.delete(&path)) {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.failed("delete", relative, error)),
         }
@@ -138,12 +216,19 @@ impl Location {
 
     /// Relative paths and sizes of the objects below a folder, by name.
     pub fn list(&self, folder: &str) -> Result<BTreeMap<String, u64>> {
+        let path = self.path(folder);
         let objects: Vec<_> = self
-            .wait(self.store.list(Some(&self.path(folder))).try_collect())
+            .repeated(can_pass, || self.store.list(Some(&path)).try_collect::<Vec<_>>())
             .map_err(|error| self.failed("list", folder, error))?;
         let root = if self.prefix.is_empty() { 0 } else { self.prefix.len() + 1 };
         Ok(objects.into_iter().map(|object| (object.location.as_ref()[root..].to_string(), object.size)).collect())
     }
+}
+
+/// Whether another attempt may succeed.
+fn can_pass(error: &object_store::Error) -> bool {
+    use object_store::Error::{Generic, JoinError};
+    matches!(error, Generic { .. } | JoinError { .. })
 }
 
 /// Normal form of a prefix: no slash at either end.
@@ -198,38 +283,6 @@ fn memory(path: &str) -> (Arc<dyn ObjectStore>, String) {
     let name = path.split('/').next().unwrap_or_default().to_string();
     let mut stores = STORES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     (stores.entry(name).or_default().clone(), object_prefix(path))
-}
-
-fn cloud(url: &str, scheme: &str) -> Result<Arc<dyn ObjectStore>> {
-    let feature = match scheme {
-        "s3" | "s3a" => "s3",
-        "gs" => "gs",
-        "az" | "abfs" | "abfss" => "az",
-        _ => {
-            return Err(Error::Config(format!(
-                "`{url}`: unknown scheme `{scheme}`. Expected a plain path, file://, memory://, s3://, gs:// or az://"
-            )));
-        }
-    };
-    match feature {
-        #[cfg(feature = "s3")]
-        "s3" => built(url, object_store::aws::AmazonS3Builder::from_env().with_url(url).build()),
-        #[cfg(feature = "gs")]
-        "gs" => built(url, object_store::gcp::GoogleCloudStorageBuilder::from_env().with_url(url).build()),
-        #[cfg(feature = "az")]
-        "az" => built(url, object_store::azure::MicrosoftAzureBuilder::from_env().with_url(url).build()),
-        _ => Err(Error::Environment(format!(
-            "`{url}`: this program was built without {scheme}:// storage. Build it with `cargo build --features {feature}`, or write to a plain path"
-        ))),
-    }
-}
-
-#[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
-fn built(url: &str, store: object_store::Result<impl ObjectStore>) -> Result<Arc<dyn ObjectStore>> {
-    match store {
-        Ok(store) => Ok(Arc::new(store)),
-        Err(error) => Err(Error::Storage(format!("cannot open the output `{url}`: {error}"))),
-    }
 }
 
 #[cfg(test)]

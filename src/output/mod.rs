@@ -14,6 +14,7 @@
 //!
 //! Readers of hive layouts ignore names that start with an underscore, so bookkeeping is never read as data.
 
+mod cloud;
 #[macro_use]
 mod column;
 mod location;
@@ -31,8 +32,8 @@ pub use location::{Access, Location};
 pub use manifest::{Part, RunRecord};
 pub use results::{Results, RunResults};
 pub use schema::{
-    BlockRow, DensityRow, DivergenceRow, NodeRow, RunRow, SCHEMA_VERSION, SegmentRow, SummaryRow, TABLES, Tables,
-    TridiagonalRow,
+    BlockRow, DensityRow, DivergenceRow, MetricsRow, NodeRow, RunRow, SCHEMA_VERSION, SegmentRow, SummaryRow, TABLES,
+    Tables, TridiagonalRow,
 };
 pub use store::{Provenance, RunStore};
 pub use time::rfc3339;

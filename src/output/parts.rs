@@ -26,8 +26,9 @@ pub(super) type Metadata = Vec<(String, String)>;
 
 /// Writes the rows as one immutable object.
 pub(super) fn write<T: Table>(location: &Location, path: &str, rows: &[T], metadata: &Metadata) -> Result<Part> {
-    let num_bytes =
-        location.wait(encode(location, path, rows, metadata)).map_err(|error| location.failed("write", path, error))?;
+    let num_bytes = location
+        .repeated(|_| true, || encode(location, path, rows, metadata))
+        .map_err(|error| location.failed("write", path, error))?;
     Ok(Part { table: T::NAME.into(), path: path.into(), num_rows: rows.len() as u64, num_bytes: num_bytes as u64 })
 }
 

@@ -10,8 +10,8 @@ use super::column::{Cell, Table, column};
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// Names of all tables.
-pub const TABLES: [&str; 8] =
-    ["blocks", "tridiagonal", "nodes", "density", "divergence", "summary", "segments", "runs"];
+pub const TABLES: [&str; 9] =
+    ["blocks", "tridiagonal", "nodes", "density", "divergence", "summary", "segments", "runs", "metrics"];
 
 tables! {
     /// One block of the network, in network order.
@@ -169,6 +169,30 @@ tables! {
         /// `ok`, or what happened and what to do.
         status: String,
     }
+
+    /// One Lanczos step of a group, as rank 0 sees it. Steps that an interrupted call had done are missing.
+    MetricsRow = "metrics" {
+        /// Group, named after its first (block, probe) pair.
+        group: String,
+        /// Step number from 1.
+        step: i32,
+        /// (block, probe) pairs that took part.
+        slots: i32,
+        /// Wall seconds of the step, all slots together.
+        seconds: f64,
+        /// Of these: passes over micro-batches, primal and tangents together.
+        seconds_products: f64,
+        /// Exchange between ranks, the wait for slower ones included.
+        seconds_reduction: f64,
+        /// Gram-Schmidt, norms, segment rows.
+        seconds_reorthogonalization: f64,
+        /// Checkpoints.
+        seconds_io: f64,
+        /// Predicted tokens per second, all ranks together.
+        tokens_per_second: f64,
+        /// Products H v over the whole batch per second, all slots and ranks together.
+        products_per_second: f64,
+    }
 }
 
 /// Rows of several tables that are written together: of one group, or at the end of a run.
@@ -190,4 +214,6 @@ pub struct Tables {
     pub segments: Vec<SegmentRow>,
     /// Table `runs`.
     pub runs: Vec<RunRow>,
+    /// Table `metrics`.
+    pub metrics: Vec<MetricsRow>,
 }

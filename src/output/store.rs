@@ -129,7 +129,10 @@ impl RunStore {
         let last = self.write_tables(FINAL, tables, |table| !of_groups.contains(table))?;
         let parts = self.groups.values().flatten().cloned().chain(last).collect();
         self.location.put(&paths::manifest(&self.run), manifest(&self.run, parts)?)?;
-        self.location.put(&paths::done(&self.run), format!("{}\n", rfc3339(SystemTime::now())))?;
+        let done = paths::done(&self.run);
+        if !self.location.create(&done, format!("{}\n", rfc3339(SystemTime::now())))? {
+            return Err(self.location.failed("create", &done, "another process has finished this run in the meantime"));
+        }
         self.is_done = true;
         Ok(())
     }
@@ -144,6 +147,7 @@ impl RunStore {
         self.write(part, &tables.summary, &even_empty, &mut parts)?;
         self.write(part, &tables.segments, &even_empty, &mut parts)?;
         self.write(part, &tables.runs, &even_empty, &mut parts)?;
+        self.write(part, &tables.metrics, &even_empty, &mut parts)?;
         Ok(parts)
     }
 

@@ -111,6 +111,18 @@ fn one_of_each() -> Tables {
             seconds: 60.0,
             status: "ok".into(),
         }],
+        metrics: vec![MetricsRow {
+            group: "g".into(),
+            step: 1,
+            slots: 8,
+            seconds: 2.0,
+            seconds_products: 1.0,
+            seconds_reduction: 0.5,
+            seconds_reorthogonalization: 0.25,
+            seconds_io: 0.0,
+            tokens_per_second: 1e6,
+            products_per_second: 4.0,
+        }],
     }
 }
 
@@ -132,6 +144,7 @@ fn every_table_comes_back_as_it_was() {
         summary: run.read().unwrap(),
         segments: run.read().unwrap(),
         runs: run.read().unwrap(),
+        metrics: run.read().unwrap(),
     };
     assert_eq!(read, tables);
 }

@@ -3,5 +3,6 @@
 mod folder;
 mod inputs;
 mod others;
+mod places;
 mod products;
 mod runs;

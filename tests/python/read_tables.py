@@ -34,6 +34,8 @@ TABLES = {
     "segments": "block:utf8 probe:i32 segment:i32 i:i32 j:i32 value:f64",
     "runs": "config:utf8 versions:utf8 world:i32 hardware:utf8 matmul_precision:utf8 started:utf8 finished:utf8 "
     "seconds:f64 status:utf8",
+    "metrics": "group:utf8 step:i32 slots:i32 seconds:f64 seconds_products:f64 seconds_reduction:f64 "
+    "seconds_reorthogonalization:f64 seconds_io:f64 tokens_per_second:f64 products_per_second:f64",
 }
 ARROW = {
     "utf8": pyarrow.string(),

@@ -1,0 +1,168 @@
+//! Object stores in a cloud (features `s3`, `gs`, `az`): how they are opened, how hard a request is tried.
+//!
+//! Credentials come from the provider's standard environment variables and from nowhere else: a URL that carries some is
+//! refused, because URLs end up in messages, tables and shell histories. A request that fails is repeated by
+//! object_store after growing pauses; `AWS_MAX_ATTEMPTS`, the standard variable, changes how often.
+
+use std::sync::Arc;
+#[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
+use std::time::Duration;
+
+use object_store::ObjectStore;
+#[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
+use object_store::{BackoffConfig, RetryConfig};
+
+use crate::{Error, Result};
+
+/// Attempts of a request: with pauses of 0.1 s that double up to 15 s, about two minutes of outage are survived.
+#[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
+const ATTEMPTS: usize = 14;
+/// No attempt begins later than this after the first.
+#[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
+const GIVE_UP: Duration = Duration::from_secs(300);
+/// Silence on a connection that counts as failure, and the most that one request may last.
+#[cfg(feature = "s3")]
+const TIMEOUTS: [(&str, &str); 2] = [("READ_TIMEOUT", "30 seconds"), ("TIMEOUT", "600 seconds")];
+
+/// Opens a cloud URL.
+///
+/// # Errors
+/// [`Error::Config`] for an unknown scheme or credentials in the URL, [`Error::Environment`] where the feature is not
+/// built, [`Error::Storage`] where the provider's variables do not make sense.
+pub(super) fn open(url: &str, scheme: &str) -> Result<Arc<dyn ObjectStore>> {
+    let feature = match scheme {
+        "s3" | "s3a" => "s3",
+        "gs" => "gs",
+        "az" | "abfs" | "abfss" => "az",
+        _ => {
+            return Err(Error::Config(format!(
+                "`{scheme}://...`: unknown scheme `{scheme}`. Expected a plain path, file://, memory://, s3://, gs:// or az://"
+            )));
+        }
+    };
+    refuse_credentials(url, scheme)?;
+    match feature {
+        #[cfg(feature = "s3")]
+        "s3" => s3(url),
+        #[cfg(feature = "gs")]
+        "gs" => {
+            let builder = object_store::gcp::GoogleCloudStorageBuilder::from_env();
+            built(url, builder.with_url(url).with_retry(retries(None)?).build())
+        }
+        #[cfg(feature = "az")]
+        "az" => {
+            let builder = object_store::azure::MicrosoftAzureBuilder::from_env();
+            built(url, builder.with_url(url).with_retry(retries(None)?).build())
+        }
+        _ => Err(Error::Environment(format!(
+            "`{url}`: this program was built without {scheme}:// storage. Build it with `cargo build --features {feature}`, or write to a plain path"
+        ))),
+    }
+}
+
+/// `abfss://container@account` is how Azure writes a place; everything else before an `@`, and every query (signed
+/// URLs), is a secret. The message does not repeat the URL.
+fn refuse_credentials(url: &str, scheme: &str) -> Result<()> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let place = rest.split('/').next().unwrap_or_default(); // a secret with a slash in it still leaves its colon here
+    let is_secret = place.contains(':') || (place.contains('@') && !scheme.starts_with("abfs"));
+    if !is_secret && !rest.contains('?') {
+        return Ok(());
+    }
+    Err(Error::Config(format!(
+        "the {scheme}:// URL carries a user, a password or a query; expected {scheme}://bucket/prefix, and credentials in the \
+         environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the provider's own)"
+    )))
+}
+
+#[cfg(feature = "s3")]
+fn s3(url: &str) -> Result<Arc<dyn ObjectStore>> {
+    use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+    let variable = |name: &str| std::env::var(name).ok();
+    let mut builder =
+        AmazonS3Builder::from_env().with_url(url).with_retry(retries(variable("AWS_MAX_ATTEMPTS").as_deref())?);
+    for (name, value) in TIMEOUTS {
+        let key = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>();
+        if let (None, Ok(key)) = (variable(&format!("AWS_{name}")), key) {
+            builder = builder.with_config(key, value);
+        }
+    }
+    let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"].into_iter().find_map(variable);
+    let allowed = variable("AWS_ALLOW_HTTP").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    if let Some(host) = endpoint.as_deref().and_then(|endpoint| endpoint.strip_prefix("http://")) {
+        if !allowed && !is_loopback(host) {
+            return Err(Error::Config(
+                "the S3 endpoint in AWS_ENDPOINT_URL is http:// on another machine: data and signatures would travel in \
+                 the clear. Use https://, or set AWS_ALLOW_HTTP=true"
+                    .into(),
+            ));
+        }
+        builder = builder.with_allow_http(true);
+    }
+    built(url, builder.build())
+}
+
+/// Whether `host[:port][/path]` is this machine.
+#[cfg(any(feature = "s3", test))]
+fn is_loopback(host: &str) -> bool {
+    let host = host.split('/').next().unwrap_or_default();
+    let name = match host.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// How often a request is tried.
+#[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
+fn retries(max_attempts: Option<&str>) -> Result<RetryConfig> {
+    let attempts = match max_attempts {
+        None => ATTEMPTS,
+        Some(text) => text.parse().ok().filter(|attempts| *attempts > 0).ok_or_else(|| {
+            Error::Config(format!("AWS_MAX_ATTEMPTS={text}: expected a whole number of at least 1; set or unset it"))
+        })?,
+    };
+    Ok(RetryConfig { backoff: BackoffConfig::default(), max_retries: attempts - 1, retry_timeout: GIVE_UP })
+}
+
+#[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
+fn built(url: &str, store: object_store::Result<impl ObjectStore>) -> Result<Arc<dyn ObjectStore>> {
+    match store {
+        Ok(store) => Ok(Arc::new(store)),
+        Err(error) => Err(Error::Storage(format!("cannot open the output `{url}`: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_with_credentials_is_refused_without_repeating_them() {
+        for url in [
+            "s3://id:SECRET@bucket/x",
+            "s3://SECRET@bucket",
+            "s3://id:SECRET/x@bucket/x",
+            "az://c/x?sig=SECRET",
+            "abfss://c:SECRET@account/x",
+        ] {
+            let scheme = url.split_once("://").unwrap().0;
+            let error = open(url, scheme).err().unwrap();
+            assert_eq!(error.exit_code(), 2, "{url}");
+            assert!(!error.to_string().contains("SECRET"), "{error}");
+        }
+        for url in ["abfss://container@account.dfs.core.windows.net/x", "s3://bucket/a@b"] {
+            assert!(refuse_credentials(url, url.split_once("://").unwrap().0).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for host in ["localhost:9000", "127.0.0.1", "127.0.0.1:1/x", "[::1]:9000", "127.8.8.8"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["localhost.example", "10.0.0.1:9000", "[2001:db8::1]:9000", "", "0x7f000001"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+}
