@@ -34,7 +34,9 @@ if need_mpi; then
     if [[ ${HESSPEC_FULL_WORLDS:-1} == 1 ]]; then
         say "the quickstart's spectrum in all worlds"
         launch/prepare_shakespeare.sh
-        WORLDS_ONLY=1 tests/slurm/run.sh configs/quickstart.toml
+        # one segment of two micro-batches, so that two ranks have something to share
+        WORLDS_ONLY=1 LIMIT=1800 OTHER_MICRO_BATCH=2 tests/slurm/run.sh configs/quickstart.toml \
+            --set batch.segments=1 --set batch.micro_batch=1
     fi
     unset PYTHON HESSPEC
 fi

@@ -85,7 +85,9 @@ pub fn run(config: &Config, comm: &Comm, progress: &dyn Progress) -> Result<Outc
     }
     let plan = Plan::new(config, &[])?;
     plan::check_memory(&plan)?;
-    let task = Run { store: &mut store, lock: lock.as_ref(), comm, micro_batch: plan.micro_batch, progress };
+    // each rank's plan goes by its own machine's memory; how the data is cut must be the same for all
+    let micro_batch = told(comm, comm.is_root().then_some(plan.micro_batch))?;
+    let task = Run { store: &mut store, lock: lock.as_ref(), comm, micro_batch, progress };
     let computed = dispatch(config, task)?;
     outcome.groups_computed = computed.groups;
     outcome.num_products = computed.products;

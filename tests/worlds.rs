@@ -11,8 +11,7 @@ use hesspec::output::{NodeRow, Results, RunRow, TridiagonalRow};
 use hesspec::{Result, job};
 use tempfile::TempDir;
 
-/// Thirteen windows: divided neither by the worlds, nor by the micro-batches, nor by the segments. Lanczos multiplies what
-/// another micro-batch changes in the last bit of f32 by about 2 in every step here, hence only twelve.
+/// Thirteen windows: divided neither by the worlds, nor by the micro-batches, nor by the segments.
 const CONFIG: &str = r#"
 [model.gpt2]
 layers = 2
@@ -33,7 +32,7 @@ segments = 3
 include = ["*.wte.*", "*.attn.q.*", "*.c_fc.*"]
 
 [lanczos]
-steps = 12
+steps = 20
 probes = 2
 full_probes = 1
 
@@ -71,11 +70,12 @@ fn configuration(folder: &TempDir, overrides: &[String]) -> Config {
     config::parse(&text, "worlds.toml", "worlds", overrides).unwrap()
 }
 
-fn found(folder: &TempDir, precision: &str, world: usize, micro_batch: usize) -> Found {
+fn found(folder: &TempDir, precision: &str, steps: usize, world: usize, micro_batch: usize) -> Found {
     let url = format!("memory://worlds-{precision}-{world}-{micro_batch}");
     let overrides = [
         format!("hessian.precision=\"{precision}\""),
         format!("batch.micro_batch={micro_batch}"),
+        format!("lanczos.steps={steps}"),
         format!("output.url=\"{url}\""),
     ];
     let config = configuration(folder, &overrides);
@@ -126,12 +126,12 @@ fn distance_of_measures(a: &Found, b: &Found) -> f64 {
     blocks.into_iter().map(distance).fold(0.0, f64::max)
 }
 
-fn agree(precision: &str, tolerance: f64) {
+fn agree(precision: &str, num_steps: usize, tolerance: f64) {
     let folder = folder();
-    let one = found(&folder, precision, 1, 2);
-    assert_eq!(one.tridiagonal.len(), (5 * 2 + 1) * 12, "five blocks, two probes, and the whole network");
+    let one = found(&folder, precision, num_steps, 1, 2);
+    assert_eq!(one.tridiagonal.len(), (5 * 2 + 1) * num_steps, "five blocks, two probes, and the whole network");
     for (world, micro_batch) in [(3, 2), (2, 2), (1, 1), (3, 1), (5, 4)] {
-        let other = found(&folder, precision, world, micro_batch);
+        let other = found(&folder, precision, num_steps, world, micro_batch);
         let (steps, measures) = (distance_of_steps(&one, &other), distance_of_measures(&one, &other));
         println!("{precision}, {world} ranks, micro-batches of {micro_batch}: steps {steps:.1e}, W1 {measures:.1e}");
         assert!(steps <= tolerance, "{world} ranks, micro-batches of {micro_batch}: {steps:e}");
@@ -143,20 +143,22 @@ fn agree(precision: &str, tolerance: f64) {
 
 #[test]
 fn all_worlds_agree_in_f64() {
-    agree("f64", 1e-12);
+    agree("f64", 20, 1e-12);
 }
 
+/// Eight steps: another micro-batch changes f32 products in their last bits (1e-7 of max |alpha|), and where a Ritz value
+/// converges, here around the tenth step of one probe, Lanczos multiplies any difference by ten or more.
 #[test]
 fn all_worlds_agree_in_f32() {
-    agree("f32", 5e-6);
+    agree("f32", 8, 5e-6);
 }
 
 /// The comparison can fail.
 #[test]
 fn the_comparison_sees_a_little_more_than_its_tolerance() {
     let folder = folder();
-    let one = found(&folder, "f64", 1, 3);
-    let mut other = found(&folder, "f64", 1, 4);
+    let one = found(&folder, "f64", 20, 1, 3);
+    let mut other = found(&folder, "f64", 20, 1, 4);
     assert!(distance_of_steps(&one, &other) <= 1e-12);
     other.tridiagonal.iter_mut().for_each(|row| row.beta *= 1.0 + 1e-11);
     other.nodes.iter_mut().for_each(|row| row.node += 1e-5 * row.node.abs().max(1e-3));

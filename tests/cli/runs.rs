@@ -124,6 +124,28 @@ fn a_stop_signal_saves_and_the_run_continues() {
     assert!(findings(&folder, "stopped") == findings(&folder, "whole"));
 }
 
+/// Held for as long as the process exists, and even then only until it is clear that it is gone.
+#[test]
+fn a_second_job_is_refused_while_the_first_lives_and_takes_over_when_it_was_killed() {
+    let folder = Folder::new();
+    let command = "run tiny.toml --output out --set lanczos.steps=40 --set batch.micro_batch=1";
+    let arguments: Vec<&str> = command.split_whitespace().collect();
+    let mut first = folder.command(&arguments).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let begin = Instant::now();
+    while !folder.path("out/_runs/tiny/LOCK").exists() {
+        assert!(begin.elapsed() < Duration::from_secs(60) && first.try_wait().unwrap().is_none());
+    }
+    // SAFETY: a signal to a child that has not been waited for; it stands still, and lives
+    assert_eq!(unsafe { libc::kill(first.id() as i32, libc::SIGSTOP) }, 0);
+    let process = format!("process {} of ", first.id());
+    folder.hesspec(command).failed(5, &["another job is at work on this run", &process, "out/_runs/tiny/LOCK"]);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let said = folder.hesspec(command).ok();
+    assert!(said.stderr.contains(&format!("took over the lock of {process}")), "{}", said.stderr);
+    assert!(!folder.path("out/_runs/tiny/LOCK").exists());
+}
+
 /// Sixty kills at moments spread over a run's length: for launch/test_full.sh.
 #[test]
 #[ignore = "takes a minute; launch/test_full.sh runs it"]

@@ -10,7 +10,7 @@
 #   3. the same from scancel --signal, and a job that is cancelled does not come back
 #   4. a second job on the same output is refused while the first lives
 #
-# WORLDS_ONLY=1 ends after the first.
+# WORLDS_ONLY=1 ends after the first; OTHER_MICRO_BATCH is the second size there.
 #
 # Needs root (installs Slurm if it is missing), a hesspec with MPI (HESSPEC), Python with numpy and pyarrow (PYTHON).
 set -euo pipefail
@@ -18,7 +18,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export HESSPEC=${HESSPEC:-$PWD/target/debug/hesspec}
 python=${PYTHON:-python3}
 export SLURM_LOCAL_DIR=${SLURM_LOCAL_DIR:-/tmp/hesspec_slurm} SLURM_LOCAL_NODES=2 SLURM_LOCAL_CPUS=2 SLURM_LOCAL_GPUS=0
-LIMIT=300 # seconds after which anything counts as hanging
+LIMIT=${LIMIT:-600} # seconds after which anything counts as hanging
 
 if [[ ! -x $HESSPEC ]]; then echo "HESSPEC=$HESSPEC is no program; cargo build --features mpi" >&2; exit 1; fi
 if ! command -v slurmctld >/dev/null || ! command -v srun >/dev/null; then
@@ -65,7 +65,8 @@ world one 0 "$HESSPEC" run "${arguments[@]}"
 world mpirun-2 $tolerance "${mpi[@]}" -np 2 "$HESSPEC" run "${arguments[@]}"
 world mpirun-4 $tolerance "${mpi[@]}" -np 4 "$HESSPEC" run "${arguments[@]}"
 world srun-2-nodes $tolerance srun --mpi=pmix --kill-on-bad-exit=1 -N 2 -n 4 "$HESSPEC" run "${arguments[@]}"
-world srun-2-nodes-micro-batch-1 5e-6 srun --mpi=pmix --kill-on-bad-exit=1 -N 2 -n 4 "$HESSPEC" run "${arguments[@]}" --set batch.micro_batch=1
+other=${OTHER_MICRO_BATCH:-1}
+world "micro-batch-$other" 5e-6 srun --mpi=pmix --kill-on-bad-exit=1 -N 2 -n 4 "$HESSPEC" run "${arguments[@]}" --set "batch.micro_batch=$other"
 [[ $(grep -c '' "$folder/srun-2-nodes.log") -gt 0 ]] && ok "two nodes: $(timeout 60 srun -N 2 -n 4 bash -c 'echo $SLURMD_NODENAME' | sort | uniq -c | tr -s ' \n' ' ')"
 
 summary() { echo "$checks checks, $failures failed"; [[ $failures -eq 0 ]]; }
