@@ -140,16 +140,16 @@ mod tests {
     #[test]
     fn a_url_with_credentials_is_refused_without_repeating_them() {
         for url in [
-            "s3://id:SECRET@bucket/x",
-            "s3://SECRET@bucket",
-            "s3://id:SECRET/x@bucket/x",
-            "az://c/x?sig=SECRET",
-            "abfss://c:SECRET@account/x",
+            "s3://id:hunter2@bucket/x",
+            "s3://hunter2@bucket",
+            "s3://id:hunter2/x@bucket/x",
+            "az://c/x?sig=hunter2",
+            "abfss://c:hunter2@account/x",
         ] {
             let scheme = url.split_once("://").unwrap().0;
             let error = open(url, scheme).err().unwrap();
             assert_eq!(error.exit_code(), 2, "{url}");
-            assert!(!error.to_string().contains("SECRET"), "{error}");
+            assert!(!error.to_string().contains("hunter2"), "{error}");
         }
         for url in ["abfss://container@account.dfs.core.windows.net/x", "s3://bucket/a@b"] {
             assert!(refuse_credentials(url, url.split_once("://").unwrap().0).is_ok(), "{url}");
