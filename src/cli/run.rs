@@ -51,7 +51,11 @@ pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
     let _entered = span.enter();
     let comm = cluster::start(&world)?;
     signal::install()?;
-    match compute(arguments, &comm) {
+    let computed = compute(arguments, &comm);
+    if let Err(error) = &computed {
+        tracing::debug!(code = error.exit_code(), "{error}"); // into --log-dir; on stderr it is shown anyway
+    }
+    match computed {
         Ok(outcome) => {
             let is_root = comm.is_root();
             comm.finish()?;

@@ -79,6 +79,7 @@ fn refuse_credentials(url: &str, scheme: &str) -> Result<()> {
 fn s3(url: &str) -> Result<Arc<dyn ObjectStore>> {
     use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
     let variable = |name: &str| std::env::var(name).ok();
+    check_credentials(&variable)?;
     let mut builder =
         AmazonS3Builder::from_env().with_url(url).with_retry(retries(variable("AWS_MAX_ATTEMPTS").as_deref())?);
     for (name, value) in TIMEOUTS {
@@ -100,6 +101,31 @@ fn s3(url: &str) -> Result<Arc<dyn ObjectStore>> {
         builder = builder.with_allow_http(true);
     }
     built(url, builder.build())
+}
+
+/// What can say who we are, without asking the machine's metadata service.
+#[cfg(any(feature = "s3", test))]
+const IDENTITIES: [&str; 5] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_SKIP_SIGNATURE",
+];
+
+/// Without credentials object_store asks the metadata service of a cloud machine; AWS_EC2_METADATA_DISABLED=true, the
+/// standard variable, forbids it.
+#[cfg(any(feature = "s3", test))]
+fn check_credentials(variable: &dyn Fn(&str) -> Option<String>) -> Result<()> {
+    let forbidden = variable("AWS_EC2_METADATA_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    if !forbidden || IDENTITIES.iter().any(|name| variable(name).is_some()) {
+        return Ok(());
+    }
+    Err(Error::Environment(
+        "no credentials for s3://: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (the metadata service may not be asked: \
+         AWS_EC2_METADATA_DISABLED=true)"
+            .into(),
+    ))
 }
 
 /// Whether `host[:port][/path]` is this machine.
@@ -140,20 +166,28 @@ mod tests {
     #[test]
     fn a_url_with_credentials_is_refused_without_repeating_them() {
         for url in [
-            "s3://id:SECRET@bucket/x",
-            "s3://SECRET@bucket",
-            "s3://id:SECRET/x@bucket/x",
-            "az://c/x?sig=SECRET",
-            "abfss://c:SECRET@account/x",
+            "s3://id:hunter2@bucket/x",
+            "s3://hunter2@bucket",
+            "s3://id:hunter2/x@bucket/x",
+            "az://c/x?sig=hunter2",
+            "abfss://c:hunter2@account/x",
         ] {
             let scheme = url.split_once("://").unwrap().0;
             let error = open(url, scheme).err().unwrap();
             assert_eq!(error.exit_code(), 2, "{url}");
-            assert!(!error.to_string().contains("SECRET"), "{error}");
+            assert!(!error.to_string().contains("hunter2"), "{error}");
         }
         for url in ["abfss://container@account.dfs.core.windows.net/x", "s3://bucket/a@b"] {
             assert!(refuse_credentials(url, url.split_once("://").unwrap().0).is_ok(), "{url}");
         }
+    }
+
+    #[test]
+    fn the_metadata_service_is_not_asked_where_that_is_forbidden() {
+        let among = |set: &'static [&str]| move |name: &str| set.contains(&name).then(|| "true".to_owned());
+        assert_eq!(check_credentials(&among(&["AWS_EC2_METADATA_DISABLED"])).unwrap_err().exit_code(), 3);
+        assert!(check_credentials(&among(&["AWS_EC2_METADATA_DISABLED", "AWS_ACCESS_KEY_ID"])).is_ok());
+        assert!(check_credentials(&among(&[])).is_ok());
     }
 
     #[test]

@@ -92,8 +92,9 @@ impl Location {
     /// The message of a failed operation: what, where, why, and what to do.
     pub fn failed(&self, action: &str, relative: &str, source: impl std::fmt::Display) -> Error {
         Error::Storage(format!(
-            "cannot {action} `{relative}` under `{}`: {source}. Check that the place exists, is writable and has room; finished groups are kept, so run again afterwards",
-            self.url
+            "cannot {action} `{relative}` under `{}`: {source}. Check that the place exists, is writable and has room{}; finished groups are kept, so run again afterwards",
+            self.url,
+            if self.is_remote { ", and the credentials in the environment" } else { "" }
         ))
     }
 

@@ -86,9 +86,10 @@ class Place:
 
     def environment(self, **more):
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-        own = dict(AWS_ACCESS_KEY_ID=KEY, AWS_SECRET_ACCESS_KEY=SECRET, AWS_SESSION_TOKEN=TOKEN)
+        # whatever happens to the keys: nothing but loopback is ever asked
+        own = dict(AWS_EC2_METADATA_DISABLED="true", AWS_ACCESS_KEY_ID=KEY, AWS_SECRET_ACCESS_KEY=SECRET, AWS_SESSION_TOKEN=TOKEN)
         own.update(AWS_REGION="us-east-1", AWS_ENDPOINT_URL=self.endpoint, HESSPEC_LOG="trace")
-        return {**kept, **own, **more}
+        return {name: value for name, value in {**kept, **own, **more}.items() if value is not None}
 
     def start(self, arguments, **more):
         pipe = subprocess.PIPE
@@ -230,6 +231,8 @@ def refusals(place):
     check("http:// to another machine is refused", code == 2 and "AWS_ALLOW_HTTP" in err, messages(err))
     code, out, err = place.run(f"run tiny.toml --output s3://{KEY}:{SECRET}@bucket/x")
     check("credentials in a URL are refused", code == 2 and "AWS_SECRET_ACCESS_KEY" in err, messages(err))
+    code, out, err = place.run("run tiny.toml --output s3://bucket/x", AWS_ACCESS_KEY_ID=None)
+    check("no credentials are said to be none", code == 3 and "AWS_ACCESS_KEY_ID" in err, messages(err))
     code, out, err = place.run("run tiny.toml --output s3://nobucket/x")
     check("a bucket that is not there is a storage error", code == 5 and "nobucket" in err, messages(err))
 
