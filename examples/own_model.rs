@@ -97,13 +97,21 @@ fn main() -> hesspec::Result<()> {
     let settings = Settings { steps: 40, ..Settings::default() };
     let spectra = spectrum::<f32, _, _, _>(&Adding, &model, &data, &layout, &blocks, &settings)?;
 
-    println!("{:<18} {:>9} {:>11} {:>9} {:>11} {:>11} {:>11}", "block", "dimension", "trace", "+-", "Frobenius", "min", "max");
+    println!(
+        "{:<18} {:>9} {:>11} {:>9} {:>11} {:>11} {:>11}",
+        "block", "dimension", "trace", "+-", "Frobenius", "min", "max"
+    );
     for block in &spectra.blocks {
         let m = moments(&block.spectrum);
         let dim = block.spectrum.dim;
         println!(
             "{:<18} {dim:>9} {:>11.3e} {:>9.1e} {:>11.3e} {:>11.3e} {:>11.3e}",
-            block.block.name, m.trace, m.trace_sem.unwrap_or(f64::NAN), m.frobenius, m.lambda_min, m.lambda_max
+            block.block.name,
+            m.trace,
+            m.trace_sem.unwrap_or(f64::NAN),
+            m.frobenius,
+            m.lambda_min,
+            m.lambda_max
         );
     }
     let metrics = vec![Metric::Js];

@@ -30,15 +30,19 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<()> {
     check.lanczos(config)?;
     check.density(config)?;
     check.that(!config.distance.metrics.is_empty(), "distance.metrics", "[]", "name at least one metric")?;
+    let repeated = config.distance.metrics.iter().enumerate().any(|(at, m)| config.distance.metrics[..at].contains(m));
+    check.that(!repeated, "distance.metrics", format!("{:?}", config.distance.metrics), "name each metric once")?;
     check.that(
-        config.distance.grid_points >= 2,
+        (2..=MOST_GRID_POINTS).contains(&config.distance.grid_points),
         "distance.grid_points",
         config.distance.grid_points,
-        "expected 2 or more",
+        "expected 2 to 100,000,000",
     )?;
     check.that(!config.output.url.is_empty(), "output.url", "\"\"", "expected a path or URL")
 }
 
+/// A grid of more points does not fit in memory next to anything else.
+const MOST_GRID_POINTS: usize = 100_000_000;
 /// More threads than any machine has cores only fight each other.
 const MOST_THREADS: usize = 1024;
 
@@ -161,7 +165,12 @@ impl Check<'_> {
         let is_share = !matches!(config.density.sigma, Sigma::Relative(share) if share > 1.0);
         self.that(is_share, key, sigma, "a share of the axis; expected a number above 0 and at most 1")?;
         let scale = config.density.axis_scale.unwrap_or(1.0);
-        self.that(scale.is_finite() && scale > 0.0, "density.axis_scale", scale, "expected a number above 0")
+        self.that(
+            scale > 0.0 && scale < 1e300,
+            "density.axis_scale",
+            scale,
+            "expected a number above 0, and below 1e300",
+        )
     }
 }
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::block::{Block, Layout};
 use crate::config::{Config, Precision, Reorthogonalize};
 use crate::models::Gpt2Config;
-use crate::{Error, Result, data, job};
+use crate::{Result, data, job};
 use cost::{Cost, Shares};
 use memory::Memory;
 
