@@ -245,7 +245,7 @@ mod tests {
             let eta = product_errors(&operator, 5, 1).unwrap()[0];
             assert_eq!(eta.reference, "f64");
             let (wide_model, v) = (wide_model(&operator).unwrap(), unit(&block, &operator, 6));
-            let product = operator.products(&[v.clone()]).unwrap().remove(0);
+            let product = operator.products(std::slice::from_ref(&v)).unwrap().remove(0);
             let exact = operator
                 .with_model::<f64>(&wide_model)
                 .products(&[v.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>()])
