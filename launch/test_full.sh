@@ -7,10 +7,13 @@
 #   Slurm                       a real one of two nodes on this machine: worlds agree, time limit and requeue (root)
 #   the quickstart's spectrum   by one process, mpirun -np 2 and -np 4, and srun on two nodes (HESSPEC_FULL_WORLDS=0
 #                               leaves it out)
+#   memory                      the plan's memory model against real runs
+#   wgpu                        the engine on software Vulkan, fused and unfused, its own target folder; about 20 minutes to build
+#                               (HESSPEC_FULL_WGPU=0 leaves it out)
 #   object storage              a real S3 server on loopback, also through a proxy that fails and hangs
 #   quickstart                  from a fresh clone of this tree's HEAD, timed, with its own target folder
 #
-# HESSPEC_FULL_QUICKSTART=0 leaves the last one out. About 45 minutes on 2 cores.
+# HESSPEC_FULL_QUICKSTART=0 leaves the last one out. About 75 minutes on 2 cores.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/tools.sh
@@ -39,6 +42,13 @@ if need_mpi; then
             --set batch.segments=1 --set batch.micro_batch=1
     fi
     unset PYTHON HESSPEC
+fi
+say "memory"
+cargo build --locked
+tests/memory/check.py --hesspec target/debug/hesspec
+if [[ ${HESSPEC_FULL_WGPU:-1} == 1 ]]; then
+    say "wgpu on software Vulkan"
+    tests/wgpu/run.sh
 fi
 say "object storage"
 cargo check --locked --features s3,gs,az
