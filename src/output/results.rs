@@ -1,9 +1,9 @@
 //! Reading: which runs an output holds, and their tables as rows.
 
 use super::column::Table;
-use super::location::{Access, Location};
 use super::manifest::{Manifest, Part, RunRecord, paths};
 use super::parts;
+use crate::storage::{Access, Location};
 use crate::{Error, Result};
 
 /// An output URL, for reading.

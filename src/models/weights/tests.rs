@@ -1,7 +1,9 @@
 use super::*;
+use crate::models::names::read;
 use crate::models::{Gpt2, Gpt2Config, Initialisation, initialise};
+use burn::tensor::{bf16, f16};
 use safetensors::serialize;
-use std::collections::BTreeMap;
+use safetensors::tensor::{Dtype, TensorView};
 
 type Double = burn_ndarray::NdArray<f64>;
 type Flex = burn_flex::Flex;
@@ -143,19 +145,28 @@ fn a_truncated_or_absent_file_is_named() {
     short.truncate(short.len() - 1);
     let error = load_bytes(empty::<Flex>(&config), &Names::GPT2, &short, "short", DType::F32).unwrap_err();
     assert!(error.to_string().starts_with("short: not a complete safetensors file"), "{error}");
-    let error = load(empty::<Flex>(&config), &Names::GPT2, Path::new("no/such.safetensors"), DType::F32).unwrap_err();
+    let error = load(empty::<Flex>(&config), &Names::GPT2, "no/such.safetensors", DType::F32).unwrap_err();
     assert!(error.to_string().starts_with("no/such.safetensors: cannot read the weights"), "{error}");
 }
 
 fn round_trip<B: Backend>(config: &Gpt2Config, dtype: DType) {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("model.safetensors");
     let model = initialise(empty::<B>(config), config.layers, Initialisation::NanoGpt, 3, dtype).unwrap();
-    save(&model, &Names::GPT2, &path).unwrap();
-    let again = load(empty::<B>(config), &Names::GPT2, &path, dtype).unwrap();
-    assert_eq!(flat(&model), flat(&again));
-    let error = save(&model, &Names::GPT2, &folder.path().join("no/such/folder")).unwrap_err();
-    assert_eq!(error.exit_code(), 5);
+    for naming in Names::GPT2.namings {
+        for place in ["memory://weights/round/model", folder.path().join("model").to_str().unwrap()] {
+            for ending in ["safetensors", "pt"] {
+                let path = format!("{place}.{ending}");
+                save(&model, &Names::GPT2, &path, naming).unwrap();
+                let again = load(empty::<B>(config), &Names::GPT2, &path, dtype).unwrap();
+                assert_eq!(flat(&model), flat(&again), "{path} {}", naming.name);
+            }
+        }
+    }
+    let to = |name: &str| {
+        save(&model, &Names::GPT2, folder.path().join(name).to_str().unwrap(), &Naming::PAPER).unwrap_err()
+    };
+    assert_eq!(to("no/such/folder.pt").exit_code(), 5);
+    assert_eq!(to("model.bin").exit_code(), 2);
 }
 
 #[test]
