@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::common::{ConfigArguments, print, print_json};
+use crate::plan::memory::Resources;
 use crate::plan::{self, Plan};
 use crate::{Error, Result};
 
@@ -31,7 +32,7 @@ pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
     }
     let overrides = arguments.device.iter().map(|name| format!("hessian.backend={name:?}"));
     let config = arguments.config.load_with(overrides)?;
-    let plan = Plan::new(&config, &[])?;
+    let plan = Plan::new(&config, &[], Resources::alone(&config)?)?;
     let fits = plan::check_memory(&plan);
     let plan = if arguments.no_timing || fits.is_err() {
         plan
