@@ -200,7 +200,7 @@ fn a_checkpoint_that_does_not_fit_is_explained() {
     assert!(text.contains("set model.gpt2.vocabulary = 5"), "{text}");
     assert!(refused(CHECKPOINT, Gpt2Config { context: 4, ..small() }).contains("set model.gpt2.context = 3"));
     let text = refused(CHECKPOINT, Gpt2Config { bias: false, ..small() });
-    assert!(text.contains("8 not in the model: _orig_mod.transformer.h.0.attn.c_attn.bias [12]"), "{text}");
+    assert!(text.contains("7 not in the model: _orig_mod.transformer.h.0.attn.c_attn.bias [12]"), "{text}");
     let text = refused(CHECKPOINT, Gpt2Config { layers: 2, ..small() });
     assert!(text.contains("12 missing: transformer.h.1.ln_1.weight [4]"), "{text}");
     assert!(refused(&CHECKPOINT[..CHECKPOINT.len() - 100], small()).contains("not a complete PyTorch file"));
