@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Output on object storage: a real S3-compatible server (moto) on loopback, also through a proxy that fails and hangs.
+# Output, tokens, text and weights on object storage: a real S3-compatible server (moto) on loopback, also through a proxy that fails and hangs.
 #   CARGO    how to build with --features s3 (default: cargo)
 #   HESSPEC  a ready binary instead of building
 set -euo pipefail
