@@ -3,7 +3,7 @@
 
     python s3.py HESSPEC
 
-HESSPEC is the program, built with --features s3. Needs moto[server] and pyarrow (PyPI); with duckdb, polars and pandas
+HESSPEC is the program, built with --features s3,http. Needs moto[server] and pyarrow (PyPI); with duckdb, polars and pandas
 the copied tables are read by tests/python/read_tables.py as well. Prints one line a check; exits 1 if one fails.
 """
 
@@ -284,6 +284,16 @@ def corpus(place, port, proxy):
     names = sorted(path.name for path in (place.folder / "whole").iterdir())
     same = all((place.folder / "whole" / n).read_bytes() == (place.folder / "parts" / n).read_bytes() for n in names)
     check(f"with the same bytes in {len(names)} files", same and len(names) == len(list((place.folder / "parts").iterdir())))
+    # the same server, as one that knows nothing of buckets
+    web = f"http://127.0.0.1:{port}/bucket/corpus"
+    sources = f"{web}/a.jsonl {web}/b.jsonl"
+    code, _, err = place.run(f"data prepare --tokenizer byte --shard-tokens 1000000 --output web {sources}")
+    different = [n for n in names if n != "meta.json" and (place.folder / "web" / n).read_bytes() != (place.folder / "whole" / n).read_bytes()] if code == 0 else []
+    check("the same by http://", code == 0 and not different, messages(err) + str(different))
+    code, _, err = place.run(f"data prepare --tokenizer byte --output none {web}/none.jsonl")
+    check("a page that is not there", code == 2 and "no such object" in err, messages(err))
+    code, _, err = place.run(f"data prepare --tokenizer byte --output none http://192.0.2.1/a.jsonl")
+    check("http:// from another machine is refused", code == 2 and "https://" in err, messages(err))
 
 
 def refusals(place):

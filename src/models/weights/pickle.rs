@@ -66,85 +66,55 @@ struct Machine<'a> {
 impl Machine<'_> {
     /// One instruction. The names are those of Python's pickletools.
     fn step(&mut self, code: u8) -> Result<()> {
+        if let Some(value) = self.plain(code)? {
+            self.stack.push(value);
+            return Ok(());
+        }
         match code {
-            0x80 => drop(self.take(1)?),                 // PROTO
-            0x95 => drop(self.take(8)?),                 // FRAME
-            b'(' => self.marks.push(self.stack.len()),   // MARK
-            b'0' => drop(self.pop()?),                   // POP
-            b'N' => self.stack.push(Value::None),        // NONE
-            0x88 | 0x89 => self.stack.push(Value::Bool), // NEWTRUE, NEWFALSE
-            b'K' => {
-                let n = self.number(1)?;
-                self.stack.push(Value::Int(n))
-            } // BININT1
-            b'M' => {
-                let n = self.number(2)?;
-                self.stack.push(Value::Int(n))
-            } // BININT2
-            b'J' => {
-                let n = self.number(4)?;
-                self.stack.push(Value::Int(i64::from(n as i32)))
-            } // BININT
-            0x8a => self.long()?,                        // LONG1
-            b'G' => {
-                self.take(8)?;
-                self.stack.push(Value::Float)
-            } // BINFLOAT
-            b'X' | b'T' => self.text(4)?,                // BINUNICODE, BINSTRING
-            0x8c | b'U' => self.text(1)?,                // SHORT_BINUNICODE, SHORT_BINSTRING
-            0x8d => self.text(8)?,                       // BINUNICODE8
-            b'C' => self.opaque(1)?,                     // SHORT_BINBYTES
-            b'B' => self.opaque(4)?,                     // BINBYTES
-            b')' => self.stack.push(Value::Tuple(Vec::new())), // EMPTY_TUPLE
-            0x85..=0x87 => self.tuple(usize::from(code - 0x84))?, // TUPLE1 to TUPLE3
-            b't' => {
-                let items = self.to_mark()?;
-                self.stack.push(Value::Tuple(items))
-            } // TUPLE
-            b']' | 0x8f => self.stack.push(Value::List(Rc::default())), // EMPTY_LIST, EMPTY_SET
-            b'}' => self.stack.push(Value::Table(Rc::default())), // EMPTY_DICT
-            b'a' => {
-                let item = self.pop()?;
-                self.append(vec![item])?
-            } // APPEND
-            b'e' | 0x90 => {
-                let items = self.to_mark()?;
-                self.append(items)?
-            } // APPENDS, ADDITEMS
-            b's' => {
-                let value = self.pop()?;
-                let key = self.pop()?;
-                self.set(vec![key, value])?
-            } // SETITEM
-            b'u' => {
-                let items = self.to_mark()?;
-                self.set(items)?
-            } // SETITEMS
-            b'c' => self.global()?,                      // GLOBAL
-            0x93 => self.stack_global()?,                // STACK_GLOBAL
-            b'q' => {
-                let n = self.number(1)?;
-                self.memorise(n)?
-            } // BINPUT
-            b'r' => {
-                let n = self.number(4)?;
-                self.memorise(n)?
-            } // LONG_BINPUT
-            0x94 => self.memorise(self.memo.len() as i64)?, // MEMOIZE
-            b'h' => {
-                let n = self.number(1)?;
-                self.recall(n)?
-            } // BINGET
-            b'j' => {
-                let n = self.number(4)?;
-                self.recall(n)?
-            } // LONG_BINGET
-            b'Q' => self.persistent()?,                  // BINPERSID
-            b'R' | 0x81 => self.reduce()?,               // REDUCE, NEWOBJ
-            b'b' => drop(self.pop()?),                   // BUILD: attributes, which no table of tensors needs
+            0x80 => drop(self.take(1)?),               // PROTO
+            0x95 => drop(self.take(8)?),               // FRAME
+            b'(' => self.marks.push(self.stack.len()), // MARK
+            b'0' | b'b' => drop(self.pop()?),          // POP, BUILD: attributes, which no table of tensors needs
+            b'a' => self.append_last()?,               // APPEND
+            b'e' | 0x90 => self.append_marked()?,      // APPENDS, ADDITEMS
+            b's' => self.set_last()?,                  // SETITEM
+            b'u' => self.set_marked()?,                // SETITEMS
+            b'q' => self.memorise(1)?,                 // BINPUT
+            b'r' => self.memorise(4)?,                 // LONG_BINPUT
+            0x94 => self.put(self.memo.len())?,        // MEMOIZE
             other => return Err(format!("unknown instruction {other:#04x}")),
         }
         Ok(())
+    }
+
+    /// The value that an instruction puts on the stack; `None` for one that does something else.
+    fn plain(&mut self, code: u8) -> Result<Option<Value>> {
+        Ok(Some(match code {
+            b'N' => Value::None,                                                 // NONE
+            0x88 | 0x89 => Value::Bool,                                          // NEWTRUE, NEWFALSE
+            b'K' => Value::Int(self.number(1)?),                                 // BININT1
+            b'M' => Value::Int(self.number(2)?),                                 // BININT2
+            b'J' => Value::Int(i64::from(self.number(4)? as i32)),               // BININT
+            0x8a => self.long()?,                                                // LONG1
+            b'G' => self.skip(8, Value::Float)?,                                 // BINFLOAT
+            b'X' | b'T' => self.text(4)?,                                        // BINUNICODE, BINSTRING
+            0x8c | b'U' => self.text(1)?,                                        // SHORT_BINUNICODE, SHORT_BINSTRING
+            0x8d => self.text(8)?,                                               // BINUNICODE8
+            b'C' => self.opaque(1)?,                                             // SHORT_BINBYTES
+            b'B' => self.opaque(4)?,                                             // BINBYTES
+            b')' => Value::Tuple(Vec::new()),                                    // EMPTY_TUPLE
+            0x85..=0x87 => Value::Tuple(self.last(code - 0x84)?),                // TUPLE1 to TUPLE3
+            b't' => Value::Tuple(self.marked()?),                                // TUPLE
+            b']' | 0x8f => Value::List(Rc::default()),                           // EMPTY_LIST, EMPTY_SET
+            b'}' => Value::Table(Rc::default()),                                 // EMPTY_DICT
+            b'c' => Value::Global(format!("{}.{}", self.line()?, self.line()?)), // GLOBAL
+            0x93 => self.stack_global()?,                                        // STACK_GLOBAL
+            b'h' => self.recall(1)?,                                             // BINGET
+            b'j' => self.recall(4)?,                                             // LONG_BINGET
+            b'Q' => self.persistent()?,                                          // BINPERSID
+            b'R' | 0x81 => self.reduce()?,                                       // REDUCE, NEWOBJ
+            _ => return Ok(None),
+        }))
     }
 
     fn take(&mut self, len: usize) -> Result<&[u8]> {
@@ -169,55 +139,81 @@ impl Machine<'_> {
         Ok(i64::from_le_bytes(whole))
     }
 
+    fn skip(&mut self, len: usize, value: Value) -> Result<Value> {
+        self.take(len)?;
+        Ok(value)
+    }
+
     /// Two's complement of any length; one of more than 8 bytes is nothing that is needed.
-    fn long(&mut self) -> Result<()> {
+    fn long(&mut self) -> Result<Value> {
         let len = usize::from(self.byte()?);
         let bytes = self.take(len)?;
         let fill = if bytes.last().is_some_and(|last| last & 0x80 != 0) { 0xff } else { 0 };
         let mut whole = [fill; 8];
         whole[..len.min(8)].copy_from_slice(&bytes[..len.min(8)]);
-        let value = if len > 8 { Value::Opaque } else { Value::Int(i64::from_le_bytes(whole)) };
-        self.stack.push(value);
-        Ok(())
+        Ok(if len > 8 { Value::Opaque } else { Value::Int(i64::from_le_bytes(whole)) })
     }
 
     fn length(&mut self, size: usize) -> Result<usize> {
         usize::try_from(self.number(size)?).map_err(|_| "a length that is too large".to_string())
     }
 
-    fn text(&mut self, size: usize) -> Result<()> {
+    fn text(&mut self, size: usize) -> Result<Value> {
         let len = self.length(size)?;
-        let text = String::from_utf8_lossy(self.take(len)?).into_owned();
-        self.stack.push(Value::Text(text));
-        Ok(())
+        Ok(Value::Text(String::from_utf8_lossy(self.take(len)?).into_owned()))
     }
 
-    fn opaque(&mut self, size: usize) -> Result<()> {
+    fn opaque(&mut self, size: usize) -> Result<Value> {
         let len = self.length(size)?;
-        self.take(len)?;
-        self.stack.push(Value::Opaque);
-        Ok(())
+        self.skip(len, Value::Opaque)
     }
 
-    fn tuple(&mut self, len: usize) -> Result<()> {
-        let start = self.stack.len().checked_sub(len).ok_or("nothing on the stack")?;
-        let items = self.stack.split_off(start);
-        self.stack.push(Value::Tuple(items));
-        Ok(())
+    fn line(&mut self) -> Result<String> {
+        let rest = &self.bytes[self.at..];
+        let len = rest.iter().position(|byte| *byte == b'\n').ok_or("it ends too early")?;
+        self.at += len + 1;
+        Ok(String::from_utf8_lossy(&rest[..len]).into_owned())
     }
 
-    fn to_mark(&mut self) -> Result<Vec<Value>> {
+    /// Takes so many values from the top.
+    fn last(&mut self, len: u8) -> Result<Vec<Value>> {
+        let start = self.stack.len().checked_sub(usize::from(len)).ok_or("nothing on the stack")?;
+        Ok(self.stack.split_off(start))
+    }
+
+    /// Takes all values down to the mark.
+    fn marked(&mut self) -> Result<Vec<Value>> {
         let mark = self.marks.pop().filter(|mark| *mark <= self.stack.len()).ok_or("no mark on the stack")?;
         Ok(self.stack.split_off(mark))
+    }
+
+    fn append_last(&mut self) -> Result<()> {
+        let items = self.last(1)?;
+        self.append(items)
+    }
+
+    fn append_marked(&mut self) -> Result<()> {
+        let items = self.marked()?;
+        self.append(items)
     }
 
     fn append(&mut self, items: Vec<Value>) -> Result<()> {
         match self.stack.last() {
             Some(Value::List(list)) => list.borrow_mut().extend(items),
             Some(Value::Opaque) => {}
-            other => return Err(format!("items for {other:?}")),
+            _ => return Err("items for what is no list".into()),
         }
         Ok(())
+    }
+
+    fn set_last(&mut self) -> Result<()> {
+        let items = self.last(2)?;
+        self.set(items)
+    }
+
+    fn set_marked(&mut self) -> Result<()> {
+        let items = self.marked()?;
+        self.set(items)
     }
 
     fn set(&mut self, items: Vec<Value>) -> Result<()> {
@@ -229,65 +225,53 @@ impl Machine<'_> {
                 }
             }
             Some(Value::Opaque) => {}
-            other => return Err(format!("keys for {other:?}")),
+            _ => return Err("keys for what is no table".into()),
         }
         Ok(())
     }
 
-    fn line(&mut self) -> Result<String> {
-        let rest = &self.bytes[self.at..];
-        let len = rest.iter().position(|byte| *byte == b'\n').ok_or("it ends too early")?;
-        self.at += len + 1;
-        Ok(String::from_utf8_lossy(&rest[..len]).into_owned())
-    }
-
-    fn global(&mut self) -> Result<()> {
-        let name = format!("{}.{}", self.line()?, self.line()?);
-        self.stack.push(Value::Global(name));
-        Ok(())
-    }
-
-    fn stack_global(&mut self) -> Result<()> {
+    fn stack_global(&mut self) -> Result<Value> {
         match (self.pop()?, self.pop()?) {
-            (Value::Text(name), Value::Text(module)) => self.stack.push(Value::Global(format!("{module}.{name}"))),
-            other => return Err(format!("a class named {other:?}")),
+            (Value::Text(name), Value::Text(module)) => Ok(Value::Global(format!("{module}.{name}"))),
+            _ => Err("a class without a name".into()),
         }
-        Ok(())
     }
 
-    fn memorise(&mut self, number: i64) -> Result<()> {
-        let number = usize::try_from(number).map_err(|_| "a negative place".to_string())?;
+    fn memorise(&mut self, size: usize) -> Result<()> {
+        let place = self.length(size)?;
+        self.put(place)
+    }
+
+    fn put(&mut self, place: usize) -> Result<()> {
         let value = self.stack.last().cloned().ok_or("nothing on the stack")?;
-        if number > self.memo.len() + self.bytes.len() {
-            return Err(format!("the place {number} is beyond what so short a pickle can have"));
+        if place > self.bytes.len() {
+            return Err(format!("the place {place} is beyond what so short a pickle can have"));
         }
-        if self.memo.len() <= number {
-            self.memo.resize(number + 1, None);
+        if self.memo.len() <= place {
+            self.memo.resize(place + 1, None);
         }
-        self.memo[number] = Some(value);
+        self.memo[place] = Some(value);
         Ok(())
     }
 
-    fn recall(&mut self, number: i64) -> Result<()> {
-        let value = usize::try_from(number).ok().and_then(|number| self.memo.get(number)?.clone());
-        self.stack.push(value.ok_or_else(|| format!("nothing was put at the place {number}"))?);
-        Ok(())
+    fn recall(&mut self, size: usize) -> Result<Value> {
+        let place = self.length(size)?;
+        let value = self.memo.get(place).cloned().flatten();
+        value.ok_or_else(|| format!("nothing was put at the place {place}"))
     }
 
-    fn persistent(&mut self) -> Result<()> {
-        let Value::Tuple(items) = self.pop()? else { return Err("outside data that is no tuple".into()) };
-        self.stack.push(Value::Persistent(items));
-        Ok(())
+    fn persistent(&mut self) -> Result<Value> {
+        match self.pop()? {
+            Value::Tuple(items) => Ok(Value::Persistent(items)),
+            _ => Err("outside data that is no tuple".into()),
+        }
     }
 
-    fn reduce(&mut self) -> Result<()> {
-        let (arguments, callable) = (self.pop()?, self.pop()?);
-        let value = match (callable, arguments) {
-            (Value::Global(name), Value::Tuple(arguments)) => call(&name, arguments)?,
-            _ => Value::Opaque,
-        };
-        self.stack.push(value);
-        Ok(())
+    fn reduce(&mut self) -> Result<Value> {
+        match (self.pop()?, self.pop()?) {
+            (Value::Tuple(arguments), Value::Global(name)) => call(&name, arguments),
+            _ => Ok(Value::Opaque),
+        }
     }
 }
 
