@@ -26,7 +26,7 @@ pub(super) fn row_major(shape: &[usize]) -> Vec<usize> {
 }
 
 impl FileTensor<'_> {
-    /// Puts its numbers where they belong among the entries of a parameter of `columns` columns.
+    /// Puts its numbers where they belong among the entries of a parameter of `columns` columns, the last dimension.
     ///
     /// # Errors
     /// [`Error::Config`] for a type that is no float, or a number that is none; `source` and the name are in it.
@@ -34,46 +34,31 @@ impl FileTensor<'_> {
         let read = self.reader().ok_or_else(|| {
             Error::Config(format!("{source}: {} has type {:?}; expected F64, F32, F16 or BF16", part.name, self.dtype))
         })?;
-        // as (rows, columns) of the file; a vector is one row
-        let (rows, width) = match self.shape.as_slice() {
-            [] => (1, 1),
-            [len] => (1, *len),
-            [rows, rest @ ..] => (*rows, rest.iter().product()),
-        };
-        let inner = row_major(&self.shape[self.shape.len().min(1)..]);
-        for row in 0..rows {
-            for column in 0..width {
-                let at = if self.shape.len() < 2 {
-                    column * self.stride(0)
-                } else {
-                    row * self.stride(0) + self.inside(column, &inner)
-                };
-                let value = read(at);
-                if !value.is_finite() {
-                    return Err(Error::Config(format!(
-                        "{source}: {} is not finite at index {}: the weights cannot be used",
-                        part.name,
-                        row * width + column
-                    )));
-                }
-                let (r, c) = if part.transposed { (column, row) } else { (row, column) };
-                values[r * columns + part.first_column + c] = value;
+        let width = self.shape.last().copied().unwrap_or(1);
+        let is_row_major = self.strides == row_major(&self.shape);
+        for index in 0..self.shape.iter().product() {
+            let value = read(if is_row_major { index } else { self.offset(index) });
+            if !value.is_finite() {
+                return Err(Error::Config(format!(
+                    "{source}: {} is not finite at index {index}: the weights cannot be used",
+                    part.name
+                )));
             }
+            let (row, column) = (index / width, index % width);
+            let (row, column) = if part.transposed { (column, row) } else { (row, column) };
+            values[row * columns + part.first_column + column] = value;
         }
         Ok(())
     }
 
-    fn stride(&self, dimension: usize) -> usize {
-        self.strides.get(dimension).copied().unwrap_or(0)
-    }
-
-    /// Where the entry `index` of a row lies, counted row-major over the dimensions but the first.
-    fn inside(&self, index: usize, inner: &[usize]) -> usize {
-        if inner.len() == 1 {
-            return index * self.stride(1);
+    /// Where the entry lies that is the `index`-th in row-major order.
+    fn offset(&self, index: usize) -> usize {
+        let (mut rest, mut offset) = (index, 0);
+        for (len, stride) in self.shape.iter().zip(&self.strides).rev() {
+            offset += rest % len * stride;
+            rest /= len;
         }
-        let coordinate = |at: usize| (index / inner[at]) % self.shape[at + 1];
-        (0..inner.len()).map(|at| coordinate(at) * self.stride(at + 1)).sum()
+        offset
     }
 
     /// The number at an entry; `None` for a type that is no float.
@@ -109,5 +94,32 @@ impl FileTensor<'_> {
         let placed =
             [self, other].iter().zip(&mut values).all(|(tensor, to)| tensor.place(&part, columns, to, "").is_ok());
         placed && values[0] == values[1]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_any_shape_land_in_row_major_order() {
+        let bytes: Vec<u8> = (0..24).flat_map(|x| (x as f32).to_le_bytes()).collect();
+        let placed = |shape: &[usize], strides: &[usize], transposed: bool| {
+            let part = Part { name: "x".into(), shape: shape.to_vec(), first_column: 0, transposed };
+            let tensor =
+                FileTensor { dtype: Dtype::F32, shape: shape.to_vec(), strides: strides.to_vec(), bytes: &bytes };
+            let columns = if transposed { shape[0] } else { shape.last().copied().unwrap_or(1) };
+            let mut values = vec![-1.0; shape.iter().product()];
+            tensor.place(&part, columns, &mut values, "file").unwrap();
+            values
+        };
+        let counted: Vec<f64> = (0..24).map(f64::from).collect();
+        for shape in [vec![24], vec![4, 6], vec![2, 3, 4], vec![2, 3, 2, 2], vec![1, 24]] {
+            assert_eq!(placed(&shape, &row_major(&shape), false), counted, "{shape:?}");
+        }
+        assert_eq!(placed(&[], &[], false), [0.0]);
+        assert_eq!(placed(&[2, 3], &[1, 2], false), [0.0, 2.0, 4.0, 1.0, 3.0, 5.0], "a transposed view");
+        assert_eq!(placed(&[2, 3], &[3, 1], true), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+        assert_eq!(placed(&[2, 2, 2], &[1, 4, 2], false), [0.0, 2.0, 4.0, 6.0, 1.0, 3.0, 5.0, 7.0]);
     }
 }
