@@ -283,8 +283,8 @@ mod tests {
 
     #[test]
     fn neighbours_are_asked_for_together() {
-        let keys = [(1, 4), (0, 2), (0, 1), (0, 7)];
-        assert_eq!(runs(&keys), BTreeMap::from([(0, vec![1..3, 7..8]), (1, vec![4..5])]));
+        let keys = [(1, 4), (1, 9), (0, 2), (0, 1), (0, 7)];
+        assert_eq!(runs(&keys), BTreeMap::from([(0, vec![1..3, 7..8]), (1, vec![4..5, 9..10])]));
         assert_eq!((blocks(&(0..BLOCK)), blocks(&(1..BLOCK + 1)), blocks(&(5..5))), (0..1, 0..2, 0..0));
     }
 }
