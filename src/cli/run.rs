@@ -13,7 +13,7 @@ use super::progress::Meter;
 use crate::cluster::world::{Flags, World, discover, environment};
 use crate::cluster::{self, Comm, signal};
 use crate::coordinator::{self, Outcome};
-use crate::{Error, Result};
+use crate::{Error, Result, convergence};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -82,7 +82,10 @@ fn compute(arguments: &Arguments, comm: &Comm) -> Result<Outcome> {
     }
     Span::current().record("run", config.run.name.as_str());
     let meter = Meter::new();
-    coordinator::run(&config, comm, &meter)
+    match &config.convergence {
+        Some(study) => convergence::run(&config, study, comm, &meter),
+        None => coordinator::run(&config, comm, &meter),
+    }
 }
 
 fn summary(outcome: &Outcome) -> String {

@@ -2,7 +2,7 @@ use super::*;
 
 const LEAST: &str = "[model.gpt2]\n[data.tokens]\npath = \"train.bin\"\n";
 
-fn with(text: &str, overrides: &[&str]) -> Result<Config> {
+pub(super) fn with(text: &str, overrides: &[&str]) -> Result<Config> {
     let overrides: Vec<String> = overrides.iter().map(|text| text.to_string()).collect();
     parse(&format!("{LEAST}{text}"), "a.toml", "a", &overrides)
 }
@@ -14,7 +14,7 @@ fn refusal(text: &str, overrides: &[&str]) -> String {
     error.to_string()
 }
 
-fn assert_refused(text: &str, overrides: &[&str], parts: &[&str]) {
+pub(super) fn assert_refused(text: &str, overrides: &[&str], parts: &[&str]) {
     let message = refusal(text, overrides);
     for part in parts {
         assert!(message.contains(part), "`{part}` is not in: {message}");

@@ -32,8 +32,8 @@ pub use location::{Access, Location};
 pub use manifest::{Part, RunRecord};
 pub use results::{Results, RunResults};
 pub use schema::{
-    BlockRow, DensityRow, DivergenceRow, MetricsRow, NodeRow, RunRow, SCHEMA_VERSION, SegmentRow, SummaryRow, TABLES,
-    Tables, TridiagonalRow,
+    BlockRow, ConvergencePairRow, ConvergenceRow, DensityRow, DivergenceRow, MetricsRow, NodeRow, RunRow,
+    SCHEMA_VERSION, SegmentRow, SummaryRow, TABLES, Tables, TridiagonalRow,
 };
 pub use store::{Provenance, RunStore};
 pub use time::rfc3339;

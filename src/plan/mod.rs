@@ -2,8 +2,15 @@
 //!
 //! A plan is made before anything is spent, from the configuration alone; neither data nor weights are read.
 
+pub mod budget;
+pub mod calibration;
 pub mod cost;
+pub mod devices;
+mod expectation;
 pub mod memory;
+mod paper;
+pub mod scale;
+mod study;
 mod timing;
 
 use std::fmt;
@@ -17,6 +24,8 @@ use crate::{Result, data, job};
 use cost::{Cost, Shares};
 use memory::Memory;
 
+pub use expectation::Expectation;
+pub use study::StudyPlan;
 pub use timing::{Rate, measure};
 
 /// Tokens of a micro-batch, if nothing else is said: enough for large matrices, small enough for caches and memory.
@@ -84,6 +93,23 @@ pub struct Plan {
     pub rate: Option<Rate>,
     /// Predicted duration, seconds.
     pub seconds: Option<f64>,
+    /// With `[convergence]`: all its batches; everything else is of the largest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub convergence: Option<StudyPlan>,
+}
+
+/// Where a plan is carried out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Place {
+    /// Ranks, which share out the Lanczos basis.
+    pub ranks: usize,
+    /// Memory of each, bytes, if the configuration does not say it; `None`: what this machine has free.
+    pub memory: Option<f64>,
+}
+
+impl Place {
+    /// One process on this machine.
+    pub const HERE: Place = Place { ranks: 1, memory: None };
 }
 
 impl Plan {
@@ -92,10 +118,18 @@ impl Plan {
     /// # Errors
     /// [`Error::Config`] for blocks that do not exist; [`Error::Environment`] if the machine does not say its memory.
     pub fn new(config: &Config, finished: &[Pair]) -> Result<Self> {
+        Self::at(config, finished, Place::HERE)
+    }
+
+    /// The same for another place.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn at(config: &Config, finished: &[Pair], place: Place) -> Result<Self> {
         let sizes = job::gpt2(config)?;
         let layout = sizes.layout();
         let blocks = job::blocks(config, &layout)?;
-        let planner = Planner::new(config, &sizes, &layout, &blocks)?;
+        let planner = Planner::new(config, &sizes, &layout, &blocks, place)?;
         let groups = planner.groups(&blocks, finished)?;
         let tokens = data::num_windows(&config.batch, sizes.context).map(|windows| windows * sizes.context);
         let planned = planner.blocks(&blocks);
@@ -103,13 +137,16 @@ impl Plan {
         let sweeps = |group: &Group| group.pairs.iter().map(|(at, _)| planned[*at].steps).max().unwrap_or(0);
         let passes: f64 = groups.iter().map(|group| sweeps(group) as f64 * group.forward_passes).sum();
         let forward = planner.cost.forward();
+        let num_products = groups.iter().map(products).sum();
+        let flop = tokens.map(|tokens| 2.0 * forward * passes * tokens as f64);
+        let study = config.convergence.as_ref().zip(flop);
         Ok(Self {
             run: config.run.name.clone(),
             num_params: layout.num_params(),
             tokens,
             micro_batch: planner.micro_batch,
-            num_products: groups.iter().map(products).sum(),
-            flop: tokens.map(|tokens| 2.0 * forward * passes * tokens as f64),
+            num_products,
+            flop,
             memory_bytes: groups.iter().map(|group| group.memory_bytes).fold(0.0, f64::max),
             budget_bytes: planner.budget,
             forward_multiply_adds: forward,
@@ -117,12 +154,16 @@ impl Plan {
             groups,
             rate: None,
             seconds: None,
+            convergence: study.map(|(study, flop)| StudyPlan::new(study, num_products, flop)),
         })
     }
 
     /// Adds a measured rate and the duration that follows from it.
     pub fn with_rate(mut self, rate: Rate) -> Self {
         self.seconds = self.flop.map(|flop| flop / (rate.gflops * 1e9));
+        if let Some(study) = &mut self.convergence {
+            study.seconds = Some(study.flop / (rate.gflops * 1e9));
+        }
         self.rate = Some(rate);
         self
     }
@@ -139,8 +180,12 @@ pub fn micro_batch(config: &Config) -> Result<usize> {
     let context = job::gpt2(config)?.context;
     let wanted = config.batch.micro_batch.unwrap_or((TOKENS_PER_PASS / context).max(1));
     let Some(all) = data::num_windows(&config.batch, context) else { return Ok(wanted) };
-    let cuts = data::MicroBatches::new(all, wanted, config.batch.segments, job::cut(config))?;
-    Ok(cuts.all().iter().map(|micro_batch| micro_batch.windows.len()).max().unwrap_or(wanted))
+    let cut = job::cut(config);
+    // where segments do not depend on micro-batches, whole segments will do: a list of all is long for 10^10 tokens
+    let windows = if cut == data::Cut::Windows { all.max(1) } else { wanted };
+    let cuts = data::MicroBatches::new(all, windows, config.batch.segments, cut)?;
+    let longest = cuts.all().iter().map(|micro_batch| micro_batch.windows.len()).max();
+    Ok(longest.unwrap_or(wanted).min(wanted))
 }
 
 /// Probes of a block.
@@ -156,11 +201,24 @@ struct Planner<'a> {
     memory: Memory,
     micro_batch: usize,
     budget: f64,
+    /// Ranks that share out the basis.
+    ranks: usize,
 }
 
 impl<'a> Planner<'a> {
-    fn new(config: &'a Config, sizes: &Gpt2Config, layout: &'a Layout, blocks: &[Block]) -> Result<Self> {
-        let budget = memory::budget(config.hessian.memory.as_ref().map(|bytes| bytes.get()))?;
+    fn new(
+        config: &'a Config,
+        sizes: &Gpt2Config,
+        layout: &'a Layout,
+        blocks: &[Block],
+        place: Place,
+    ) -> Result<Self> {
+        let configured = config.hessian.memory.as_ref().map(|bytes| bytes.get());
+        let budget = match (configured, place.memory) {
+            (None, Some(memory)) => memory,
+            _ => memory::budget(configured)?,
+        };
+        let ranks = place.ranks.max(1);
         let number = if config.hessian.precision == Precision::F64 { 8 } else { 4 };
         let basis = match config.lanczos.reorthogonalize {
             Reorthogonalize::Full => config.lanczos.steps + 1,
@@ -168,7 +226,7 @@ impl<'a> Planner<'a> {
         };
         let of = |windows| Memory::of(sizes, windows, layout.num_params(), number, basis);
         let mut micro_batch = micro_batch(config)?;
-        let mut planner = Self { config, layout, cost: Cost::of(sizes), memory: of(micro_batch), micro_batch, budget };
+        let mut planner = Self { config, layout, cost: Cost::of(sizes), memory: of(micro_batch), micro_batch, budget, ranks };
         // a micro-batch that was not asked for shrinks until one slot of every block fits
         while config.batch.micro_batch.is_none()
             && micro_batch > 1
@@ -199,7 +257,14 @@ impl<'a> Planner<'a> {
             let shares = self.cost.block(self.layout, block);
             (block.num_params(self.layout) as f64, shares.weights + shares.attention)
         };
-        self.memory.group(&slots.iter().map(slot).collect::<Vec<_>>())
+        let elsewhere = (1.0 - 1.0 / self.ranks as f64) * self.basis_bytes(slots);
+        self.memory.group(&slots.iter().map(slot).collect::<Vec<_>>()) - elsewhere
+    }
+
+    /// Bytes of the whole Lanczos bases of these slots, on all ranks together.
+    fn basis_bytes(&self, slots: &[&Block]) -> f64 {
+        let dims = slots.iter().map(|block| block.num_params(self.layout) as f64);
+        dims.map(|dim| self.memory.basis.min(dim) * dim * self.memory.number).sum()
     }
 
     /// Pairs in network order, as many in a group as fit; the whole network by itself.
@@ -260,6 +325,11 @@ impl fmt::Display for Plan {
         }
         if let Some(seconds) = self.seconds {
             writeln!(f, "time             about {}", duration(seconds))?;
+        }
+        if let Some(study) = &self.convergence {
+            let (count, times) = (study.batches.len(), study.times_largest);
+            let time = study.seconds.map_or(String::new(), |seconds| format!(", about {}", duration(seconds)));
+            writeln!(f, "convergence      {count} batches from {} tokens: {:.3e} FLOP, {times:.2} times the largest{time}", study.batches[0], study.flop)?;
         }
         writeln!(f, "\n{:>12}  {:>6}  {:>5}  {:>6}  block", "dimension", "probes", "steps", "share")?;
         for block in &self.blocks {

@@ -13,6 +13,7 @@ pub mod eigen;
 mod js;
 mod lattice;
 mod moments;
+pub mod nested;
 mod noise;
 mod quadrature;
 mod reduce;

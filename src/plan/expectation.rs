@@ -1,0 +1,74 @@
+//! The error to expect from a batch of so many tokens: c / sqrt(tokens), as shares of the spectral range.
+//!
+//! c comes from the table `convergence` of a study like the planned run, or, where there is none, from the committed study
+//! of a small network (results/convergence_small.md): an order of magnitude for any other.
+
+use serde::Serialize;
+
+use crate::output::{ConvergenceRow, Results};
+use crate::{Error, Result};
+
+/// c of results/convergence_small.md for W1 and for the extreme nodes, worst block.
+const STATED: (f64, f64) = (1.0, 1.0);
+
+/// How errors from the data fall with the number of tokens; worst block.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Expectation {
+    /// Of the density (W1), times sqrt(tokens).
+    pub w1: f64,
+    /// Of the smallest and largest node, times sqrt(tokens).
+    pub extremes: f64,
+    /// Where it comes from.
+    pub source: String,
+}
+
+impl Expectation {
+    /// The law of the committed study.
+    pub fn stated() -> Self {
+        let source = "results/convergence_small.md, another network: an order of magnitude".into();
+        Self { w1: STATED.0, extremes: STATED.1, source }
+    }
+
+    /// From the study under a URL.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is none, or more than one; those of reading.
+    pub fn from_results(url: &str) -> Result<Self> {
+        let results = Results::open(url)?;
+        let mut studies: Vec<(String, Vec<ConvergenceRow>)> = Vec::new();
+        for run in results.runs()? {
+            let rows = results.run(Some(&run))?.read::<ConvergenceRow>()?;
+            if !rows.is_empty() {
+                studies.push((run, rows));
+            }
+        }
+        match studies.as_slice() {
+            [(run, rows)] => Ok(Self::of_rows(rows, format!("study `{run}` at {url}"))),
+            _ => {
+                let names: Vec<&str> = studies.iter().map(|(run, _)| run.as_str()).collect();
+                Err(Error::Config(format!(
+                    "--convergence {url}: expected the tables of one finished run with [convergence], found {}{}",
+                    names.len(),
+                    if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) }
+                )))
+            }
+        }
+    }
+
+    /// From each block's largest batch.
+    fn of_rows(rows: &[ConvergenceRow], source: String) -> Self {
+        let most = rows.iter().map(|row| row.tokens).max().unwrap_or(0);
+        let counted = || rows.iter().filter(|row| row.tokens == most && !row.status.starts_with("zero_block"));
+        let worst = |error: fn(&ConvergenceRow) -> f64| {
+            let scaled = counted().map(|row| error(row) / (row.lambda_max - row.lambda_min) * (most as f64).sqrt());
+            scaled.filter(|c| c.is_finite()).fold(0.0, f64::max)
+        };
+        Self { w1: worst(|row| row.w1_error), extremes: worst(|row| row.lambda_max_error.max(row.lambda_min_error)), source }
+    }
+
+    /// Errors of W1 and of the extreme nodes in a batch.
+    pub fn at(&self, tokens: usize) -> (f64, f64) {
+        let root = (tokens as f64).sqrt();
+        (self.w1 / root, self.extremes / root)
+    }
+}

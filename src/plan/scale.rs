@@ -1,0 +1,372 @@
+//! What a run takes on ranks that are not here: hours, memory of each rank, exchange, storage.
+//!
+//! Hours are matrix work over a rate, and the rate is a data sheet's peak times a stated efficiency, or was measured
+//! (`calibration`). Reductions, elementwise work and storage are in that efficiency, not counted by themselves. Nothing
+//! here touches data, weights, output or a device.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::calibration::Calibration;
+use super::devices::{Device, assumed_efficiency, mode_name};
+use super::paper::{Beside, beside};
+use super::{Place, Plan, Planner, Rate, duration};
+use crate::block::Block;
+use crate::config::{Basis, Config, Math, Precision, Reduction, Reorthogonalize};
+use crate::{Error, Result, job};
+
+/// Share of an accelerator's memory that a plan takes.
+const USABLE: f64 = 0.9;
+/// Segments where the configuration names no number (`data::micro_batches`).
+const SEGMENTS: usize = 8;
+
+/// The ranks of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Target {
+    /// Device or machine.
+    pub name: String,
+    /// Number of ranks, one a device.
+    pub ranks: usize,
+    /// Arithmetic of matrix products.
+    pub math: &'static str,
+    /// Peak of one rank, TFLOP/s; `None` where the rate was measured.
+    pub peak_tflops: Option<f64>,
+    /// Share of the peak that is assumed.
+    pub efficiency: Option<f64>,
+    /// Rate of one rank, GFLOP/s.
+    pub gflops: f64,
+    /// Memory of one rank that may be used, bytes.
+    pub memory_bytes: f64,
+    /// Where the rate comes from.
+    pub source: String,
+}
+
+impl Target {
+    /// From the data sheet.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an arithmetic that the device does not have, and for f64, which the table lacks.
+    pub fn of_device(device: &Device, ranks: usize, config: &Config, efficiency: Option<f64>) -> Result<Self> {
+        let math = config.hessian.math;
+        if config.hessian.precision == Precision::F64 {
+            return Err(Error::Config("hessian.precision = \"f64\": plans for a --device are in f32; f64 is for verification on CPUs".into()));
+        }
+        Self::in_mode(device, ranks, math, efficiency).ok_or_else(|| {
+            Error::Config(format!(
+                "hessian.math = \"{}\": a {} has no such tensor cores; take \"f32\"",
+                mode_name(math),
+                device.product
+            ))
+        })
+    }
+
+    /// The same in any arithmetic; `None` for one that the device does not have.
+    pub fn in_mode(device: &Device, ranks: usize, math: Math, efficiency: Option<f64>) -> Option<Self> {
+        let peak = device.peak(math)?;
+        let (share, whose) = match efficiency {
+            Some(share) => (share, "as given"),
+            None => (assumed_efficiency(math), "assumed, not measured"),
+        };
+        Some(Self {
+            name: device.name.into(),
+            ranks,
+            math: mode_name(math),
+            peak_tflops: Some(peak),
+            efficiency: Some(share),
+            gflops: 1e3 * peak * share,
+            memory_bytes: USABLE * 1e9 * device.memory_gb,
+            source: format!("data sheet of {} (dense), efficiency {share} ({whose})", device.product),
+        })
+    }
+
+    /// From a measurement elsewhere; the memory is the device's, if one is named.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for another arithmetic than was measured.
+    pub fn of_calibration(found: &Calibration, device: Option<&Device>, ranks: usize, config: &Config) -> Result<Self> {
+        found.check(&config.hessian)?;
+        Ok(Self {
+            name: device.map_or(found.conditions.machine.clone(), |device| device.name.into()),
+            ranks,
+            math: mode_name(found.conditions.math),
+            peak_tflops: None,
+            efficiency: None,
+            gflops: found.gflops,
+            memory_bytes: USABLE * 1e9 * device.map_or(found.conditions.memory_gb, |device| device.memory_gb),
+            source: format!("measured on {} by hesspec bench {}", found.conditions.machine, found.hesspec),
+        })
+    }
+
+    /// Ranks like this machine, at the rate that one product has here.
+    pub fn like_here(rate: Rate, memory_bytes: f64, ranks: usize, config: &Config) -> Self {
+        Self {
+            name: "machine like this".into(),
+            ranks,
+            math: mode_name(config.hessian.math),
+            peak_tflops: None,
+            efficiency: None,
+            gflops: rate.gflops,
+            memory_bytes,
+            source: "measured here on one micro-batch".into(),
+        }
+    }
+
+    /// Where it is, for [`Plan::at`].
+    pub fn place(&self) -> Place {
+        Place { ranks: self.ranks, memory: Some(self.memory_bytes) }
+    }
+}
+
+/// Memory of one rank in the largest group, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct RankMemory {
+    /// Weights and activations of primal and slots.
+    pub activations_bytes: f64,
+    /// Whole vectors: tangents, adjoints, sums.
+    pub vectors_bytes: f64,
+    /// This rank's share of the Lanczos bases.
+    pub basis_bytes: f64,
+    /// All of it.
+    pub total_bytes: f64,
+    /// What may be used.
+    pub usable_bytes: f64,
+}
+
+/// What goes to storage and comes from it, bytes; to a factor of two.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Storage {
+    /// All tables.
+    pub tables_bytes: f64,
+    /// Checkpoints that lie there at the same time, at most.
+    pub checkpoint_peak_bytes: f64,
+    /// Checkpoints written in all.
+    pub checkpoint_written_bytes: f64,
+    /// Tokens read, all sweeps and ranks together.
+    pub tokens_read_bytes: f64,
+}
+
+/// A run on other ranks.
+#[derive(Debug, Clone, Serialize)]
+pub struct ScalePlan {
+    /// The ranks.
+    pub target: Target,
+    /// Share of the ranks' time in which they have a micro-batch: segments whose micro-batches the ranks do not divide
+    /// leave some idle.
+    pub busy: f64,
+    /// Duration of the run (with `[convergence]`: of all batches), hours.
+    pub hours: f64,
+    /// The same in days of one rank.
+    pub gpu_days: f64,
+    /// Memory of one rank.
+    pub memory: RankMemory,
+    /// Bytes that one rank hands over to collectives in the whole run.
+    pub exchange_bytes: f64,
+    /// Storage.
+    pub storage: Storage,
+    /// This plan and the paper's figures.
+    pub beside: Vec<Beside>,
+    /// Blocks, groups, products, operations.
+    pub plan: Plan,
+}
+
+impl ScalePlan {
+    /// The plan of a configuration on these ranks.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a batch whose size only the data knows; those of [`Plan::at`].
+    pub fn new(config: &Config, target: Target) -> Result<Self> {
+        let mut plan = Plan::at(config, &[], target.place())?;
+        let (Some(tokens), Some(flop)) = (plan.tokens, plan.flop) else {
+            return Err(Error::Config("batch.tokens is not set, so that only the data knows it: give it, as in --set batch.tokens=245760".into()));
+        };
+        let sizes = job::gpt2(config)?;
+        let layout = sizes.layout();
+        let blocks = job::blocks(config, &layout)?;
+        let planner = Planner::new(config, &sizes, &layout, &blocks, target.place())?;
+        let busy = busy(config, tokens / sizes.context, plan.micro_batch, target.ranks);
+        let rate = target.gflops * 1e9 * target.ranks as f64 * busy;
+        plan.seconds = Some(flop / rate);
+        if let Some(study) = &mut plan.convergence {
+            study.seconds = Some(study.flop / rate);
+        }
+        let hours = plan.convergence.as_ref().and_then(|study| study.seconds).unwrap_or(flop / rate) / 3600.0;
+        let gpu_days = hours * target.ranks as f64 / 24.0;
+        let products = plan.num_products as f64;
+        let largest_days = flop / rate * target.ranks as f64 / 86_400.0;
+        let this = Beside::new(format!("this plan, {}", target.name), tokens as f64, products, largest_days);
+        Ok(Self {
+            busy,
+            hours,
+            gpu_days,
+            memory: planner.rank_memory(&blocks, &plan),
+            exchange_bytes: planner.exchange_bytes(&blocks, &plan),
+            storage: planner.storage(&blocks, &plan, hours),
+            beside: [vec![this], beside(&target)?].concat(),
+            target,
+            plan,
+        })
+    }
+}
+
+/// Micro-batches over the places that they take: the ranks go through a segment together.
+fn busy(config: &Config, windows: usize, micro_batch: usize, ranks: usize) -> f64 {
+    let (units, unit) = match config.hessian.reduction {
+        Reduction::Mean => (windows, 1),
+        Reduction::Sum => (windows.div_ceil(micro_batch), micro_batch),
+    };
+    let segments = config.batch.segments.unwrap_or(SEGMENTS.min(units)).max(1);
+    let share = |part: usize| (part as u128 * units as u128 / segments as u128) as usize;
+    let of_segment = |s: usize| ((share(s + 1) - share(s)) * unit).div_ceil(micro_batch);
+    let (all, places) = (0..segments).fold((0, 0), |(all, places), segment| {
+        let count = of_segment(segment);
+        (all + count, places + count.div_ceil(ranks) * ranks)
+    });
+    all as f64 / places.max(1) as f64
+}
+
+/// Compressed bytes of one entry of a segment matrix, of one node and of one distance, as measured on real runs.
+const PER_SEGMENT_ENTRY: f64 = 9.0;
+const PER_NODE: f64 = 40.0;
+const PER_DISTANCE: f64 = 40.0;
+/// And of a density, at the default width.
+const PER_DENSITY: f64 = 60e3;
+/// Distances between two blocks: metrics and their variants.
+const DISTANCES: f64 = 7.0;
+
+impl Planner<'_> {
+    fn slots<'b>(&self, blocks: &'b [Block], pairs: &[super::Pair]) -> Vec<&'b Block> {
+        pairs.iter().map(|(at, _)| &blocks[*at]).collect()
+    }
+
+    /// Of the group that needs most.
+    fn rank_memory(&self, blocks: &[Block], plan: &Plan) -> RankMemory {
+        let largest = plan.groups.iter().max_by(|a, b| a.memory_bytes.total_cmp(&b.memory_bytes));
+        let slots = largest.map_or(Vec::new(), |group| self.slots(blocks, &group.pairs));
+        let total_bytes = self.bytes(&slots);
+        let shares: Vec<(f64, f64)> = slots
+            .iter()
+            .map(|block| {
+                let shares = self.cost.block(self.layout, block);
+                (0.0, shares.weights + shares.attention)
+            })
+            .collect();
+        let activations_bytes = self.memory.group(&shares);
+        let basis_bytes = self.basis_bytes(&slots) / self.ranks as f64;
+        let vectors_bytes = total_bytes - activations_bytes - basis_bytes;
+        RankMemory { activations_bytes, vectors_bytes, basis_bytes, total_bytes, usable_bytes: self.budget }
+    }
+
+    fn steps(&self, block: &Block) -> f64 {
+        self.config.lanczos.steps.min(block.num_params(self.layout)) as f64
+    }
+
+    fn segments(&self, plan: &Plan) -> f64 {
+        let windows = plan.tokens.unwrap_or(0) / job::gpt2(self.config).map_or(1, |sizes| sizes.context);
+        self.config.batch.segments.unwrap_or(SEGMENTS.min(windows)) as f64
+    }
+
+    /// ARCHITECTURE.md, "What a step exchanges": vectors gathered, sums scattered.
+    fn exchange_bytes(&self, blocks: &[Block], plan: &Plan) -> f64 {
+        if self.ranks == 1 {
+            return 0.0;
+        }
+        let per_entry = self.memory.number + 8.0 * self.segments(plan);
+        let of_pair = |(at, _): &super::Pair| {
+            let block = &blocks[*at];
+            let padded = block.num_params(self.layout).div_ceil(self.ranks) * self.ranks;
+            self.steps(block) * padded as f64 * per_entry
+        };
+        plan.groups.iter().flat_map(|group| &group.pairs).map(of_pair).sum()
+    }
+
+    fn storage(&self, blocks: &[Block], plan: &Plan, hours: f64) -> Storage {
+        let with_segments = self.config.lanczos.reorthogonalize == Reorthogonalize::Full;
+        let segments = if with_segments { self.segments(plan) } else { 0.0 };
+        let of_pair = |(at, _): &super::Pair| {
+            let steps = self.steps(&blocks[*at]);
+            PER_SEGMENT_ENTRY * segments * steps * (steps + 1.0) / 2.0 + PER_NODE * steps
+        };
+        let pairs = || plan.groups.iter().flat_map(|group| &group.pairs);
+        let count = blocks.len() as f64;
+        let distances = PER_DISTANCE * DISTANCES * count * (count + 1.0) / 2.0;
+        let (basis, sums): (Vec<f64>, Vec<f64>) = plan.groups.iter().map(|group| self.checkpoint(blocks, group)).unzip();
+        let peak = basis.iter().zip(&sums).map(|(basis, sums)| basis + sums).fold(0.0, f64::max);
+        let saves = hours * 3600.0 / (self.config.checkpoint.every.duration().as_secs().max(1) as f64);
+        let largest_sums = sums.iter().copied().fold(0.0, f64::max);
+        let study = plan.convergence.as_ref();
+        let (runs, batches) = study.map_or((1.0, 1.0), |study| (study.batches.len() as f64, study.times_largest));
+        Storage {
+            tables_bytes: runs * (pairs().map(of_pair).sum::<f64>() + PER_DENSITY * count + distances),
+            checkpoint_peak_bytes: peak,
+            checkpoint_written_bytes: runs * basis.iter().sum::<f64>() + saves * largest_sums,
+            tokens_read_bytes: 2.0 * batches * plan.tokens.unwrap_or(0) as f64 * plan.num_sweeps() as f64,
+        }
+    }
+
+    /// Bytes of a group's checkpoints: its basis at the end, and the sums of one sweep in f64.
+    fn checkpoint(&self, blocks: &[Block], group: &super::Group) -> (f64, f64) {
+        if self.config.checkpoint.basis == Basis::None {
+            return (0.0, 0.0);
+        }
+        let slots = self.slots(blocks, &group.pairs);
+        let dims: f64 = slots.iter().map(|block| block.num_params(self.layout) as f64).sum();
+        (self.basis_bytes(&slots), 8.0 * dims)
+    }
+}
+
+impl fmt::Display for ScalePlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { target, plan, memory, storage, .. } = self;
+        writeln!(f, "run              {}", plan.run)?;
+        writeln!(f, "on               {} x {}, math {}: {:.1} TFLOP/s each", target.ranks, target.name, target.math, target.gflops / 1e3)?;
+        writeln!(f, "rate             {}", target.source)?;
+        let tokens = plan.tokens.unwrap_or(0);
+        writeln!(f, "tokens           {tokens} in micro-batches of {} windows; ranks busy {:.1} %", plan.micro_batch, 100.0 * self.busy)?;
+        writeln!(f, "products H v     {} in {} sweeps, {} groups", plan.num_products, plan.num_sweeps(), plan.groups.len())?;
+        if let Some(flop) = plan.flop {
+            writeln!(f, "work             {flop:.3e} FLOP")?;
+        }
+        if let Some(study) = &plan.convergence {
+            writeln!(f, "convergence      {} batches from {} tokens: {:.3e} FLOP, {:.2} times the largest", study.batches.len(), study.batches[0], study.flop, study.times_largest)?;
+        }
+        writeln!(f, "time             {}: {:.1} GPU-hours, {:.2} GPU-days", duration(3600.0 * self.hours), 24.0 * self.gpu_days, self.gpu_days)?;
+        writeln!(
+            f,
+            "memory a rank    {} of {}: activations and weights {}, vectors {}, basis shards {}",
+            bytes(memory.total_bytes),
+            bytes(memory.usable_bytes),
+            bytes(memory.activations_bytes),
+            bytes(memory.vectors_bytes),
+            bytes(memory.basis_bytes)
+        )?;
+        writeln!(f, "exchange         {} handed over by each rank", bytes(self.exchange_bytes))?;
+        writeln!(
+            f,
+            "storage          tables {}; checkpoints {} at most, {} written; tokens read {}",
+            bytes(storage.tables_bytes),
+            bytes(storage.checkpoint_peak_bytes),
+            bytes(storage.checkpoint_written_bytes),
+            bytes(storage.tokens_read_bytes)
+        )?;
+        writeln!(f, "\n{:>10}  {:>8}  {:>9}  {:>10}  beside the paper", "tokens", "products", "GPU-days", "tokens/s")?;
+        for line in &self.beside {
+            writeln!(
+                f,
+                "{:>10.3e}  {:>8}  {:>9.2}  {:>10.0}  {}",
+                line.tokens, line.products, line.gpu_days, line.tokens_per_second, line.what
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// `1.5 GB`.
+fn bytes(count: f64) -> String {
+    for (unit, size) in [("TB", 1e12), ("GB", 1e9), ("MB", 1e6)] {
+        if count >= size {
+            return format!("{:.1} {unit}", count / size);
+        }
+    }
+    format!("{:.0} kB", count / 1e3)
+}
