@@ -102,7 +102,8 @@ impl<'a> Root<'a> {
             "batch of {tokens} tokens: error {error:.2e} (block `{block}`), change against the batch before {change}, in spectral ranges"
         ));
         self.batches.push(batch.without_segments());
-        let Some(share) = self.study.stop_below.filter(|share| tokens < self.study.to && verdict.is_enough(*share)) else {
+        let Some(share) = self.study.stop_below.filter(|share| tokens < self.study.to && verdict.is_enough(*share))
+        else {
             return Ok(false);
         };
         let why = format!(

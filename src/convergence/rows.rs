@@ -16,10 +16,8 @@ pub fn comparison(config: &Config, study: &Convergence, batches: &[Batch], remar
     let all: Vec<BlockSpectrum> = batches.iter().flat_map(|batch| batch.spectra.iter().cloned()).collect();
     let (axis, sigma) = axis_and_sigma(config);
     let view = View::new(&all, axis, sigma)?;
-    let seen: Vec<Vec<Seen>> = batches
-        .iter()
-        .map(|batch| batch.spectra.iter().map(|block| Seen::new(block, Some(&view))).collect())
-        .collect();
+    let seen: Vec<Vec<Seen>> =
+        batches.iter().map(|batch| batch.spectra.iter().map(|block| Seen::new(block, Some(&view))).collect()).collect();
     let mut tables = Tables::default();
     for (at, batch) in batches.iter().enumerate() {
         let full = Batch::read(config, study, batch.tokens)?;

@@ -134,17 +134,28 @@ impl Mode<'_> {
         let settings = [own].into_iter().chain(SETTINGS.into_iter().filter(|setting| *setting != own));
         for setting in settings {
             let tokens = (self.flop / self.flop_per_token(setting)?) as usize / context * context;
-            let what = if setting == own { "configured steps and probes: tokens" } else { "other steps and probes: tokens" };
+            let what =
+                if setting == own { "configured steps and probes: tokens" } else { "other steps and probes: tokens" };
             fits.extend((tokens > 0).then(|| self.fit(what, setting, tokens, expectation)));
         }
         if let Some(tokens) = self.config.batch.tokens {
             let (steps, probes, full_probes) = own;
             let affordable = |setting: Setting| Ok(self.flop_per_token(setting)? * tokens as f64 <= self.flop);
             if let Some(most) = largest(|steps| affordable((steps, probes, full_probes)))? {
-                fits.push(self.fit("configured tokens and probes: steps", (most, probes, full_probes), tokens, expectation));
+                fits.push(self.fit(
+                    "configured tokens and probes: steps",
+                    (most, probes, full_probes),
+                    tokens,
+                    expectation,
+                ));
             }
             if let Some(most) = largest(|probes| affordable((steps, probes, probes.min(full_probes))))? {
-                fits.push(self.fit("configured tokens and steps: probes", (steps, most, most.min(full_probes)), tokens, expectation));
+                fits.push(self.fit(
+                    "configured tokens and steps: probes",
+                    (steps, most, most.min(full_probes)),
+                    tokens,
+                    expectation,
+                ));
             }
         }
         Ok(fits)
@@ -171,7 +182,8 @@ impl Mode<'_> {
         let mut config = self.config.clone();
         (config.lanczos.steps, config.lanczos.probes, config.lanczos.full_probes) = (steps, probes, full_probes);
         let plan = Plan::at(&config, &[], self.target.place())?;
-        let longest = |group: &super::Group| group.pairs.iter().map(|(at, _)| plan.blocks[*at].steps).max().unwrap_or(0);
+        let longest =
+            |group: &super::Group| group.pairs.iter().map(|(at, _)| plan.blocks[*at].steps).max().unwrap_or(0);
         let passes: f64 = plan.groups.iter().map(|group| longest(group) as f64 * group.forward_passes).sum();
         let times = plan.convergence.as_ref().map_or(1.0, |study| study.times_largest);
         Ok(2.0 * plan.forward_multiply_adds * passes * times)
@@ -216,7 +228,15 @@ impl fmt::Display for BudgetPlan {
             writeln!(
                 f,
                 "{:>6}  {:>13}  {:>5}  {:>6}  {:>4}  {:>9.1e}  {:>9.1e}  {:>9.1e}  {}",
-                fit.math, fit.tokens, fit.steps, fit.probes, fit.full_probes, fit.w1_error, fit.extremes_error, fit.rounding, fit.what
+                fit.math,
+                fit.tokens,
+                fit.steps,
+                fit.probes,
+                fit.full_probes,
+                fit.w1_error,
+                fit.extremes_error,
+                fit.rounding,
+                fit.what
             )?;
         }
         Ok(())

@@ -67,7 +67,9 @@ impl Calibration {
         let work: f64 = cases.iter().map(|case| case.gflop_per_slot).sum();
         let seconds: f64 = cases.iter().map(|case| case.seconds_per_slot).sum();
         if seconds.is_nan() || seconds <= 0.0 {
-            return Err(Error::Config("--calibration: the configuration asks for no block, so no product was timed".into()));
+            return Err(Error::Config(
+                "--calibration: the configuration asks for no block, so no product was timed".into(),
+            ));
         }
         let hesspec = env!("CARGO_PKG_VERSION").into();
         Ok(Self { format: FORMAT, hesspec, conditions, gflops: work / seconds, cases })
@@ -90,7 +92,9 @@ impl Calibration {
     pub fn load(path: &Path) -> Result<Self> {
         let wrong = |problem: String| {
             let file = config::absolute(path);
-            Error::Config(format!("--calibration {file}: {problem}; expected what hesspec bench CONFIG --calibration FILE writes"))
+            Error::Config(format!(
+                "--calibration {file}: {problem}; expected what hesspec bench CONFIG --calibration FILE writes"
+            ))
         };
         let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
         let found: Self = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
@@ -109,7 +113,8 @@ impl Calibration {
     /// [`Error::Config`]
     pub fn check(&self, hessian: &config::Hessian) -> Result<()> {
         let text = |precision: Precision, math: Math| format!("precision {precision:?}, math {}", mode_name(math));
-        let (theirs, ours) = (text(self.conditions.precision, self.conditions.math), text(hessian.precision, hessian.math));
+        let (theirs, ours) =
+            (text(self.conditions.precision, self.conditions.math), text(hessian.precision, hessian.math));
         if theirs == ours {
             return Ok(());
         }

@@ -63,7 +63,11 @@ impl Expectation {
             let scaled = counted().map(|row| error(row) / (row.lambda_max - row.lambda_min) * (most as f64).sqrt());
             scaled.filter(|c| c.is_finite()).fold(0.0, f64::max)
         };
-        Self { w1: worst(|row| row.w1_error), extremes: worst(|row| row.lambda_max_error.max(row.lambda_min_error)), source }
+        Self {
+            w1: worst(|row| row.w1_error),
+            extremes: worst(|row| row.lambda_max_error.max(row.lambda_min_error)),
+            source,
+        }
     }
 
     /// Errors of W1 and of the extreme nodes in a batch.

@@ -206,13 +206,7 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(
-        config: &'a Config,
-        sizes: &Gpt2Config,
-        layout: &'a Layout,
-        blocks: &[Block],
-        place: Place,
-    ) -> Result<Self> {
+    fn new(config: &'a Config, sizes: &Gpt2Config, layout: &'a Layout, blocks: &[Block], place: Place) -> Result<Self> {
         let configured = config.hessian.memory.as_ref().map(|bytes| bytes.get());
         let budget = match (configured, place.memory) {
             (None, Some(memory)) => memory,
@@ -226,7 +220,8 @@ impl<'a> Planner<'a> {
         };
         let of = |windows| Memory::of(sizes, windows, layout.num_params(), number, basis);
         let mut micro_batch = micro_batch(config)?;
-        let mut planner = Self { config, layout, cost: Cost::of(sizes), memory: of(micro_batch), micro_batch, budget, ranks };
+        let mut planner =
+            Self { config, layout, cost: Cost::of(sizes), memory: of(micro_batch), micro_batch, budget, ranks };
         // a micro-batch that was not asked for shrinks until one slot of every block fits
         while config.batch.micro_batch.is_none()
             && micro_batch > 1
@@ -329,7 +324,11 @@ impl fmt::Display for Plan {
         if let Some(study) = &self.convergence {
             let (count, times) = (study.batches.len(), study.times_largest);
             let time = study.seconds.map_or(String::new(), |seconds| format!(", about {}", duration(seconds)));
-            writeln!(f, "convergence      {count} batches from {} tokens: {:.3e} FLOP, {times:.2} times the largest{time}", study.batches[0], study.flop)?;
+            writeln!(
+                f,
+                "convergence      {count} batches from {} tokens: {:.3e} FLOP, {times:.2} times the largest{time}",
+                study.batches[0], study.flop
+            )?;
         }
         writeln!(f, "\n{:>12}  {:>6}  {:>5}  {:>6}  block", "dimension", "probes", "steps", "share")?;
         for block in &self.blocks {

@@ -33,7 +33,13 @@ pub struct Beside {
 impl Beside {
     /// One line.
     pub fn new(what: impl Into<String>, tokens: f64, products: f64, gpu_days: f64) -> Self {
-        Self { what: what.into(), tokens, products, gpu_days, tokens_per_second: tokens * products / (gpu_days * 86_400.0) }
+        Self {
+            what: what.into(),
+            tokens,
+            products,
+            gpu_days,
+            tokens_per_second: tokens * products / (gpu_days * 86_400.0),
+        }
     }
 }
 

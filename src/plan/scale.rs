@@ -50,7 +50,9 @@ impl Target {
     pub fn of_device(device: &Device, ranks: usize, config: &Config, efficiency: Option<f64>) -> Result<Self> {
         let math = config.hessian.math;
         if config.hessian.precision == Precision::F64 {
-            return Err(Error::Config("hessian.precision = \"f64\": plans for a --device are in f32; f64 is for verification on CPUs".into()));
+            return Err(Error::Config(
+                "hessian.precision = \"f64\": plans for a --device are in f32; f64 is for verification on CPUs".into(),
+            ));
         }
         Self::in_mode(device, ranks, math, efficiency).ok_or_else(|| {
             Error::Config(format!(
@@ -178,7 +180,10 @@ impl ScalePlan {
     pub fn new(config: &Config, target: Target) -> Result<Self> {
         let mut plan = Plan::at(config, &[], target.place())?;
         let (Some(tokens), Some(flop)) = (plan.tokens, plan.flop) else {
-            return Err(Error::Config("batch.tokens is not set, so that only the data knows it: give it, as in --set batch.tokens=245760".into()));
+            return Err(Error::Config(
+                "batch.tokens is not set, so that only the data knows it: give it, as in --set batch.tokens=245760"
+                    .into(),
+            ));
         };
         let sizes = job::gpt2(config)?;
         let layout = sizes.layout();
@@ -290,7 +295,8 @@ impl Planner<'_> {
         let pairs = || plan.groups.iter().flat_map(|group| &group.pairs);
         let count = blocks.len() as f64;
         let distances = PER_DISTANCE * DISTANCES * count * (count + 1.0) / 2.0;
-        let (basis, sums): (Vec<f64>, Vec<f64>) = plan.groups.iter().map(|group| self.checkpoint(blocks, group)).unzip();
+        let (basis, sums): (Vec<f64>, Vec<f64>) =
+            plan.groups.iter().map(|group| self.checkpoint(blocks, group)).unzip();
         let peak = basis.iter().zip(&sums).map(|(basis, sums)| basis + sums).fold(0.0, f64::max);
         let saves = hours * 3600.0 / (self.config.checkpoint.every.duration().as_secs().max(1) as f64);
         let largest_sums = sums.iter().copied().fold(0.0, f64::max);
@@ -319,18 +325,49 @@ impl fmt::Display for ScalePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { target, plan, memory, storage, .. } = self;
         writeln!(f, "run              {}", plan.run)?;
-        writeln!(f, "on               {} x {}, math {}: {:.1} TFLOP/s each", target.ranks, target.name, target.math, target.gflops / 1e3)?;
+        writeln!(
+            f,
+            "on               {} x {}, math {}: {:.1} TFLOP/s each",
+            target.ranks,
+            target.name,
+            target.math,
+            target.gflops / 1e3
+        )?;
         writeln!(f, "rate             {}", target.source)?;
         let tokens = plan.tokens.unwrap_or(0);
-        writeln!(f, "tokens           {tokens} in micro-batches of {} windows; ranks busy {:.1} %", plan.micro_batch, 100.0 * self.busy)?;
-        writeln!(f, "products H v     {} in {} sweeps, {} groups", plan.num_products, plan.num_sweeps(), plan.groups.len())?;
+        writeln!(
+            f,
+            "tokens           {tokens} in micro-batches of {} windows; ranks busy {:.1} %",
+            plan.micro_batch,
+            100.0 * self.busy
+        )?;
+        writeln!(
+            f,
+            "products H v     {} in {} sweeps, {} groups",
+            plan.num_products,
+            plan.num_sweeps(),
+            plan.groups.len()
+        )?;
         if let Some(flop) = plan.flop {
             writeln!(f, "work             {flop:.3e} FLOP")?;
         }
         if let Some(study) = &plan.convergence {
-            writeln!(f, "convergence      {} batches from {} tokens: {:.3e} FLOP, {:.2} times the largest", study.batches.len(), study.batches[0], study.flop, study.times_largest)?;
+            writeln!(
+                f,
+                "convergence      {} batches from {} tokens: {:.3e} FLOP, {:.2} times the largest",
+                study.batches.len(),
+                study.batches[0],
+                study.flop,
+                study.times_largest
+            )?;
         }
-        writeln!(f, "time             {}: {:.1} GPU-hours, {:.2} GPU-days", duration(3600.0 * self.hours), 24.0 * self.gpu_days, self.gpu_days)?;
+        writeln!(
+            f,
+            "time             {}: {:.1} GPU-hours, {:.2} GPU-days",
+            duration(3600.0 * self.hours),
+            24.0 * self.gpu_days,
+            self.gpu_days
+        )?;
         writeln!(
             f,
             "memory a rank    {} of {}: activations and weights {}, vectors {}, basis shards {}",

@@ -14,6 +14,8 @@ mod js;
 mod lattice;
 mod moments;
 pub mod nested;
+#[cfg(test)]
+mod nested_tests;
 mod noise;
 mod quadrature;
 mod reduce;

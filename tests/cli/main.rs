@@ -1,8 +1,10 @@
 //! The real binary, from the outside: answers, messages and exit codes. Every test has a folder of its own.
 
+mod convergence;
 mod folder;
 mod inputs;
 mod others;
 mod places;
+mod plans;
 mod products;
 mod runs;
