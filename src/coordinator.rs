@@ -25,6 +25,7 @@ use crate::krylov::Reorthogonalize;
 use crate::lock::Lock;
 use crate::metrics::StepMetrics;
 use crate::output::{RunStore, Tables, TridiagonalRow, rfc3339};
+use crate::plan::memory::Resources;
 use crate::plan::{self, Pair, Plan};
 use crate::probe::ProbeKind;
 use crate::tables;
@@ -83,11 +84,12 @@ pub fn run(config: &Config, comm: &Comm, progress: &dyn Progress) -> Result<Outc
         }
         return Ok(outcome);
     }
-    let plan = Plan::new(config, &[])?;
+    let resources = Resources::of(config, comm.size(), ranks_here(comm)?)?;
+    let plan = Plan::new(config, &[], resources)?;
     plan::check_memory(&plan)?;
     // each rank's plan goes by its own machine's memory; how the data is cut must be the same for all
     let micro_batch = told(comm, comm.is_root().then_some(plan.micro_batch))?;
-    let task = Run { store: &mut store, lock: lock.as_ref(), comm, micro_batch, progress };
+    let task = Run { store: &mut store, lock: lock.as_ref(), comm, resources, micro_batch, progress };
     let computed = dispatch(config, task)?;
     outcome.groups_computed = computed.groups;
     outcome.num_products = computed.products;
@@ -122,6 +124,16 @@ pub fn told<T: Serialize + DeserializeOwned>(comm: &Comm, value: Option<T>) -> R
     value.ok_or_else(|| Error::Other("rank 0 had nothing to say".into()))
 }
 
+/// Ranks on this machine: those that run under the same boot of a kernel.
+fn ranks_here(comm: &Comm) -> Result<usize> {
+    const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+    let boot = std::fs::read_to_string(BOOT)
+        .map_err(|error| Error::Environment(format!("{BOOT}: {error}; it says which ranks share a machine")))?;
+    let boots = comm.gather_bytes(0, boot.as_bytes())?;
+    let boots: Vec<Vec<u8>> = told(comm, boots)?;
+    Ok(boots.iter().filter(|other| other.as_slice() == boot.as_bytes()).count())
+}
+
 struct Computed {
     groups: usize,
     products: usize,
@@ -133,6 +145,8 @@ struct Run<'a> {
     /// On rank 0.
     lock: Option<&'a Lock>,
     comm: &'a Comm,
+    /// Of this rank.
+    resources: Resources,
     micro_batch: usize,
     progress: &'a dyn Progress,
 }
@@ -166,7 +180,7 @@ impl Task for Run<'_> {
         let etas =
             told(self.comm, start.as_ref().map(|s| s.errors.iter().map(|e| e.eta.to_bits()).collect::<Vec<_>>()))?;
         let etas: Vec<f64> = etas.into_iter().map(f64::from_bits).collect();
-        let plan = start.as_ref().map(|s| schedule(config, &s.finished, &s.begun)).transpose()?;
+        let plan = start.as_ref().map(|s| schedule(config, &s.finished, &s.begun, self.resources)).transpose()?;
         let groups = told(self.comm, plan)?;
         let micro_batches = job.data.len() as u64;
         let sweeps: Vec<u64> = groups.iter().map(|(_, pairs)| num_sweeps(&job, pairs, &settings)).collect();
@@ -185,6 +199,7 @@ impl Task for Run<'_> {
                 etas: &etas,
                 checkpoint: checkpoint.as_ref(),
                 every: config.checkpoint.every.duration(),
+                prefix: plan::prefix_budget(config, pairs, self.resources)?,
                 advance: &|done| {
                     if is_root {
                         self.progress.advance(&message, before + done);
@@ -246,7 +261,21 @@ impl Run<'_> {
         guard(job, settings, self.progress)?;
         let finished = finished_pairs(store, &job.blocks)?;
         let begun = checkpoint.map(|checkpoint| still_open(checkpoint, &finished)).transpose()?.unwrap_or_default();
-        Ok(Start { matmul, errors: errors(job, settings, self.progress)?, finished, begun })
+        Ok(Start { matmul, errors: self.errors(job, settings)?, finished, begun })
+    }
+
+    /// eta of every block, on rank 0 alone.
+    fn errors<K: Kernels, T: Precision>(&self, job: &Job<K, T>, settings: &Settings) -> Result<Vec<ProductError>> {
+        let comm = solo::comm();
+        let mut operator = job.operator(&comm);
+        operator.slots = job.blocks.iter().collect();
+        let groups = plan::error_groups(&job.config, self.micro_batch, self.resources)?;
+        let errors = product_errors(&operator, settings.seed, &groups)?;
+        let largest = errors.iter().map(|error| error.eta).fold(0.0, f64::max);
+        let summary =
+            format!("error of a product with a unit vector: at most {largest:.2e} over {} blocks", errors.len());
+        self.progress.log(&summary);
+        Ok(errors)
     }
 }
 
@@ -277,10 +306,15 @@ fn log_step(group: &str, metrics: &StepMetrics) {
 }
 
 /// Name and pairs of the groups to compute: those that were begun go on as they were, the rest is planned.
-fn schedule(config: &Config, finished: &[Pair], begun: &[(String, Vec<Pair>)]) -> Result<Vec<(String, Vec<Pair>)>> {
+fn schedule(
+    config: &Config,
+    finished: &[Pair],
+    begun: &[(String, Vec<Pair>)],
+    resources: Resources,
+) -> Result<Vec<(String, Vec<Pair>)>> {
     let open = begun.iter().flat_map(|(_, pairs)| pairs);
     let taken: Vec<Pair> = finished.iter().chain(open).copied().collect();
-    let planned = Plan::new(config, &taken)?.groups.into_iter().map(|group| (group.name, group.pairs));
+    let planned = Plan::new(config, &taken, resources)?.groups.into_iter().map(|group| (group.name, group.pairs));
     Ok(begun.iter().cloned().chain(planned).collect())
 }
 
@@ -330,20 +364,6 @@ fn guard<K: Kernels, T: Precision>(job: &Job<K, T>, settings: &Settings, progres
     }
     let block = &job.blocks[0].name;
     Err(Error::Numerics(format!("block `{block}`: the operator fails its self-tests: {}", failed.join("; "))))
-}
-
-fn errors<K: Kernels, T: Precision>(
-    job: &Job<K, T>,
-    settings: &Settings,
-    progress: &dyn Progress,
-) -> Result<Vec<ProductError>> {
-    let comm = solo::comm(); // rank 0 alone
-    let mut operator = job.operator(&comm);
-    operator.slots = job.blocks.iter().collect();
-    let errors = product_errors(&operator, settings.seed, settings.slots)?;
-    let largest = errors.iter().map(|error| error.eta).fold(0.0, f64::max);
-    progress.log(&format!("error of a product with a unit vector: at most {largest:.2e} over {} blocks", errors.len()));
-    Ok(errors)
 }
 
 /// The pairs whose groups are finished.

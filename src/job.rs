@@ -14,7 +14,7 @@ use crate::cluster::Comm;
 use crate::config::{self, Config, Model};
 use crate::data::{Cut, MicroBatches as Cuts, Tokens, Windows};
 use crate::engine::{Kernels, SecondOrder, linear_cross_entropy};
-use crate::hessian::{BlockOperator, Kind, MicroBatches, Precision, Problem, Reduction};
+use crate::hessian::{BlockOperator, Kind, MicroBatches, Precision, Problem, Reduction, Stages};
 use crate::models::{Gelu, Gpt2, Gpt2Config, Initialisation, Names, Structure, initialise, partition, weights};
 use crate::{Error, Result};
 
@@ -55,6 +55,58 @@ impl<K: Kernels> Problem<SecondOrder<K>> for LanguageModel {
         let hidden = model.hidden(batch.inputs.clone()).flatten(0, 1);
         linear_cross_entropy(hidden, model.head_weight(), batch.targets.clone())
     }
+
+    fn stages(&self) -> Option<&dyn Stages<SecondOrder<K>, Self::Model, TokenBatch<K>>> {
+        Some(self)
+    }
+}
+
+/// Stage 1 + b is the residual stream before branch b, and before the last norm behind the last branch.
+impl<K: Kernels> Stages<SecondOrder<K>, Gpt2<SecondOrder<K>>, TokenBatch<K>> for LanguageModel {
+    fn stage_of(&self, model: &Gpt2<SecondOrder<K>>, parameter: &str) -> usize {
+        let Some(inside) = parameter.strip_prefix("transformer.h.") else {
+            let is_above = parameter.starts_with("transformer.ln_f.") || parameter == "lm_head.weight";
+            return if is_above { 1 + model.num_branches() } else { 0 };
+        };
+        let Some((layer, part)) = inside.split_once('.') else { return 0 };
+        let in_mlp = part.starts_with("mlp.") || part.starts_with("ln_2.");
+        layer.parse::<usize>().map_or(0, |layer| 1 + 2 * layer + usize::from(in_mlp))
+    }
+
+    fn entry(&self, model: &Gpt2<SecondOrder<K>>, batch: &TokenBatch<K>, stage: usize) -> Tensor<SecondOrder<K>, 2> {
+        model.stream(model.embed(batch.inputs.clone()), 0..stage - 1, batch.inputs.dims())
+    }
+
+    fn outputs_from(
+        &self,
+        model: &Gpt2<SecondOrder<K>>,
+        stage: usize,
+        entry: Tensor<SecondOrder<K>, 2>,
+        batch: &TokenBatch<K>,
+    ) -> Tensor<SecondOrder<K>, 2> {
+        model.logits(hidden_from(model, stage, entry, batch))
+    }
+
+    fn total_loss_from(
+        &self,
+        model: &Gpt2<SecondOrder<K>>,
+        stage: usize,
+        entry: Tensor<SecondOrder<K>, 2>,
+        batch: &TokenBatch<K>,
+    ) -> Tensor<SecondOrder<K>, 1> {
+        let hidden = hidden_from(model, stage, entry, batch);
+        linear_cross_entropy(hidden, model.head_weight(), batch.targets.clone())
+    }
+}
+
+/// Activations below the head, from those that enter a stage.
+fn hidden_from<K: Kernels>(
+    model: &Gpt2<SecondOrder<K>>,
+    stage: usize,
+    entry: Tensor<SecondOrder<K>, 2>,
+    batch: &TokenBatch<K>,
+) -> Tensor<SecondOrder<K>, 2> {
+    model.norm(model.stream(entry, stage - 1..model.num_branches(), batch.inputs.dims()))
 }
 
 /// Where a micro-batch's tokens come from.
@@ -344,7 +396,9 @@ pub fn dispatch<A: Task>(config: &Config, task: A) -> Result<A::Output> {
             config::Precision::F64 => task.run::<burn_ndarray::NdArray<f64>, f64>(config, Default::default()),
         },
         #[cfg(feature = "cuda")]
-        config::Backend::Cuda => single::<burn_cuda::Cuda, A>(config, Default::default(), task),
+        config::Backend::Cuda => {
+            single::<burn_cuda::Cuda, A>(config, burn_cuda::CudaDevice::new(hessian.device.unwrap_or(0)), task)
+        }
         #[cfg(feature = "wgpu")]
         config::Backend::Wgpu => single::<burn_wgpu::Wgpu, A>(config, Default::default(), task),
         #[allow(unreachable_patterns)] // all of them are built with all features

@@ -3,13 +3,16 @@
 //! Every rank runs the same code on the same scalars; only rank 0's clock and any rank's stop signal decide when to save,
 //! and that is agreed on at the end of each segment.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::block::Block;
 use crate::checkpoint::{Checkpoint, Position, Rows};
 use crate::cluster::{Comm, signal};
 use crate::engine::Kernels;
-use crate::hessian::{MicroBatches, Precision, Settings, Sharded, Slice, add_slice, rounded, slot_settings, start};
+use crate::hessian::{
+    MicroBatches, Precision, Prefix, PrefixBudget, Settings, Sharded, Slice, add_slice, rounded, slot_settings, start,
+};
 use crate::job::Job;
 use crate::krylov::{Basis, Lanczos, Tridiagonal};
 use crate::metrics::{Phase, StepMetrics, Stopwatch};
@@ -28,6 +31,8 @@ pub struct Context<'a> {
     pub checkpoint: Option<&'a Checkpoint>,
     /// Between two checkpoints.
     pub every: Duration,
+    /// What may be kept of the activations below the group's blocks.
+    pub prefix: PrefixBudget,
     /// Called with the number of micro-batches done in the group.
     pub advance: &'a dyn Fn(u64),
     /// Called at the end of each segment; an error ends the run.
@@ -87,6 +92,7 @@ struct Group<'g, K: Kernels, T: Precision> {
     saved: Option<usize>,
     last_save: Instant,
     resumed: Option<Partial>,
+    prefix: Option<Rc<Prefix<T>>>,
 }
 
 impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
@@ -106,6 +112,10 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
             saved: None,
             last_save: Instant::now(),
             resumed: None,
+            prefix: {
+                let blocks: Vec<&Block> = pairs.iter().map(|(at, _)| &job.blocks[*at]).collect();
+                job.operator(context.comm).prefix_of(&blocks, context.prefix).map(Rc::new)
+            },
         };
         match context.checkpoint.filter(|_| at != Position::default()) {
             Some(checkpoint) => group.resume(checkpoint, at)?,
@@ -198,9 +208,11 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
             advance(done_before + done as u64);
             Ok(())
         };
+        let prefix = self.prefix.clone();
         let mut operator = job.operator(self.context.comm);
         operator.slots = pairs.iter().map(|(at, _)| &job.blocks[*at]).collect();
         operator.progress = Some(&progress);
+        operator.prefix = prefix.as_deref();
         let mut partial = self.resumed.take().unwrap_or_else(|| Partial {
             segments: 0,
             totals: Vec::new(),

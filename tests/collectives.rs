@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hesspec::cluster::{Comm, Traffic, threads};
 use hesspec::config::{self, Config};
-use hesspec::hessian::{MicroBatches, Settings, Sharded, Slice};
+use hesspec::hessian::{MicroBatches, PrefixBudget, Settings, Sharded, Slice};
 use hesspec::job::Job;
 use hesspec::krylov::{self, Lanczos, Reorthogonalize, Step};
 use hesspec::worker::{Context, run_group};
@@ -48,6 +48,7 @@ fn steps(config: &Config, comm: &Comm) -> Result<(Vec<Traffic>, Vec<usize>)> {
         etas: &vec![0.0; job.blocks.len()],
         checkpoint: None,
         every: Duration::from_secs(3600),
+        prefix: PrefixBudget::NONE,
         advance: &|_| {},
         log: &|_| {},
         check: &|| Ok(()),

@@ -71,14 +71,17 @@ fn configuration(folder: &TempDir, overrides: &[String]) -> Config {
 }
 
 fn found(folder: &TempDir, precision: &str, steps: usize, world: usize, micro_batch: usize) -> Found {
-    let url = format!("memory://worlds-{precision}-{world}-{micro_batch}");
     let overrides = [
         format!("hessian.precision=\"{precision}\""),
         format!("batch.micro_batch={micro_batch}"),
         format!("lanczos.steps={steps}"),
-        format!("output.url=\"{url}\""),
     ];
-    let config = configuration(folder, &overrides);
+    computed(folder, world, &overrides)
+}
+
+fn computed(folder: &TempDir, world: usize, overrides: &[String]) -> Found {
+    let url = format!("memory://worlds-{world}-{}", overrides.concat().replace(['"', '='], "-"));
+    let config = configuration(folder, &[overrides, &[format!("output.url=\"{url}\"")]].concat());
     let run = |comm| coordinator::run(&config, &comm, &Silent).map(drop);
     let outcome: Result<()> = if world == 1 { run(solo::comm()) } else { threads::run(world, run).map(drop) };
     outcome.unwrap();
@@ -151,6 +154,35 @@ fn all_worlds_agree_in_f64() {
 #[test]
 fn all_worlds_agree_in_f32() {
     agree("f32", 8, 5e-6);
+}
+
+/// Activations below a group's blocks that are kept, in memory or in a file, are those that are computed again.
+#[test]
+fn the_prefix_cache_changes_no_bit() {
+    let folder = folder();
+    let with = |cache: &str, memory: &str, operator: &str| {
+        let set = |key: &str, value: &str| format!("{key}=\"{value}\"");
+        let overrides = [
+            set("hessian.prefix_cache", cache),
+            set("hessian.memory", memory),
+            set("hessian.operator", operator),
+            "hessian.slots=3".to_owned(),
+            "lanczos.steps=6".to_owned(),
+            "blocks.include=[\"*\"]".to_owned(),
+        ];
+        computed(&folder, 2, &overrides).tridiagonal
+    };
+    for operator in ["hessian", "gauss_newton"] {
+        let off = with("off", "1GB", operator);
+        for (cache, memory) in [("memory", "1GB"), ("file", "1GB"), ("file", "61MB")] {
+            let kept = with(cache, memory, operator);
+            assert_eq!(off.len(), kept.len());
+            for (a, b) in off.iter().zip(&kept) {
+                let bits = |row: &TridiagonalRow| (row.alpha.to_bits(), row.beta.to_bits());
+                assert_eq!((&a.block, a.step, bits(a)), (&b.block, b.step, bits(b)), "{operator}, {cache}, {memory}");
+            }
+        }
+    }
 }
 
 /// The comparison can fail.

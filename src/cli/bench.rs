@@ -18,7 +18,7 @@ use crate::block::{Block, Layout};
 use crate::cluster::solo;
 use crate::config::Config;
 use crate::engine::Kernels;
-use crate::hessian::{Precision, Settings, start};
+use crate::hessian::{Precision, PrefixBudget, Settings, start};
 use crate::job::{self, Job, Task};
 use crate::plan::calibration::{Calibration, CalibrationCase, Conditions};
 use crate::plan::{self, cost::Cost};
@@ -28,6 +28,8 @@ use crate::{Error, Result, data};
 const SGEMM: usize = 2048;
 /// Of so many products the fastest counts.
 const SGEMM_REPEATS: usize = 5;
+/// Activations below a block are kept, as between the sweeps of a run.
+const PREFIX: PrefixBudget = PrefixBudget { memory: 1 << 30, file: 0 };
 /// Forward passes of a gradient: one forward, two backward.
 const GRADIENT_PASSES: f64 = 3.0;
 
@@ -150,7 +152,7 @@ fn cases(config: &Config, slots: &[usize]) -> Result<Vec<Planned>> {
     for block in &blocks {
         for &slots in slots {
             let shares = (cost.block(&layout, block), block.kind == "full");
-            let passes = cost.sweep(&vec![shares; slots]) / slots as f64;
+            let passes = cost.sweep(&vec![shares; slots], true) / slots as f64;
             cases.push(Planned { what: block.name.clone(), slots, gflop_per_slot: gflop(passes) });
         }
     }
@@ -211,6 +213,8 @@ impl Task for Timing<'_> {
             name => {
                 let block = job::block_named(config, &job.layout, name)?;
                 operator.slots = vec![&block; self.slots];
+                let prefix = operator.prefix_of(&[&block], PREFIX);
+                operator.prefix = prefix.as_ref(); // filled by the call that warms up
                 let vectors = vectors::<T>(&block, &job.layout, self.slots);
                 median(self.repeats, || operator.products(&vectors).map(drop))?
             }

@@ -13,7 +13,7 @@ use crate::doctor::{self, MatmulError};
 use crate::engine::Kernels;
 use crate::hessian::{MicroBatches, Outcome, Precision, self_tests};
 use crate::job::{self, Job, Task};
-use crate::plan::memory::{self, Memory};
+use crate::plan::memory::{Memory, Resources};
 use crate::{Error, Result, plan};
 
 /// Vectors of the block's dimension that the self-tests hold at a time.
@@ -122,8 +122,8 @@ impl Task for SelfTests<'_> {
 fn largest_that_fits(config: &Config, layout: &Layout, blocks: &[Block]) -> Result<Block> {
     let sizes = job::gpt2(config)?;
     let num_params = layout.num_params();
-    let memory = Memory::of(&sizes, plan::micro_batch(config)?, num_params, size_of::<f64>(), TEST_VECTORS);
-    let budget = memory::budget(config.hessian.memory.as_ref().map(|bytes| bytes.get()))?;
+    let memory = Memory::of(&sizes, plan::micro_batch(config)?, size_of::<f64>(), TEST_VECTORS, 1);
+    let Resources { budget, .. } = Resources::alone(config)?;
     let first = blocks.first().filter(|_| memory.group(&[(num_params as f64, 1.0)]) > budget);
     Ok(first.cloned().unwrap_or_else(|| layout.full()))
 }

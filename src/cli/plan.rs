@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::plan::budget::BudgetPlan;
 use crate::plan::calibration::Calibration;
 use crate::plan::devices::Device;
+use crate::plan::memory::Resources;
 use crate::plan::scale::{ScalePlan, Target};
 use crate::plan::{self, Expectation, Plan};
 use crate::{Error, Result};
@@ -61,7 +62,7 @@ pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
 
 /// One process on this machine.
 fn here(arguments: &Arguments, config: &Config, json: bool) -> Result<()> {
-    let plan = Plan::new(config, &[])?;
+    let plan = Plan::new(config, &[], Resources::alone(config)?)?;
     let fits = plan::check_memory(&plan);
     let plan = if arguments.no_timing || fits.is_err() { plan } else { timed(config, plan)? };
     if json { print_json(&plan) } else { print(plan.to_string().trim_end()) }?;
@@ -94,9 +95,10 @@ fn target(arguments: &Arguments, config: &Config) -> Result<Option<Target>> {
             Err(Error::Config(format!("--world {ranks} --no-timing: no rate; name a --device or a --calibration")))
         }
         None => {
-            let plan = Plan::new(config, &[])?;
+            let resources = Resources::alone(config)?;
+            let plan = Plan::new(config, &[], resources)?;
             let rate = plan::measure(config, &plan)?;
-            Ok(Some(Target::like_here(rate, plan.budget_bytes, ranks, config)))
+            Ok(Some(Target::like_here(rate, resources.budget, ranks, config)))
         }
     }
 }

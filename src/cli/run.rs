@@ -12,6 +12,7 @@ use super::logging;
 use super::progress::Meter;
 use crate::cluster::world::{Flags, World, discover, environment};
 use crate::cluster::{self, Comm, signal};
+use crate::config::{Backend, Config};
 use crate::coordinator::{self, Outcome};
 use crate::{Error, Result, convergence};
 
@@ -51,7 +52,13 @@ pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
     let _entered = span.enter();
     let comm = cluster::start(&world)?;
     signal::install()?;
-    let computed = compute(arguments, &comm);
+    let (comm, computed) = match configuration(arguments, &world) {
+        Ok(config) => {
+            Span::current().record("run", config.run.name.as_str());
+            computed(&config, comm)
+        }
+        Err(error) => (comm, Err(error)),
+    };
     if let Err(error) = &computed {
         tracing::debug!(code = error.exit_code(), "{error}"); // into --log-dir; on stderr it is shown anyway
     }
@@ -72,7 +79,8 @@ pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
     }
 }
 
-fn compute(arguments: &Arguments, comm: &Comm) -> Result<Outcome> {
+/// What this rank is to compute: on a GPU of its own, where the backend has them.
+fn configuration(arguments: &Arguments, world: &World) -> Result<Config> {
     let mut config = arguments.config.load()?;
     if let Some(url) = &arguments.output {
         if url.is_empty() {
@@ -80,12 +88,38 @@ fn compute(arguments: &Arguments, comm: &Comm) -> Result<Outcome> {
         }
         config.output.url = url.clone();
     }
-    Span::current().record("run", config.run.name.as_str());
-    let meter = Meter::new();
-    match &config.convergence {
-        Some(study) => convergence::run(&config, study, comm, &meter),
-        None => coordinator::run(&config, comm, &meter),
+    if config.hessian.backend == Backend::Cuda && config.hessian.device.is_none() {
+        config.hessian.device = Some(world.device(&environment(), num_devices()?)?);
     }
+    Ok(config)
+}
+
+/// CUDA devices that the driver counts, in builds that can ask it.
+fn num_devices() -> Result<Option<usize>> {
+    #[cfg(feature = "nccl")]
+    return cluster::nccl::num_devices().map(Some);
+    #[cfg(not(feature = "nccl"))]
+    Ok(None)
+}
+
+/// Runs, with vectors over NCCL where ranks have GPUs and the build has NCCL; gives the communicator back.
+fn computed(config: &Config, comm: Comm) -> (Comm, Result<Outcome>) {
+    #[cfg(feature = "nccl")]
+    let comm = match config.hessian.device.filter(|_| comm.size() > 1 && config.hessian.backend == Backend::Cuda) {
+        None => comm,
+        Some(device) => match cluster::nccl::Nccl::start(&comm, device, cluster::nccl::TIMEOUT) {
+            Ok(nccl) => match nccl.beside(comm) {
+                Ok(comm) => comm,
+                Err((comm, error)) => return (comm, Err(error)),
+            },
+            Err(error) => return (comm, Err(error)),
+        },
+    };
+    let outcome = match &config.convergence {
+        Some(study) => convergence::run(config, study, &comm, &Meter::new()),
+        None => coordinator::run(config, &comm, &Meter::new()),
+    };
+    (comm, outcome)
 }
 
 fn summary(outcome: &Outcome) -> String {

@@ -69,6 +69,12 @@ impl Comm {
         Self { transport: Timed::new(transport), traffic: Cell::default() }
     }
 
+    /// What moves its bytes.
+    #[cfg(feature = "nccl")]
+    pub(super) fn transport(&self) -> &dyn Transport {
+        &self.transport
+    }
+
     /// This process's number, from 0.
     pub fn rank(&self) -> usize {
         self.transport.rank()

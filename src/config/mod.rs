@@ -38,7 +38,7 @@ pub use model::Model;
 pub use resolved::{Difference, differences};
 pub use sections::{
     Axis, Backend, Basis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Math, Metric, Operator, Order,
-    Output, Precision, ProbeKind, Reduction, Reorthogonalize, Run, Sigma, WeightKind,
+    Output, Precision, PrefixCache, ProbeKind, Reduction, Reorthogonalize, Run, Sigma, WeightKind,
 };
 pub use units::{Bytes, Interval};
 

@@ -63,12 +63,17 @@ pub struct Hessian {
     pub math: Math,
     /// burn backend. Default: flex.
     pub backend: Backend,
+    /// The GPU, an ordinal among the visible ones. Default: the rank's number on its machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<usize>,
     /// Most slots, (block, probe) pairs, of one sweep. Default: as many as the memory allows, chosen by the plan.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slots: Option<usize>,
     /// Memory the plan may use on each rank, like "8GB". Default: what the machine has free.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Bytes>,
+    /// Where the activations below a group's blocks are kept between its sweeps. Default: memory.
+    pub prefix_cache: PrefixCache,
 }
 
 impl Default for Hessian {
@@ -79,8 +84,10 @@ impl Default for Hessian {
             precision: Precision::F32,
             math: Math::F32,
             backend: Backend::Flex,
+            device: None,
             slots: None,
             memory: None,
+            prefix_cache: PrefixCache::Memory,
         }
     }
 }
@@ -128,6 +135,18 @@ pub enum Math {
     Tf32,
     /// 7 bits of mantissa.
     Bf16,
+}
+
+/// Where activations that every sweep of a group needs are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PrefixCache {
+    /// In what the groups leave of the memory; what does not fit is computed again.
+    Memory,
+    /// In memory, and what does not fit there in an unnamed file in the directory for temporary files ($TMPDIR).
+    File,
+    /// Nowhere: every sweep starts at the tokens.
+    Off,
 }
 
 /// burn backends a build may have.

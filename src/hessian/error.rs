@@ -35,11 +35,11 @@ pub struct ProductError {
     pub reference: &'static str,
 }
 
-/// eta of each block of `operator.slots`, at most `at_once` slots in a pass.
+/// eta of each block of `operator.slots`; the slots of a group, by number, share their passes.
 pub fn product_errors<K, P, D, T>(
     operator: &BlockOperator<'_, K, P, D, T>,
     seed: u64,
-    at_once: usize,
+    groups: &[Vec<usize>],
 ) -> Result<Vec<ProductError>>
 where
     K: Kernels,
@@ -50,7 +50,7 @@ where
     let reference = wide_model(operator);
     let (len, count) = (operator.data.len(), operator.data.len().min(MOST_SAMPLES));
     let mut found = Vec::new();
-    for group in (0..operator.slots.len()).collect::<Vec<_>>().chunks(at_once.max(1)) {
+    for group in groups {
         let mut errors = vec![ProductError { eta: 0.0, reference: "f64" }; group.len()];
         for sample in 0..count {
             let index = sample * len / count;
@@ -242,7 +242,7 @@ mod tests {
             let data = Listed::new(batches, |(x, _): &Pair| x.dims()[0] as f64);
             let mut operator = BlockOperator::<Plain, _, _, f32>::new(&Regression, &model, &layout, &data, &comm);
             operator.slots = vec![&block];
-            let eta = product_errors(&operator, 5, 1).unwrap()[0];
+            let eta = product_errors(&operator, 5, &[vec![0]]).unwrap()[0];
             assert_eq!(eta.reference, "f64");
             let (wide_model, v) = (wide_model(&operator).unwrap(), unit(&block, &operator, 6));
             let product = operator.products(std::slice::from_ref(&v)).unwrap().remove(0);

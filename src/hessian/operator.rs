@@ -3,9 +3,11 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use burn::module::Module;
 use rayon::prelude::*;
 
-use super::pass::{self, Precision};
+use super::pass::{self, Precision, Start};
+use super::prefix::{Prefix, PrefixBudget};
 use super::problem::{MicroBatches, Problem};
 use super::seed::{Seeds, seed};
 use super::sharded::Slice;
@@ -53,6 +55,8 @@ pub struct BlockOperator<'a, K: Kernels, P: Problem<SecondOrder<K>>, D, T = f32>
     pub reduction: Reduction,
     /// The block of each slot.
     pub slots: Vec<&'a Block>,
+    /// What is kept of the activations below the slots' blocks.
+    pub prefix: Option<&'a Prefix<T>>,
     /// Called after each micro-batch with the number done in this sweep; an error ends the sweep.
     pub progress: Option<&'a dyn Fn(usize) -> Result<()>>,
     types: PhantomData<(K, T)>,
@@ -76,8 +80,9 @@ where
 {
     /// The operator of a problem over all of its data, with no slots yet.
     pub fn new(problem: &'a P, model: &'a P::Model, layout: &'a Layout, data: &'a D, comm: &'a Comm) -> Self {
-        let (kind, reduction, slots, progress, types) = (Kind::Hessian, Reduction::Mean, Vec::new(), None, PhantomData);
-        Self { problem, model, layout, data, kind, comm, reduction, slots, progress, types }
+        let (kind, reduction, slots) = (Kind::Hessian, Reduction::Mean, Vec::new());
+        let (prefix, progress, types) = (None, None, PhantomData);
+        Self { problem, model, layout, data, kind, comm, reduction, slots, prefix, progress, types }
     }
 
     /// Factor of a micro-batch of this weight.
@@ -116,7 +121,7 @@ where
         let batch = self.data.get(index)?;
         let slots: Vec<_> = vectors.iter().map(|(slot, v)| (self.slots[*slot], *v)).collect();
         let seeded = self.seeded(&slots);
-        let (_, adjoints) = pass::run(self.problem, &seeded, &batch, self.kind, self.layout);
+        let (_, adjoints) = pass::run(self.problem, &seeded, &batch, None, self.kind, self.layout);
         Ok(slots.iter().enumerate().map(|(at, (block, _))| adjoints.product(self.layout, block, at)).collect())
     }
 
@@ -137,7 +142,7 @@ where
     pub(super) fn gradient_on(&self, model: P::Model, batch: &P::Batch, block: &Block) -> (f64, Vec<T>) {
         let seeds = Seeds::<T> { layout: self.layout, slots: &[], gradient: true, gradient_blocks: &[block] };
         let seeded = seed::<K, T, _>(model, self.problem.names(), &seeds);
-        let (loss, adjoints) = pass::run(self.problem, &seeded, batch, Kind::Hessian, self.layout);
+        let (loss, adjoints) = pass::run(self.problem, &seeded, batch, None, Kind::Hessian, self.layout);
         (loss, adjoints.gradient(self.layout, block))
     }
 
@@ -176,6 +181,15 @@ where
         padded.resize(self.comm.shard(slice.len).slice_len(), T::default());
         self.comm.all_gather(&padded, &mut whole)?;
         Ok(whole)
+    }
+
+    /// The prefix of these blocks, if the network can be entered above its bottom and the loss is a sum over rows.
+    pub fn prefix_of(&self, blocks: &[&Block], budget: PrefixBudget) -> Option<Prefix<T>> {
+        let stages = self.problem.stages().filter(|_| budget != PrefixBudget::NONE)?;
+        let parameters = blocks.iter().flat_map(|block| &block.pieces).map(|piece| piece.parameter);
+        let stage_of = |at: usize| stages.stage_of(self.model, &self.layout.parameters()[at].name);
+        let stage = parameters.map(stage_of).min().filter(|&stage| stage > 0)?;
+        Some(Prefix::new(stage, budget))
     }
 
     /// This rank's slice of a vector.
@@ -230,7 +244,9 @@ where
             if (index - range.start) % operator.comm.size() == operator.comm.rank() {
                 let batch = operator.data.get(index)?;
                 let (factor, _) = operator.factor_and_divisor(operator.problem.weight(&batch));
-                let (_, adjoints) = pass::run(operator.problem, &self.model, &batch, operator.kind, operator.layout);
+                let start = self.start(index, &batch);
+                let (_, adjoints) =
+                    pass::run(operator.problem, &self.model, &batch, start, operator.kind, operator.layout);
                 adjoints.accumulate::<T>(operator.layout, &self.blocks, factor, &mut sums);
             }
             if let Some(progress) = operator.progress {
@@ -243,6 +259,14 @@ where
             slice.values.par_iter_mut().with_min_len(1 << 16).for_each(|x| *x /= divisor);
         }
         Ok(slices)
+    }
+
+    /// Where the pass over a micro-batch begins.
+    fn start(&self, index: usize, batch: &P::Batch) -> Start<K> {
+        let (prefix, stages) = self.operator.prefix.zip(self.operator.problem.stages())?;
+        let stage = prefix.stage();
+        let device = self.model.devices().into_iter().next()?;
+        Some((stage, prefix.entry(index, &device, || stages.entry(&self.model, batch, stage))))
     }
 
     fn scattered(&self, sum: Vec<f64>) -> Result<Slice<f64>> {

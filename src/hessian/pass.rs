@@ -12,7 +12,7 @@ use crate::engine::{Dual, Gradients, Kernels, SecondOrder, leaf, tangents_of};
 use crate::krylov::Real;
 
 /// Precision of vectors and of the whole computation.
-pub trait Precision: Real + Element + cluster::Element {
+pub trait Precision: Real + Element + cluster::Element + bytemuck::Pod {
     /// burn's type.
     const DTYPE: DType;
 }
@@ -25,6 +25,9 @@ impl Precision for f64 {
     const DTYPE: DType = DType::F64;
 }
 
+/// Where a pass begins: at the entry of a stage, with the activations there; `None`: at the bottom.
+pub(super) type Start<K> = Option<(usize, Tensor<SecondOrder<K>, 2>)>;
+
 /// Runs a seeded model on a micro-batch: the micro-batch's mean loss, and the adjoints of its leaves.
 ///
 /// `Kind::Hessian`: forward over reverse on the loss. `Kind::GaussNewton`: J' H_out J v. The loss alone, on a fresh
@@ -34,25 +37,34 @@ pub(super) fn run<K: Kernels, P: Problem<SecondOrder<K>>>(
     problem: &P,
     model: &P::Model,
     batch: &P::Batch,
+    start: Start<K>,
     kind: Kind,
     layout: &Layout,
 ) -> (f64, Adjoints<K>) {
     let (loss, grads) = match kind {
         Kind::Hessian => {
-            let loss = problem.total_loss(model, batch);
+            let loss = match (start, problem.stages()) {
+                (Some((stage, entry)), Some(stages)) => stages.total_loss_from(model, stage, entry, batch),
+                _ => problem.total_loss(model, batch),
+            };
             (value(&loss), loss.backward())
         }
-        Kind::GaussNewton => gauss_newton(problem, model, batch),
+        Kind::GaussNewton => {
+            let outputs = match (start, problem.stages()) {
+                (Some((stage, entry)), Some(stages)) => stages.outputs_from(model, stage, entry, batch),
+                _ => problem.outputs(model, batch),
+            };
+            gauss_newton(problem, outputs, batch)
+        }
     };
     (loss, Adjoints::read(model, problem.names(), layout, &grads))
 }
 
 fn gauss_newton<K: Kernels, P: Problem<SecondOrder<K>>>(
     problem: &P,
-    model: &P::Model,
+    outputs: Tensor<SecondOrder<K>, 2>,
     batch: &P::Batch,
 ) -> (f64, Gradients<K>) {
-    let outputs = problem.outputs(model, batch);
     let constant = Tensor::<SecondOrder<K>, 2>::from_inner(outputs.clone().inner()).detach();
     let fresh = leaf(constant, tangents_of(&outputs), false);
     let loss = problem.loss(fresh.clone(), batch);

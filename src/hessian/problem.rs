@@ -48,6 +48,28 @@ pub trait Problem<B: Backend> {
     fn total_loss(&self, model: &Self::Model, batch: &Self::Batch) -> Tensor<B, 1> {
         self.loss(self.outputs(model, batch), batch)
     }
+
+    /// Where the network can be entered above its bottom, if it says so: products of blocks that lie above then start
+    /// at activations which are computed once.
+    fn stages(&self) -> Option<&dyn Stages<B, Self::Model, Self::Batch>> {
+        None
+    }
+}
+
+/// A network `M` that can be entered at several stages; stage 0 is the bottom, where the batch `X` enters.
+pub trait Stages<B: Backend, M, X> {
+    /// The highest stage whose entry depends on no parameter from this one up. 0 for embeddings, and for any parameter
+    /// that is also used at the bottom (a tied head).
+    fn stage_of(&self, model: &M, parameter: &str) -> usize;
+
+    /// The activations that enter a stage from 1 on, (rows, width).
+    fn entry(&self, model: &M, batch: &X, stage: usize) -> Tensor<B, 2>;
+
+    /// [`Problem::outputs`] from there.
+    fn outputs_from(&self, model: &M, stage: usize, entry: Tensor<B, 2>, batch: &X) -> Tensor<B, 2>;
+
+    /// [`Problem::total_loss`] from there.
+    fn total_loss_from(&self, model: &M, stage: usize, entry: Tensor<B, 2>, batch: &X) -> Tensor<B, 1>;
 }
 
 /// The batch of a run, cut into segments of micro-batches.

@@ -3,6 +3,7 @@
 use super::error::{ProductError, product_errors};
 use super::operator::{BlockOperator, Kind, Reduction};
 use super::pass::Precision;
+use super::prefix::PrefixBudget;
 use super::problem::{MicroBatches, Problem};
 use super::sharded::{Sharded, Slice};
 use crate::block::{Block, Layout};
@@ -36,10 +37,12 @@ pub struct Settings {
     pub variance_reduced: bool,
     /// Most (block, probe) pairs that share a sweep: the memory grows with it.
     pub slots: usize,
+    /// What may be kept of the activations below a group's blocks, for problems with [`Stages`](super::Stages).
+    pub prefix: PrefixBudget,
 }
 
 impl Default for Settings {
-    /// 100 steps, 4 probes (2 of the whole network), full reorthogonalisation, 8 slots.
+    /// 100 steps, 4 probes (2 of the whole network), full reorthogonalisation, 8 slots, 1 GiB of activations.
     fn default() -> Self {
         Self {
             kind: Kind::Hessian,
@@ -52,6 +55,7 @@ impl Default for Settings {
             reorthogonalize: Reorthogonalize::Full,
             variance_reduced: false,
             slots: 8,
+            prefix: PrefixBudget { memory: 1 << 30, file: 0 },
         }
     }
 }
@@ -119,10 +123,14 @@ where
         return Err(Error::Config("spectrum: there is no micro-batch to compute a loss from".into()));
     }
     let comm = solo::comm();
-    let mut operator = BlockOperator::<K, P, D, T>::new(problem, model, layout, data, &comm);
-    (operator.kind, operator.reduction) = (settings.kind, settings.reduction);
-    operator.slots = blocks.iter().collect();
-    let errors = product_errors(&operator, settings.seed, settings.slots)?;
+    let operator = |slots| {
+        let mut operator = BlockOperator::<K, P, D, T>::new(problem, model, layout, data, &comm);
+        (operator.kind, operator.reduction, operator.slots) = (settings.kind, settings.reduction, slots);
+        operator
+    };
+    let at: Vec<usize> = (0..blocks.len()).collect();
+    let together: Vec<Vec<usize>> = at.chunks(settings.slots.max(1)).map(<[usize]>::to_vec).collect();
+    let errors = product_errors(&operator(blocks.iter().collect()), settings.seed, &together)?;
     let pairs: Vec<(usize, u32)> = blocks
         .iter()
         .enumerate()
@@ -130,7 +138,9 @@ where
         .collect();
     let mut found: Vec<Vec<Tridiagonal>> = vec![Vec::new(); blocks.len()];
     for group in pairs.chunks(settings.slots.max(1)) {
-        operator.slots = group.iter().map(|(at, _)| &blocks[*at]).collect();
+        let mut operator = operator(group.iter().map(|(at, _)| &blocks[*at]).collect());
+        let prefix = operator.prefix_of(&operator.slots, settings.prefix);
+        operator.prefix = prefix.as_ref();
         let starts = group.iter().map(|(at, probe)| start(&blocks[*at], layout, *probe, settings, &comm)).collect();
         let slots: Vec<_> = group
             .iter()

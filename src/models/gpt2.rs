@@ -8,6 +8,8 @@
 //!
 //! No dropout: a Hessian belongs to a deterministic loss.
 
+use std::ops::Range;
+
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::activation::{gelu, gelu_approximate};
@@ -262,22 +264,37 @@ impl<B: Backend> Gpt2<B> {
     /// If a window is longer than the context.
     pub fn forward(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 3> {
         let [batch, time] = tokens.dims();
-        let x = self.hidden(tokens).flatten::<2>(0, 1); // (batch * time, embedding)
-        let weight = self.head_weight(); // (vocabulary, embedding)
-        let [vocabulary, _] = weight.dims();
-        linear(x, weight.transpose(), None).reshape([batch, time, vocabulary])
+        let logits = self.logits(self.hidden(tokens).flatten::<2>(0, 1));
+        let [_, vocabulary] = logits.dims();
+        logits.reshape([batch, time, vocabulary])
+    }
+
+    /// Logits from the activations below the head: (rows, embedding) to (rows, vocabulary).
+    pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
+        linear(hidden, self.head_weight().transpose(), None)
     }
 
     /// Activations below the head: `tokens` (batch, time) to (batch, time, embedding). Same panic as `forward`.
     pub fn hidden(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 3> {
         let [batch, time] = tokens.dims();
-        let mut x = self.embed(tokens); // (batch * time, embedding)
-        for layer in &self.transformer.h {
-            x = layer.forward(x, [batch, time]);
-        }
-        let x = self.norm(x);
+        let x = self.embed(tokens); // (batch * time, embedding)
+        let x = self.norm(self.stream(x, 0..self.num_branches(), [batch, time]));
         let [_, embedding] = x.dims();
         x.reshape([batch, time, embedding])
+    }
+
+    /// Branches on the residual stream: attention and MLP of every layer, from the input up.
+    pub fn num_branches(&self) -> usize {
+        2 * self.transformer.h.len()
+    }
+
+    /// The residual stream behind some of the branches, from what it is before them: (batch * time, embedding) to the same.
+    /// `windows` = (batch, time).
+    pub fn stream(&self, x: Tensor<B, 2>, branches: Range<usize>, windows: [usize; 2]) -> Tensor<B, 2> {
+        branches.fold(x, |x, branch| {
+            let layer = &self.transformer.h[branch / 2];
+            if branch.is_multiple_of(2) { layer.attend(x, windows) } else { layer.transform(x) }
+        })
     }
 
     /// The head's weight, (vocabulary, embedding), as stored: logits = hidden · weightᵀ. Tied: `wte`.
@@ -306,10 +323,14 @@ impl<B: Backend> Gpt2<B> {
 }
 
 impl<B: Backend> Layer<B> {
-    /// One layer on the residual stream: (batch * time, embedding) to the same.
-    pub fn forward(&self, x: Tensor<B, 2>, windows: [usize; 2]) -> Tensor<B, 2> {
+    /// The attention branch on the residual stream: (batch * time, embedding) to the same; `windows` = (batch, time).
+    fn attend(&self, x: Tensor<B, 2>, windows: [usize; 2]) -> Tensor<B, 2> {
         let update = self.attn.forward(normed(&self.ln_1, x.clone()), windows);
-        let x = residual(x, update);
+        residual(x, update)
+    }
+
+    /// The MLP branch.
+    fn transform(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         let update = self.mlp.forward(normed(&self.ln_2, x.clone()));
         residual(x, update)
     }

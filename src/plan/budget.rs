@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::calibration::Calibration;
 use super::devices::{Device, MODES, rounding};
 use super::scale::Target;
-use super::{Expectation, Plan};
+use super::{Expectation, Plan, StudyPlan};
 use crate::config::{Config, Math};
 use crate::{Error, Result, job};
 
@@ -62,7 +62,7 @@ impl BudgetPlan {
     /// What fits on a device in every arithmetic that it has.
     ///
     /// # Errors
-    /// [`Error::Config`] if not even the smallest batch fits; those of [`Plan::at`].
+    /// [`Error::Config`] if not even the smallest batch fits; those of [`Plan::new`].
     pub fn on_device(
         config: &Config,
         device: &Device,
@@ -133,14 +133,14 @@ impl Mode<'_> {
         let mut fits = Vec::new();
         let settings = [own].into_iter().chain(SETTINGS.into_iter().filter(|setting| *setting != own));
         for setting in settings {
-            let tokens = (self.flop / self.flop_per_token(setting)?) as usize / context * context;
-            let what =
-                if setting == own { "configured steps and probes: tokens" } else { "other steps and probes: tokens" };
-            fits.extend((tokens > 0).then(|| self.fit(what, setting, tokens, expectation)));
+            let tokens = self.largest_batch(setting, context)?;
+            let what = if setting == own { "configured" } else { "other" };
+            let what = format!("{what} steps and probes: tokens");
+            fits.extend((tokens > 0).then(|| self.fit(&what, setting, tokens, expectation)));
         }
         if let Some(tokens) = self.config.batch.tokens {
             let (steps, probes, full_probes) = own;
-            let affordable = |setting: Setting| Ok(self.flop_per_token(setting)? * tokens as f64 <= self.flop);
+            let affordable = |setting: Setting| self.fits_with(setting, tokens);
             if let Some(most) = largest(|steps| affordable((steps, probes, full_probes)))? {
                 fits.push(self.fit(
                     "configured tokens and probes: steps",
@@ -177,15 +177,32 @@ impl Mode<'_> {
         }
     }
 
+    /// The largest multiple of the context that fits. Activations below a block are kept between sweeps only where they
+    /// fit, which a batch of unknown size is taken not to.
+    fn largest_batch(&self, setting: Setting, context: usize) -> Result<usize> {
+        let tokens = |flop_per_token: f64| (self.flop / flop_per_token) as usize / context * context;
+        let least = tokens(self.flop_per_token(setting, None)?);
+        if least == 0 {
+            return Ok(0);
+        }
+        let more = tokens(self.flop_per_token(setting, Some(least))?);
+        Ok(if more > least && self.fits_with(setting, more)? { more } else { least })
+    }
+
+    fn fits_with(&self, setting: Setting, tokens: usize) -> Result<bool> {
+        Ok(self.flop_per_token(setting, Some(tokens))? * tokens as f64 <= self.flop)
+    }
+
     /// Operations of a run per token of its batch; a study of nested batches pays for all of them.
-    fn flop_per_token(&self, (steps, probes, full_probes): Setting) -> Result<f64> {
+    fn flop_per_token(&self, (steps, probes, full_probes): Setting, tokens: Option<usize>) -> Result<f64> {
         let mut config = self.config.clone();
         (config.lanczos.steps, config.lanczos.probes, config.lanczos.full_probes) = (steps, probes, full_probes);
-        let plan = Plan::at(&config, &[], self.target.place())?;
+        config.batch.tokens = tokens;
+        let plan = Plan::new(&config, &[], self.target.resources(&config))?;
         let longest =
             |group: &super::Group| group.pairs.iter().map(|(at, _)| plan.blocks[*at].steps).max().unwrap_or(0);
         let passes: f64 = plan.groups.iter().map(|group| longest(group) as f64 * group.forward_passes).sum();
-        let times = plan.convergence.as_ref().map_or(1.0, |study| study.times_largest);
+        let times = self.config.convergence.as_ref().map_or(1.0, StudyPlan::times_largest);
         Ok(2.0 * plan.forward_multiply_adds * passes * times)
     }
 }

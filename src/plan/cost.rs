@@ -2,10 +2,16 @@
 //!
 //! Per token, a GPT-2's forward pass has its multiply-adds in products with weights (share w) and between activations
 //! (attention, share a; a causal row of length T meets T / 2 keys on average). For a block, f_w and f_a are those
-//! shares from the block up. Reference: the table in ARCHITECTURE.md, "What a product costs".
+//! shares from the block up; where the network can be entered at the block's branch (the prefix cache), e is the share
+//! of the forward pass from there up, else 1. Reference: the table in ARCHITECTURE.md, "What a product costs".
 
 use crate::block::{Block, Layout};
 use crate::models::Gpt2Config;
+
+/// c_attn, attention, c_proj; c_fc, c_proj.
+const PRODUCTS_PER_LAYER: usize = 5;
+/// c_fc among them.
+const FIRST_OF_MLP: usize = 3;
 
 /// One matrix product of the forward pass, in network order.
 struct Product {
@@ -26,6 +32,8 @@ pub struct Shares {
     pub weights: f64,
     /// Between activations, of all multiply-adds.
     pub attention: f64,
+    /// The whole forward pass from the block's branch up.
+    pub from_entry: f64,
 }
 
 impl Cost {
@@ -76,22 +84,39 @@ impl Cost {
     }
 
     fn shares_from(&self, first: usize) -> Shares {
-        let sum = |attention: bool| {
-            let above = self.products[first..].iter().filter(|p| p.parameter.is_none() == attention);
+        let sum = |from: usize, attention: bool| {
+            let above = self.products[from..].iter().filter(|p| p.parameter.is_none() == attention);
             above.map(|p| p.multiply_adds).sum::<f64>() / self.forward()
         };
-        Shares { weights: sum(false), attention: sum(true) }
+        let entry = self.entry(first);
+        Shares {
+            weights: sum(first, false),
+            attention: sum(first, true),
+            from_entry: sum(entry, false) + sum(entry, true),
+        }
+    }
+
+    /// The first product of the branch that a product belongs to.
+    fn entry(&self, product: usize) -> usize {
+        let in_layer = product % PRODUCTS_PER_LAYER;
+        match product {
+            head if head + 1 == self.products.len() => head,
+            attention if in_layer < FIRST_OF_MLP => attention - in_layer,
+            mlp => mlp - in_layer + FIRST_OF_MLP,
+        }
     }
 
     /// Forward passes of one sweep over the data for slots with these shares: H v of the whole network costs
-    /// 6 + (2 + a) / k a slot, a block 2 f_w + 6 f_a + (1 + f_w + 2 f_a) / k.
-    pub fn sweep(&self, slots: &[(Shares, bool)]) -> f64 {
+    /// 6 + (2 + a) / k a slot, a block 2 f_w + 6 f_a + (e + f_w + 2 f_a) / k. `prefix`: whether activations below the
+    /// blocks are kept, as in every sweep of a group but the first.
+    pub fn sweep(&self, slots: &[(Shares, bool)], prefix: bool) -> f64 {
+        let below = |f: &Shares| if prefix { f.from_entry } else { 1.0 };
         let whole = self.whole();
         let tangents: f64 =
             slots.iter().map(|(f, is_full)| if *is_full { 6.0 } else { 2.0 * f.weights + 6.0 * f.attention }).sum();
         let primal = slots
             .iter()
-            .map(|(f, is_full)| if *is_full { 2.0 + whole.attention } else { 1.0 + f.weights + 2.0 * f.attention })
+            .map(|(f, is_full)| if *is_full { 2.0 + whole.attention } else { below(f) + f.weights + 2.0 * f.attention })
             .fold(0.0, f64::max);
         tangents + primal
     }
@@ -131,11 +156,15 @@ mod tests {
             "transformer.h.5.mlp.c_proj.weight",
             "transformer.ln_f.weight",
         ];
-        let costs: Vec<f64> = names.iter().map(|name| cost.sweep(&[(share(name), false); 4])).collect();
+        let costs: Vec<f64> = names.iter().map(|name| cost.sweep(&[(share(name), false); 4], false)).collect();
         assert_eq!(costs[0], costs[1]);
         assert!(costs[1..].windows(2).all(|pair| pair[0] > pair[1]), "{costs:?}");
         let last = share(names[3]);
         let expected = (384.0 * 1536.0 + 384.0 * 65.0) / cost.forward();
         assert!((last.weights - expected).abs() < 1e-15 && last.attention == 0.0);
+        let entry = (2.0 * 384.0 * 1536.0 + 384.0 * 65.0) / cost.forward(); // from c_fc up
+        assert!((last.from_entry - entry).abs() < 1e-15 && share(names[0]).from_entry == 1.0);
+        let saved = cost.sweep(&[(last, false)], false) - cost.sweep(&[(last, false)], true);
+        assert!((saved - (1.0 - entry)).abs() < 1e-14);
     }
 }

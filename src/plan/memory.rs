@@ -3,6 +3,7 @@
 //! The model: activations kept by the forward pass for the primal and for each slot, the parameters and their tangents
 //! and adjoints, the vectors on the host, and the Lanczos bases.
 
+use crate::config::Config;
 use crate::models::Gpt2Config;
 use crate::{Error, Result};
 
@@ -24,11 +25,13 @@ pub struct Memory {
     pub num_params: f64,
     /// Basis vectors that Lanczos keeps.
     pub basis: f64,
+    /// Ranks that share them.
+    pub ranks: f64,
 }
 
 impl Memory {
     /// Of a GPT-2 with `windows` per micro-batch.
-    pub fn of(sizes: &Gpt2Config, windows: usize, num_params: usize, number: usize, basis: usize) -> Self {
+    pub fn of(sizes: &Gpt2Config, windows: usize, number: usize, basis: usize, ranks: usize) -> Self {
         let (width, mlp) = (sizes.embedding as f64, sizes.mlp as f64);
         let norms = if sizes.layer_norm { 2.0 * width } else { 0.0 };
         // per layer: q, k, v, attention's output twice, both branches and both sums, and the MLP's two hidden rows
@@ -37,8 +40,9 @@ impl Memory {
             number: number as f64,
             per_token: sizes.layers as f64 * per_layer + 4.0 * width,
             tokens: (windows * sizes.context) as f64,
-            num_params: num_params as f64,
+            num_params: sizes.layout().num_params() as f64,
             basis: basis as f64,
+            ranks: ranks as f64,
         }
     }
 
@@ -53,17 +57,34 @@ impl Memory {
         let slot = |(dim, share): &(f64, f64)| {
             // tangent and adjoint on the device; sum, partial sum, product and next vector on the host
             let vectors = dim * (2.0 * self.number + 2.0 * 8.0 + 3.0 * self.number);
-            share * self.activations() + vectors + self.basis.min(*dim) * dim * self.number
+            share * self.activations() + vectors + self.basis.min(*dim) * dim * self.number / self.ranks
         };
         fixed + slots.iter().map(slot).sum::<f64>()
     }
 }
 
-/// Bytes that a run may take: the configured limit, or a share of what is free.
-pub fn budget(limit: Option<u64>) -> Result<f64> {
-    match limit {
-        Some(limit) => Ok(limit as f64),
-        None => available().map(|free| USABLE * free),
+/// What a rank has to work with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Resources {
+    /// Ranks that share vectors and bases.
+    pub ranks: usize,
+    /// Bytes that this rank may take.
+    pub budget: f64,
+}
+
+impl Resources {
+    /// Of one process by itself.
+    pub fn alone(config: &Config) -> Result<Self> {
+        Self::of(config, 1, 1)
+    }
+
+    /// Of each of `ranks`, `here` of which share this machine: `hessian.memory`, or a share of what is free.
+    pub fn of(config: &Config, ranks: usize, here: usize) -> Result<Self> {
+        let budget = match &config.hessian.memory {
+            Some(limit) => limit.get() as f64,
+            None => USABLE * available()? / here as f64,
+        };
+        Ok(Self { ranks, budget })
     }
 }
 

@@ -18,11 +18,12 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::block::{Block, Layout};
-use crate::config::{Config, Precision, Reorthogonalize};
+use crate::config::{Config, Precision, PrefixCache, Reorthogonalize};
+use crate::hessian::PrefixBudget;
 use crate::models::Gpt2Config;
 use crate::{Result, data, job};
 use cost::{Cost, Shares};
-use memory::Memory;
+use memory::{Memory, Resources};
 
 pub use expectation::Expectation;
 pub use study::StudyPlan;
@@ -45,8 +46,10 @@ pub struct Group {
     pub pairs: Vec<Pair>,
     /// Forward passes of matrix work in one sweep over a token.
     pub forward_passes: f64,
-    /// Predicted peak memory, bytes.
+    /// Predicted peak memory, bytes, without what the prefix cache adds in what is left.
     pub memory_bytes: f64,
+    /// Whether the activations below its blocks are kept between sweeps.
+    pub prefix: bool,
 }
 
 /// One block of the plan.
@@ -98,39 +101,17 @@ pub struct Plan {
     pub convergence: Option<StudyPlan>,
 }
 
-/// Where a plan is carried out.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Place {
-    /// Ranks, which share out the Lanczos basis.
-    pub ranks: usize,
-    /// Memory of each, bytes, if the configuration does not say it; `None`: what this machine has free.
-    pub memory: Option<f64>,
-}
-
-impl Place {
-    /// One process on this machine.
-    pub const HERE: Place = Place { ranks: 1, memory: None };
-}
-
 impl Plan {
     /// The plan of a configuration for its pairs that are not in `finished`. Whether it fits: [`check_memory`].
     ///
     /// # Errors
     /// [`Error::Config`] for blocks that do not exist; [`Error::Environment`] if the machine does not say its memory.
-    pub fn new(config: &Config, finished: &[Pair]) -> Result<Self> {
-        Self::at(config, finished, Place::HERE)
-    }
-
-    /// The same for another place.
-    ///
-    /// # Errors
-    /// As [`Plan::new`].
-    pub fn at(config: &Config, finished: &[Pair], place: Place) -> Result<Self> {
+    pub fn new(config: &Config, finished: &[Pair], resources: Resources) -> Result<Self> {
         let sizes = job::gpt2(config)?;
         let layout = sizes.layout();
         let blocks = job::blocks(config, &layout)?;
-        let planner = Planner::new(config, &sizes, &layout, &blocks, place)?;
-        let groups = planner.groups(&blocks, finished)?;
+        let planner = Planner::new(config, &sizes, &layout, &blocks, resources)?;
+        let groups = planner.groups(&blocks, finished);
         let tokens = data::num_windows(&config.batch, sizes.context).map(|windows| windows * sizes.context);
         let planned = planner.blocks(&blocks);
         let products = |group: &Group| group.pairs.iter().map(|(at, _)| planned[*at].steps).sum::<usize>();
@@ -194,6 +175,26 @@ pub fn probes_of(config: &Config, block: &Block) -> u32 {
     u32::try_from(probes).unwrap_or(u32::MAX)
 }
 
+/// What this rank may keep of the activations below a group's blocks: what the memory budget leaves beside the group.
+pub fn prefix_budget(config: &Config, pairs: &[Pair], resources: Resources) -> Result<PrefixBudget> {
+    let sizes = job::gpt2(config)?;
+    let layout = sizes.layout();
+    let blocks = job::blocks(config, &layout)?;
+    let slots: Vec<&Block> = pairs.iter().map(|(at, _)| &blocks[*at]).collect();
+    Ok(Planner::new(config, &sizes, &layout, &blocks, resources)?.prefix_budget(&slots))
+}
+
+/// Blocks whose products are measured against f64 together: one vector each, as many as fit.
+pub fn error_groups(config: &Config, micro_batch: usize, resources: Resources) -> Result<Vec<Vec<usize>>> {
+    let sizes = job::gpt2(config)?;
+    let layout = sizes.layout();
+    let blocks = job::blocks(config, &layout)?;
+    let memory = Memory::of(&sizes, micro_batch, size_of::<f64>(), 1, 1);
+    let planner = Planner { memory, ..Planner::new(config, &sizes, &layout, &blocks, resources)? };
+    let groups = planner.packed(&blocks, (0..blocks.len()).map(|at| (at, 0)));
+    Ok(groups.into_iter().map(|pairs| pairs.into_iter().map(|(at, _)| at).collect()).collect())
+}
+
 struct Planner<'a> {
     config: &'a Config,
     layout: &'a Layout,
@@ -201,27 +202,30 @@ struct Planner<'a> {
     memory: Memory,
     micro_batch: usize,
     budget: f64,
-    /// Ranks that share out the basis.
-    ranks: usize,
+    /// Bytes of the activations that enter a branch, for the whole batch, if that is known.
+    prefix_bytes: Option<f64>,
 }
 
 impl<'a> Planner<'a> {
-    fn new(config: &'a Config, sizes: &Gpt2Config, layout: &'a Layout, blocks: &[Block], place: Place) -> Result<Self> {
-        let configured = config.hessian.memory.as_ref().map(|bytes| bytes.get());
-        let budget = match (configured, place.memory) {
-            (None, Some(memory)) => memory,
-            _ => memory::budget(configured)?,
-        };
-        let ranks = place.ranks.max(1);
+    fn new(
+        config: &'a Config,
+        sizes: &Gpt2Config,
+        layout: &'a Layout,
+        blocks: &[Block],
+        Resources { ranks, budget }: Resources,
+    ) -> Result<Self> {
         let number = if config.hessian.precision == Precision::F64 { 8 } else { 4 };
         let basis = match config.lanczos.reorthogonalize {
             Reorthogonalize::Full => config.lanczos.steps + 1,
             Reorthogonalize::None => 3,
         };
-        let of = |windows| Memory::of(sizes, windows, layout.num_params(), number, basis);
+        let of = |windows| Memory::of(sizes, windows, number, basis, ranks);
         let mut micro_batch = micro_batch(config)?;
-        let mut planner =
-            Self { config, layout, cost: Cost::of(sizes), memory: of(micro_batch), micro_batch, budget, ranks };
+        let windows = data::num_windows(&config.batch, sizes.context);
+        let prefix_bytes =
+            windows.map(|windows| (windows * sizes.context * sizes.embedding * number) as f64 / ranks as f64);
+        let (cost, memory) = (Cost::of(sizes), of(micro_batch));
+        let mut planner = Self { config, layout, cost, memory, micro_batch, budget, prefix_bytes };
         // a micro-batch that was not asked for shrinks until one slot of every block fits
         while config.batch.micro_batch.is_none()
             && micro_batch > 1
@@ -252,8 +256,7 @@ impl<'a> Planner<'a> {
             let shares = self.cost.block(self.layout, block);
             (block.num_params(self.layout) as f64, shares.weights + shares.attention)
         };
-        let elsewhere = (1.0 - 1.0 / self.ranks as f64) * self.basis_bytes(slots);
-        self.memory.group(&slots.iter().map(slot).collect::<Vec<_>>()) - elsewhere
+        self.memory.group(&slots.iter().map(slot).collect::<Vec<_>>())
     }
 
     /// Bytes of the whole Lanczos bases of these slots, on all ranks together.
@@ -262,27 +265,31 @@ impl<'a> Planner<'a> {
         dims.map(|dim| self.memory.basis.min(dim) * dim * self.memory.number).sum()
     }
 
-    /// Pairs in network order, as many in a group as fit; the whole network by itself.
-    fn groups(&self, blocks: &[Block], finished: &[Pair]) -> Result<Vec<Group>> {
+    /// The pairs that are not in `finished`, in groups.
+    fn groups(&self, blocks: &[Block], finished: &[Pair]) -> Vec<Group> {
+        let of_block = |at: usize| (0..probes_of(self.config, &blocks[at])).map(move |probe| (at, probe));
+        let pairs = (0..blocks.len()).flat_map(of_block).filter(|pair| !finished.contains(pair));
+        self.packed(blocks, pairs).into_iter().map(|pairs| self.group(blocks, pairs)).collect()
+    }
+
+    /// Pairs in their order, as many together as fit; the whole network by itself.
+    fn packed(&self, blocks: &[Block], pairs: impl Iterator<Item = Pair>) -> Vec<Vec<Pair>> {
         let most = self.config.hessian.slots.unwrap_or(MOST_SLOTS);
         let mut groups: Vec<Vec<Pair>> = Vec::new();
-        for (at, block) in blocks.iter().enumerate() {
-            for pair in
-                (0..probes_of(self.config, block)).map(|probe| (at, probe)).filter(|pair| !finished.contains(pair))
-            {
-                let joins = groups.last().is_some_and(|group| {
-                    let mut slots: Vec<&Block> = group.iter().map(|(at, _)| &blocks[*at]).collect();
-                    let same_kind = (slots[0].kind == "full") == (block.kind == "full");
-                    slots.push(block);
-                    same_kind && group.len() < most && self.bytes(&slots) <= self.budget
-                });
-                match groups.last_mut().filter(|_| joins) {
-                    Some(group) => group.push(pair),
-                    None => groups.push(vec![pair]),
-                }
+        for pair in pairs {
+            let block = &blocks[pair.0];
+            let joins = groups.last().is_some_and(|group| {
+                let mut slots: Vec<&Block> = group.iter().map(|(at, _)| &blocks[*at]).collect();
+                let same_kind = (slots[0].kind == "full") == (block.kind == "full");
+                slots.push(block);
+                same_kind && group.len() < most && self.bytes(&slots) <= self.budget
+            });
+            match groups.last_mut().filter(|_| joins) {
+                Some(group) => group.push(pair),
+                None => groups.push(vec![pair]),
             }
         }
-        Ok(groups.into_iter().map(|pairs| self.group(blocks, pairs)).collect())
+        groups
     }
 
     fn group(&self, blocks: &[Block], pairs: Vec<Pair>) -> Group {
@@ -290,11 +297,30 @@ impl<'a> Planner<'a> {
         let costs: Vec<_> =
             slots.iter().map(|block| (self.cost.block(self.layout, block), block.kind == "full")).collect();
         let (at, probe) = pairs[0];
-        Group {
-            name: format!("b{at:05}-p{probe:03}"),
-            forward_passes: self.cost.sweep(&costs),
-            memory_bytes: self.bytes(&slots),
-            pairs,
+        let memory_bytes = self.bytes(&slots);
+        let prefix = self.keeps_prefix(memory_bytes);
+        let forward_passes = self.cost.sweep(&costs, prefix);
+        Group { name: format!("b{at:05}-p{probe:03}"), forward_passes, memory_bytes, prefix, pairs }
+    }
+
+    /// Whether the activations that enter a branch fit beside a group, for all of the batch.
+    fn keeps_prefix(&self, group_bytes: f64) -> bool {
+        match self.config.hessian.prefix_cache {
+            PrefixCache::Off => false,
+            PrefixCache::File => true,
+            PrefixCache::Memory => {
+                self.prefix_bytes.is_some_and(|prefix| prefix <= (self.budget - group_bytes).max(0.0))
+            }
+        }
+    }
+
+    /// What a group may keep of the activations below its blocks.
+    fn prefix_budget(&self, slots: &[&Block]) -> PrefixBudget {
+        let memory = (self.budget - self.bytes(slots)).max(0.0) as usize;
+        match self.config.hessian.prefix_cache {
+            PrefixCache::Off => PrefixBudget::NONE,
+            PrefixCache::Memory => PrefixBudget { memory, file: 0 },
+            PrefixCache::File => PrefixBudget { memory, file: usize::MAX },
         }
     }
 }

@@ -10,8 +10,9 @@ use serde::Serialize;
 
 use super::calibration::Calibration;
 use super::devices::{Device, assumed_efficiency, mode_name};
+use super::memory::Resources;
 use super::paper::{Beside, beside};
-use super::{Place, Plan, Planner, Rate, duration};
+use super::{Plan, Planner, Rate, duration};
 use crate::block::Block;
 use crate::config::{Basis, Config, Math, Precision, Reduction, Reorthogonalize};
 use crate::{Error, Result, job};
@@ -114,9 +115,10 @@ impl Target {
         }
     }
 
-    /// Where it is, for [`Plan::at`].
-    pub fn place(&self) -> Place {
-        Place { ranks: self.ranks, memory: Some(self.memory_bytes) }
+    /// What one of its ranks has; `hessian.memory` goes first.
+    pub fn resources(&self, config: &Config) -> Resources {
+        let budget = config.hessian.memory.as_ref().map_or(self.memory_bytes, |limit| limit.get() as f64);
+        Resources { ranks: self.ranks, budget }
     }
 }
 
@@ -176,9 +178,10 @@ impl ScalePlan {
     /// The plan of a configuration on these ranks.
     ///
     /// # Errors
-    /// [`Error::Config`] for a batch whose size only the data knows; those of [`Plan::at`].
+    /// [`Error::Config`] for a batch whose size only the data knows; those of [`Plan::new`].
     pub fn new(config: &Config, target: Target) -> Result<Self> {
-        let mut plan = Plan::at(config, &[], target.place())?;
+        let resources = target.resources(config);
+        let mut plan = Plan::new(config, &[], resources)?;
         let (Some(tokens), Some(flop)) = (plan.tokens, plan.flop) else {
             return Err(Error::Config(
                 "batch.tokens is not set, so that only the data knows it: give it, as in --set batch.tokens=245760"
@@ -188,7 +191,7 @@ impl ScalePlan {
         let sizes = job::gpt2(config)?;
         let layout = sizes.layout();
         let blocks = job::blocks(config, &layout)?;
-        let planner = Planner::new(config, &sizes, &layout, &blocks, target.place())?;
+        let planner = Planner::new(config, &sizes, &layout, &blocks, resources)?;
         let busy = busy(config, tokens / sizes.context, plan.micro_batch, target.ranks);
         let rate = target.gflops * 1e9 * target.ranks as f64 * busy;
         plan.seconds = Some(flop / rate);
@@ -257,7 +260,7 @@ impl Planner<'_> {
             })
             .collect();
         let activations_bytes = self.memory.group(&shares);
-        let basis_bytes = self.basis_bytes(&slots) / self.ranks as f64;
+        let basis_bytes = self.basis_bytes(&slots) / self.memory.ranks;
         let vectors_bytes = total_bytes - activations_bytes - basis_bytes;
         RankMemory { activations_bytes, vectors_bytes, basis_bytes, total_bytes, usable_bytes: self.budget }
     }
@@ -273,13 +276,14 @@ impl Planner<'_> {
 
     /// ARCHITECTURE.md, "What a step exchanges": vectors gathered, sums scattered.
     fn exchange_bytes(&self, blocks: &[Block], plan: &Plan) -> f64 {
-        if self.ranks == 1 {
+        let ranks = self.memory.ranks as usize;
+        if ranks == 1 {
             return 0.0;
         }
         let per_entry = self.memory.number + 8.0 * self.segments(plan);
         let of_pair = |(at, _): &super::Pair| {
             let block = &blocks[*at];
-            let padded = block.num_params(self.layout).div_ceil(self.ranks) * self.ranks;
+            let padded = block.num_params(self.layout).div_ceil(ranks) * ranks;
             self.steps(block) * padded as f64 * per_entry
         };
         plan.groups.iter().flat_map(|group| &group.pairs).map(of_pair).sum()

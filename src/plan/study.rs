@@ -22,9 +22,7 @@ pub struct StudyPlan {
 impl StudyPlan {
     /// From the largest batch's products and operations.
     pub fn new(study: &Convergence, num_products: usize, flop: f64) -> Self {
-        let batches = study.sizes();
-        let tokens: f64 = batches.iter().map(|tokens| *tokens as f64).sum();
-        let times_largest = tokens / study.to as f64;
+        let (batches, times_largest) = (study.sizes(), Self::times_largest(study));
         Self {
             num_products: num_products * batches.len(),
             flop: flop * times_largest,
@@ -32,5 +30,10 @@ impl StudyPlan {
             batches,
             seconds: None,
         }
+    }
+
+    /// Tokens of all batches over those of the largest.
+    pub fn times_largest(study: &Convergence) -> f64 {
+        study.sizes().iter().map(|tokens| *tokens as f64).sum::<f64>() / study.to as f64
     }
 }

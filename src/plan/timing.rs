@@ -52,7 +52,7 @@ impl Task for Timing {
         let begin = Instant::now();
         operator.on_micro_batch(0, &[(0, &v)])?;
         let seconds = begin.elapsed().as_secs_f64();
-        let passes = cost.sweep(&[(shares(block), block.kind == "full")]);
+        let passes = cost.sweep(&[(shares(block), block.kind == "full")], false);
         let flop = 2.0 * cost.forward() * passes * (self.micro_batch * sizes.context) as f64;
         Ok(Rate { gflops: flop / seconds / 1e9, seconds })
     }

@@ -10,6 +10,7 @@
 //! - A device vector is padded: [`Shard::padded_len`](super::Shard::padded_len) entries, zeros at the end. NCCL cuts
 //!   long vectors itself and needs no scratch memory, so nothing is sent in pieces here.
 
+mod beside;
 mod staged;
 
 use std::cell::Cell;
@@ -31,6 +32,9 @@ use crate::{Error, Result};
 const CONFIG_MAGIC: u32 = 0xcafe_beef;
 const CONFIG_VERSION: u32 = 21_700;
 const UNDEFINED: i32 = i32::MIN;
+
+/// Longest time that a run waits in one call: longer than a slow rank's segment of micro-batches may be late.
+pub const TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 
 /// The version of the NCCL library, as 22005 for 2.20.5.
 ///
@@ -166,8 +170,19 @@ impl Nccl {
         })
     }
 
-    /// The same communicator for vectors on the host, staged through the device piece by piece: the slow way, for the
-    /// conformance suite and for measurements.
+    /// The carrier with this communicator for its vectors, staged through the device piece by piece.
+    ///
+    /// # Errors
+    /// [`Error::Environment`] if the device has no room for two pieces; the carrier comes back with it.
+    pub fn beside(self, carrier: Comm) -> std::result::Result<Comm, (Comm, Error)> {
+        match staged::Staged::new(self) {
+            Ok(vectors) => Ok(Comm::new(Box::new(beside::Beside { vectors, carrier }))),
+            Err(error) => Err((carrier, error)),
+        }
+    }
+
+    /// This communicator alone, for vectors on the host, staged in the same way: for the conformance suite and for
+    /// measurements.
     ///
     /// # Errors
     /// [`Error::Environment`] if the device has no room for two pieces.

@@ -1,6 +1,6 @@
 //! Vectors on the host over NCCL: each piece goes up to the device, through the collective, and down again.
 //!
-//! The slow way, for the conformance suite and for measurements. Not yet run on a GPU, as the rest of this room.
+//! A run's vectors are summed in f64 on the host, so this is its way too. Not yet run on a GPU, as the rest of this room.
 
 use std::cell::RefCell;
 
@@ -25,6 +25,11 @@ impl Staged {
         let buffer = || nccl.stream.alloc_zeros::<u8>(PIECE_BYTES).map_err(|error| cuda("cuMemAlloc", &error));
         let buffers = RefCell::new([buffer()?, buffer()?]);
         Ok(Self { nccl, buffers })
+    }
+
+    /// Ends the communicator, so that nothing of it is waited for.
+    pub(super) fn give_up(&self) {
+        self.nccl.abort_communicator();
     }
 
     /// Puts `send` (at most a piece) into the first buffer, runs `call` on both, copies the second to `receive`.

@@ -145,6 +145,10 @@ pub(super) enum Threads {
 /// Multiply-adds from which on a second thread pays (as in burn-flex).
 const PARALLEL_FROM: usize = 192 * 192 * 192;
 
+/// Terms that a product adds up in one go, before it adds them to the rest: rounding errors grow with the root of this
+/// number, and a sum over rows in runs of a window's length hardly depends on how many windows a micro-batch has.
+const RUN: usize = 256;
+
 /// `out = factor lhs rhs`, or `out += factor lhs rhs`.
 pub(super) fn product<T: Element>(
     out: &mut MatrixMut<'_, T>,
@@ -159,30 +163,38 @@ pub(super) fn product<T: Element>(
     let large = m.saturating_mul(n).saturating_mul(k) >= PARALLEL_FROM;
     let parallelism =
         if large && threads == Threads::All { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
-    // SAFETY: constructors checked that every entry lies inside its slice; T is f32 or f64; gemm computes
-    // `alpha out + beta lhs rhs`, reading `out` only if `write` says so.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.data,
-            out.col_stride,
-            out.row_stride,
-            write == Write::Add,
-            lhs.data,
-            lhs.col_stride,
-            lhs.row_stride,
-            rhs.data,
-            rhs.col_stride,
-            rhs.row_stride,
-            T::ONE,
-            factor,
-            false,
-            false,
-            false,
-            parallelism,
-        );
+    let (mut start, mut write) = (0, write);
+    loop {
+        let run = (k - start).min(RUN);
+        // SAFETY: constructors checked that every entry lies inside its slice; T is f32 or f64; gemm computes
+        // `alpha out + beta lhs rhs`, reading `out` only if `write` says so.
+        unsafe {
+            gemm::gemm(
+                m,
+                n,
+                run,
+                out.data,
+                out.col_stride,
+                out.row_stride,
+                write.then_add() == Write::Add,
+                lhs.data.wrapping_offset(start as isize * lhs.col_stride),
+                lhs.col_stride,
+                lhs.row_stride,
+                rhs.data.wrapping_offset(start as isize * rhs.row_stride),
+                rhs.col_stride,
+                rhs.row_stride,
+                T::ONE,
+                factor,
+                false,
+                false,
+                false,
+                parallelism,
+            );
+        }
+        start += run;
+        if start >= k {
+            return;
+        }
     }
 }
 
