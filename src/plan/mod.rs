@@ -12,6 +12,7 @@ mod paper;
 pub mod scale;
 mod study;
 mod timing;
+mod volume;
 
 use std::fmt;
 

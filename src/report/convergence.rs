@@ -12,11 +12,9 @@ const MOST_WITH_BARS: usize = 15;
 
 /// All figures of a study; none without one.
 pub fn figures(tables: &Tables) -> Vec<Figure> {
-    let mut figures: Vec<Figure> = blocks(&tables.convergence)
-        .into_iter()
-        .enumerate()
-        .map(|(index, (name, rows))| block(index, name, &rows))
-        .collect();
+    let of_blocks = blocks(&tables.convergence);
+    let mut figures: Vec<Figure> = (of_blocks.len() > 1).then(|| overview(&of_blocks)).into_iter().collect();
+    figures.extend(of_blocks.iter().enumerate().map(|(index, (name, rows))| block(index, name, rows)));
     figures.extend(pairs(&tables.convergence_pairs));
     figures
 }
@@ -54,6 +52,59 @@ impl Curve {
     }
 }
 
+/// Change and error of all blocks, in units of their spectral ranges.
+fn overview(blocks: &[(&str, Vec<&ConvergenceRow>)]) -> Figure {
+    let share = |row: &ConvergenceRow, w1: f64| w1 / (row.lambda_max - row.lambda_min);
+    let curves = |value: fn(&ConvergenceRow) -> Option<f64>, color, label| {
+        blocks.iter().map(move |(_, rows)| {
+            let points = rows.iter().filter_map(|row| Some((row.tokens, share(row, value(row)?))));
+            let points = points.filter(|(_, share)| *share > 0.0 && share.is_finite()).collect();
+            Curve { color, label, points }
+        })
+    };
+    let errors = curves(|row| Some(row.w1_error), ORANGE, "bootstrap error");
+    let changes = curves(|row| row.w1_previous, BLUE, "from the previous batch");
+    let all: Vec<Curve> = errors.chain(changes).collect();
+    let tokens = || blocks.iter().flat_map(|(_, rows)| rows.iter().map(|row| row.tokens));
+    let mut canvas = Canvas::new(760.0, 420.0);
+    let area = [74.0, 58.0, 668.0, 304.0];
+    let x = tokens_axis(tokens(), area);
+    let y = upward(Scale::Log, &logarithms(&all), area);
+    title(&mut canvas, area[0], "Wasserstein-1 distances of all blocks as the batch grows");
+    frame(&mut canvas, area, &x, &y, tokens(), "share of the spectral range");
+    draw(&mut canvas, area, &x, &y, &all);
+    let caption = format!(
+        "Wasserstein-1 distance from the previous batch and bootstrap error over segments, of {} blocks, each in units of its \
+         spectral range.",
+        blocks.len()
+    );
+    Figure { name: "convergence".into(), section: Section::ConvergenceOverview, caption, canvas }
+}
+
+fn logarithms(curves: &[Curve]) -> Vec<f64> {
+    curves.iter().flat_map(|curve| &curve.points).map(|(_, value)| value.log10()).collect()
+}
+
+/// Curves on logarithmic axes, and what each colour is.
+fn draw(canvas: &mut Canvas, [left, ..]: [f64; 4], x: &Axis, y: &Axis, curves: &[Curve]) {
+    let mut named: Vec<&str> = Vec::new();
+    let mut at = left;
+    for curve in curves {
+        let pixels = curve.points.iter().map(|(tokens, value)| (x.pixel(log10(*tokens)), y.pixel(value.log10())));
+        let pixels: Vec<(f64, f64)> = pixels.collect();
+        pixels.iter().for_each(|pixel| canvas.dot(*pixel, 3.0, curve.color));
+        if pixels.len() > 1 {
+            canvas.line(pixels, curve.color, 1.5);
+        }
+        if !named.contains(&curve.label) {
+            named.push(curve.label);
+            canvas.dot((at + 5.0, 40.0), 4.0, curve.color);
+            canvas.text((at + 14.0, 44.0), curve.label, plain(TICK_SIZE, Anchor::Start));
+            at += text_width(curve.label, TICK_SIZE) + 26.0;
+        }
+    }
+}
+
 fn block(index: usize, name: &str, rows: &[&ConvergenceRow]) -> Figure {
     let curves = [
         Curve::of(rows, GREY, "from the largest batch", |row| row.w1_largest),
@@ -63,23 +114,11 @@ fn block(index: usize, name: &str, rows: &[&ConvergenceRow]) -> Figure {
     let mut canvas = Canvas::new(560.0, 330.0);
     let area = [74.0, 58.0, 468.0, 214.0];
     let x = tokens_axis(rows.iter().map(|row| row.tokens), area);
-    let values: Vec<f64> = curves.iter().flat_map(|curve| &curve.points).map(|(_, value)| value.log10()).collect();
-    let y = upward(Scale::Log, &values, area);
+    let y = upward(Scale::Log, &logarithms(&curves), area);
     title(&mut canvas, area[0], &shortened(name, 56));
     frame(&mut canvas, area, &x, &y, rows.iter().map(|row| row.tokens), "Wasserstein-1 distance");
     guide(&mut canvas, &x, &y, rows);
-    let mut at = area[0];
-    for curve in &curves {
-        let pixels = curve.points.iter().map(|(tokens, value)| (x.pixel(log10(*tokens)), y.pixel(value.log10())));
-        let pixels: Vec<(f64, f64)> = pixels.collect();
-        pixels.iter().for_each(|pixel| canvas.dot(*pixel, 3.2, curve.color));
-        if pixels.len() > 1 {
-            canvas.line(pixels, curve.color, 1.6);
-        }
-        canvas.dot((at + 5.0, 40.0), 4.0, curve.color);
-        canvas.text((at + 14.0, 44.0), curve.label, plain(TICK_SIZE, Anchor::Start));
-        at += text_width(curve.label, TICK_SIZE) + 26.0;
-    }
+    draw(&mut canvas, area, &x, &y, &curves);
     Figure {
         name: format!("convergence-{index:03}-{}", file_stem(name)),
         section: Section::Convergence,

@@ -26,6 +26,7 @@ pub fn page(content: &Content) -> String {
         "convergence",
         "How many tokens are enough",
         &[
+            figures(content, Section::ConvergenceOverview),
             grid(figures(content, Section::Convergence)),
             figures(content, Section::ConvergencePairs),
             coverage_table(content),

@@ -50,6 +50,7 @@ struct Figure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Section {
     Summary,
+    ConvergenceOverview,
     Convergence,
     ConvergencePairs,
     Full,

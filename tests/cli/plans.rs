@@ -156,3 +156,52 @@ fn every_configuration_parses_and_plans() {
         }
     }
 }
+
+/// The first line of the largest configurations states its cost; it is the plan's.
+#[test]
+fn the_first_line_of_a_large_configuration_is_what_plan_counts() {
+    let folder = Folder::new();
+    for (name, world) in [("gpt2_owt_large", 8), ("gpt2_owt_full", 64)] {
+        let path = format!("{}/configs/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let stated: f64 = text.split_whitespace().nth(1).unwrap().parse().unwrap();
+        assert!(text.lines().next().unwrap().contains("GPU-days (H100, f32)"), "{name}");
+        let plan = folder.hesspec(&format!("plan {path} --world {world} --device h100 --json")).ok().json();
+        close(stated, plan["gpu_days"].as_f64().unwrap(), 0.02);
+    }
+}
+
+/// slurm/gpt2_spectrum.sh with an srun that only says what it was given.
+#[test]
+fn the_slurm_job_takes_any_configuration() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    let srun = folder.path("srun");
+    std::fs::write(&srun, "#!/bin/sh\necho \"srun: $*\"\n").unwrap();
+    std::fs::set_permissions(&srun, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let repository = env!("CARGO_MANIFEST_DIR");
+    let job = |arguments: &[&str]| {
+        let path = format!("{}:{}", srun.parent().unwrap().display(), std::env::var("PATH").unwrap());
+        let output = std::process::Command::new("bash")
+            .arg(format!("{repository}/slurm/gpt2_spectrum.sh"))
+            .args(arguments)
+            .env("PATH", path)
+            .env("SLURM_SUBMIT_DIR", repository)
+            .envs([
+                ("SLURM_JOB_ID", "7"),
+                ("SLURM_NTASKS", "8"),
+                ("SLURM_JOB_NUM_NODES", "1"),
+                ("SLURM_JOB_NODELIST", "n"),
+            ])
+            .env("HESSPEC", "hesspec")
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let full = job(&["configs/gpt2_owt_full.toml", "--set", "batch.segments=8"]);
+    assert_eq!(full.0, Some(0), "{full:?}");
+    let given = "hesspec run configs/gpt2_owt_full.toml --set hessian.backend=cuda --set batch.segments=8";
+    assert!(full.1.contains(given), "{full:?}");
+    assert!(job(&["--set", "batch.tokens=491520"]).1.contains("hesspec run configs/gpt2_paper.toml --set"));
+    assert_eq!(job(&["configs/none.toml"]).0, Some(2));
+}
