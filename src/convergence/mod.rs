@@ -15,7 +15,7 @@ use crate::config::{Config, Convergence, Order};
 use crate::coordinator::{self, Outcome, Progress, open_store, told};
 use crate::data::{Tokens, Windows};
 use crate::lock::Lock;
-use crate::output::{RunStore, rfc3339};
+use crate::output::{Results, RunStore, rfc3339};
 use crate::spectrum::nested::{Verdict, data_errors};
 use crate::{Error, Result, job};
 use batch::Batch;
@@ -84,7 +84,10 @@ struct Root<'a> {
 
 impl<'a> Root<'a> {
     fn open(config: &'a Config, study: &'a Convergence, progress: &dyn Progress) -> Result<Self> {
-        check_data(config)?;
+        let found = Results::open(&config.output.url).and_then(|results| results.run(Some(&config.run.name)));
+        if !found.is_ok_and(|run| run.is_done()) {
+            check_data(config)?; // before the name is claimed for a study that cannot be
+        }
         let (store, lock) = open_store(config, progress)?;
         let store = store.ok_or_else(|| Error::Other("the output could not be opened".into()))?;
         Ok(Self { config, study, store, lock, batches: Vec::new(), stopped: None })

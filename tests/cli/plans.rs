@@ -67,7 +67,7 @@ fn wrong_questions_are_refused() {
     ask("--world 0").failed(2, &["--world 0"]);
     ask("--world 4 --no-timing").failed(2, &["--device"]);
     ask("--budget 10").failed(2, &["--device"]);
-    ask("--budget -1 --device h100").failed(2, &["--budget"]);
+    ask("--budget=-1 --device h100").failed(2, &["--budget"]);
     ask("--device h100 --calibration none.json").failed(2, &["none.json"]);
     folder.hesspec("run tiny.toml --output out --set blocks.full=false --set lanczos.steps=2").ok();
     ask("--device h100 --budget 1 --convergence out").failed(2, &["[convergence]", "found 0"]);
