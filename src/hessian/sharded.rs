@@ -67,8 +67,8 @@ impl<'c, T: Precision> Space for Sharded<'c, T> {
         crate::krylov::Local::<T>::new().scale(&mut vector.values, factor);
     }
 
-    fn new_basis(&self, _dim: usize, capacity: usize) -> Result<ShardedBasis<'c, T>> {
-        Ok(ShardedBasis { comm: self.comm, local: LocalBasis::with_capacity(capacity) })
+    fn new_basis(&self, dim: usize, capacity: usize) -> Result<ShardedBasis<'c, T>> {
+        Ok(ShardedBasis { comm: self.comm, local: LocalBasis::with_room(capacity, self.comm.shard(dim).range().len()) })
     }
 }
 
@@ -96,7 +96,8 @@ impl<T: Precision> Basis for ShardedBasis<'_, T> {
     }
 
     fn push(&mut self, vector: Slice<T>) -> Result<()> {
-        self.local.columns_mut().push(vector);
+        let values = self.local.settled(vector.values);
+        self.local.columns_mut().push(Slice { values, ..vector });
         Ok(())
     }
 

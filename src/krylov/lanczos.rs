@@ -72,7 +72,8 @@ impl<S: Space> Lanczos<S> {
         check(&settings, &tridiagonal, vectors.len())?;
         let dim = vectors.last().map_or(0, |vector| space.dim(vector));
         let steps = settings.steps.min(dim);
-        let mut basis = space.new_basis(dim, steps)?;
+        let columns = if settings.reorthogonalize == Reorthogonalize::Full { steps } else { 0 }; // else a few, dropped again
+        let mut basis = space.new_basis(dim, columns)?;
         for vector in vectors {
             basis.push(vector)?;
         }

@@ -50,16 +50,21 @@ impl<T: Real> Space for Local<T> {
         });
     }
 
-    fn new_basis(&self, _dim: usize, capacity: usize) -> Result<LocalBasis<T>> {
-        Ok(LocalBasis::with_capacity(capacity))
+    fn new_basis(&self, dim: usize, capacity: usize) -> Result<LocalBasis<T>> {
+        Ok(LocalBasis::with_room(capacity, dim))
     }
 }
 
 /// A basis held as separate columns, each contiguous: vectors, or slices `V` of them.
+///
+/// Columns move into memory that was set aside at the start. If they stayed where a product happened to be computed, they
+/// would lie scattered between a sweep's short-lived sums and keep the allocator from using that space again (measured:
+/// the basis of the whole network took nearly twice its size).
 #[derive(Debug, Clone)]
 pub struct LocalBasis<T, V = Vec<T>> {
     columns: Vec<V>,
-    entries: PhantomData<T>,
+    /// Set aside, not yet touched.
+    room: Vec<Vec<T>>,
 }
 
 impl<T: Real> Basis for LocalBasis<T> {
@@ -70,7 +75,8 @@ impl<T: Real> Basis for LocalBasis<T> {
     }
 
     fn push(&mut self, vector: Vec<T>) -> Result<()> {
-        self.columns.push(vector);
+        let column = self.settled(vector);
+        self.columns.push(column);
         Ok(())
     }
 
@@ -96,9 +102,21 @@ impl<T: Real> Basis for LocalBasis<T> {
 }
 
 impl<T: Real, V: AsRef<[T]> + Sync> LocalBasis<T, V> {
-    /// No columns, with room for `capacity`.
-    pub fn with_capacity(capacity: usize) -> Self {
-        Self { columns: Vec::with_capacity(capacity), entries: PhantomData }
+    /// No columns, with room for `capacity` of `len` entries each.
+    pub fn with_room(capacity: usize, len: usize) -> Self {
+        let room = (0..capacity).map(|_| Vec::with_capacity(len)).collect();
+        Self { columns: Vec::with_capacity(capacity), room }
+    }
+
+    /// A column's entries in the memory that was set aside for them.
+    pub fn settled(&mut self, entries: Vec<T>) -> Vec<T> {
+        match self.room.pop() {
+            Some(mut room) if room.capacity() >= entries.len() => {
+                room.extend_from_slice(&entries);
+                room
+            }
+            _ => entries,
+        }
     }
 
     /// The columns.
@@ -171,7 +189,7 @@ mod tests {
     }
 
     fn basis(n: usize) -> LocalBasis<f32> {
-        LocalBasis { columns: (0..7).map(|i| vector(i, n)).collect(), entries: PhantomData }
+        LocalBasis { columns: (0..7).map(|i| vector(i, n)).collect(), room: Vec::new() }
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Plan {
             micro_batch: planner.micro_batch,
             num_products,
             flop,
-            memory_bytes: groups.iter().map(|group| group.memory_bytes).fold(0.0, f64::max),
+            memory_bytes: groups.iter().map(|group| group.memory_bytes).fold(planner.error_bytes(&blocks), f64::max),
             budget_bytes: planner.budget,
             forward_multiply_adds: forward,
             blocks: planned,
@@ -190,14 +190,14 @@ pub fn error_groups(config: &Config, micro_batch: usize, resources: Resources) -
     let sizes = job::gpt2(config)?;
     let layout = sizes.layout();
     let blocks = job::blocks(config, &layout)?;
-    let memory = Memory::of(&sizes, micro_batch, size_of::<f64>(), 1, 1);
-    let planner = Planner { memory, ..Planner::new(config, &sizes, &layout, &blocks, resources)? };
-    let groups = planner.packed(&blocks, (0..blocks.len()).map(|at| (at, 0)));
+    let planner = Planner { micro_batch, ..Planner::new(config, &sizes, &layout, &blocks, resources)? };
+    let groups = planner.in_f64().packed(&blocks, (0..blocks.len()).map(|at| (at, 0)));
     Ok(groups.into_iter().map(|pairs| pairs.into_iter().map(|(at, _)| at).collect()).collect())
 }
 
 struct Planner<'a> {
     config: &'a Config,
+    sizes: &'a Gpt2Config,
     layout: &'a Layout,
     cost: Cost,
     memory: Memory,
@@ -210,7 +210,7 @@ struct Planner<'a> {
 impl<'a> Planner<'a> {
     fn new(
         config: &'a Config,
-        sizes: &Gpt2Config,
+        sizes: &'a Gpt2Config,
         layout: &'a Layout,
         blocks: &[Block],
         Resources { ranks, budget }: Resources,
@@ -226,7 +226,7 @@ impl<'a> Planner<'a> {
         let prefix_bytes =
             windows.map(|windows| (windows * sizes.context * sizes.embedding * number) as f64 / ranks as f64);
         let (cost, memory) = (Cost::of(sizes), of(micro_batch));
-        let mut planner = Self { config, layout, cost, memory, micro_batch, budget, prefix_bytes };
+        let mut planner = Self { config, sizes, layout, cost, memory, micro_batch, budget, prefix_bytes };
         // a micro-batch that was not asked for shrinks until one slot of every block fits
         while config.batch.micro_batch.is_none()
             && micro_batch > 1
@@ -302,6 +302,20 @@ impl<'a> Planner<'a> {
         let prefix = self.keeps_prefix(memory_bytes);
         let forward_passes = self.cost.sweep(&costs, prefix);
         Group { name: format!("b{at:05}-p{probe:03}"), forward_passes, memory_bytes, prefix, pairs }
+    }
+
+    /// The same for products in f64 that are made once.
+    fn in_f64(&self) -> Self {
+        let memory = Memory::of(self.sizes, self.micro_batch, size_of::<f64>(), 1, 1);
+        Self { memory, cost: Cost::of(self.sizes), ..*self }
+    }
+
+    /// Predicted peak of the products that are measured against f64, the model in f32 beside that in f64.
+    fn error_bytes(&self, blocks: &[Block]) -> f64 {
+        let planner = self.in_f64();
+        let groups = planner.packed(blocks, (0..blocks.len()).map(|at| (at, 0)));
+        let bytes = |pairs: &Vec<Pair>| planner.bytes(&pairs.iter().map(|(at, _)| &blocks[*at]).collect::<Vec<_>>());
+        self.memory.num_params * self.memory.number + groups.iter().map(bytes).fold(0.0, f64::max)
     }
 
     /// Whether the activations that enter a branch fit beside a group, for all of the batch.

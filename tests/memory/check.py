@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""The plan's memory model against real runs: predicted and measured peak of resident memory, within 15 %.
+
+    tests/memory/check.py --hesspec target/debug/hesspec [--tolerance 0.15]
+
+Each case is a run of a few Lanczos steps of GPT2-nano or of a wider network on made tokens; its peak is what the kernel counted
+(ru_maxrss). Cases differ in what dominates: the basis, the activations of many tokens, one slot or eight, late blocks.
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent.parent
+NANO = ["model.gpt2.vocabulary=84"]
+LATE, EARLY = 'blocks.include=["transformer.h.5.mlp.*"]', 'blocks.include=["transformer.h.0.attn.*"]'
+CASES = {
+    "full, the basis dominates": NANO + ["batch.tokens=512", "lanczos.steps=30", "lanczos.full_probes=2", 'blocks.include=["*.ln_f.*"]'],
+    "full, one slot, 2048 tokens": NANO + ["batch.tokens=2048", "batch.micro_batch=8", "batch.segments=1", "lanczos.steps=3",
+                                           "lanczos.full_probes=1", 'blocks.include=["*.ln_f.*"]'],
+    "early blocks, eight slots, 1024 tokens": NANO + ["batch.tokens=1024", "batch.segments=1", "lanczos.steps=3", "lanczos.probes=2",
+                                                      "blocks.full=false", EARLY],
+    "early blocks, one slot, 2048 tokens": NANO + ["batch.tokens=2048", "batch.micro_batch=8", "batch.segments=1", "hessian.slots=1",
+                                                   "lanczos.steps=3", "lanczos.probes=1", "blocks.full=false", EARLY],
+    "late blocks, eight slots, 4096 tokens": NANO + ["batch.tokens=4096", "batch.micro_batch=16", "batch.segments=1", "lanczos.steps=4",
+                                                     "lanczos.probes=4", "blocks.full=false", LATE],
+    "twice as wide, 1024 tokens": ["model.gpt2.embedding=768", "model.gpt2.heads=12", "model.gpt2.mlp=3072", "model.gpt2.layers=4",
+                                   "model.gpt2.vocabulary=5000", "batch.tokens=1024", "batch.segments=1", "lanczos.steps=8",
+                                   "lanczos.full_probes=1", 'blocks.include=["*.ln_f.*"]'],
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hesspec", default="target/debug/hesspec")
+    parser.add_argument("--tolerance", type=float, default=0.15)
+    parser.add_argument("--only", help="cases whose name contains this")
+    options = parser.parse_args()
+    failures = 0
+    with tempfile.TemporaryDirectory() as folder:
+        tokens = Path(folder) / "train.bin"
+        draw = random.Random(1)
+        tokens.write_bytes(b"".join(draw.randrange(84).to_bytes(2, "little") for _ in range(20000)))
+        config = Path(folder) / "memory.toml"
+        config.write_text('[model.gpt2]\npreset = "nano"\n[data.tokens]\npath = "%s"\n[distance]\nmetrics = ["wasserstein1"]\n' % tokens)
+        for number, (name, sets) in enumerate(CASES.items()):
+            if options.only and options.only not in name:
+                continue
+            sets = [arg for pair in sets for arg in ("--set", pair)]
+            plan = subprocess.run([options.hesspec, "plan", str(config), "--no-timing", "--json", *sets], capture_output=True, text=True,
+                                  cwd=HERE, check=True)
+            predicted = json.loads(plan.stdout)["memory_bytes"]
+            process = subprocess.Popen([options.hesspec, "run", str(config), "--output", f"{folder}/{number}", *sets], cwd=HERE,
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            errors = process.stderr.read()
+            _, status, usage = os.wait4(process.pid, 0)
+            if status:
+                sys.exit(f"{name}: the run failed\n{errors.decode()}")
+            peak = usage.ru_maxrss * 1024
+            wrong = abs(predicted / peak - 1) > options.tolerance
+            failures += wrong
+            print(f"{'FAIL' if wrong else 'ok  '}  {name}: predicted {predicted / 1e9:.2f} GB, peak {peak / 1e9:.2f} GB, "
+                  f"ratio {predicted / peak:.2f}", flush=True)
+    print(f"{failures} of {len(CASES)} cases off by more than {100 * options.tolerance:.0f} %")
+    sys.exit(1 if failures else 0)
+
+
+if __name__ == "__main__":
+    main()
