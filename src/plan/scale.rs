@@ -190,7 +190,8 @@ impl ScalePlan {
         let gpu_days = hours * target.ranks as f64 / 24.0;
         let products = plan.num_products as f64;
         let largest_days = flop / rate * target.ranks as f64 / 86_400.0;
-        let this = Beside::new(format!("this plan, {}", target.name), tokens as f64, products, largest_days);
+        let what = if plan.convergence.is_some() { "this plan's largest batch" } else { "this plan" };
+        let this = Beside::new(format!("{what}, {}", target.name), tokens as f64, products, largest_days);
         Ok(Self {
             busy,
             hours,
