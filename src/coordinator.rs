@@ -172,6 +172,7 @@ impl Task for Run<'_> {
         };
         let matmul = doctor::matmul_error::<K, T>(&device, doctor::SHORT_PRODUCTS)?; // each rank its own device
         matmul.check()?;
+        doctor::kernel_error(config)?.check()?;
         let start = self
             .store
             .as_ref()

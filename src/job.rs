@@ -397,10 +397,17 @@ pub fn dispatch<A: Task>(config: &Config, task: A) -> Result<A::Output> {
         },
         #[cfg(feature = "cuda")]
         config::Backend::Cuda => {
-            single::<burn_cuda::Cuda, A>(config, burn_cuda::CudaDevice::new(hessian.device.unwrap_or(0)), task)
+            let device = burn_cuda::CudaDevice::new(hessian.device.unwrap_or(0));
+            match hessian.fusion {
+                true => single::<burn_cuda::Cuda, A>(config, device, task),
+                false => single::<crate::engine::kernels::CudaUnfused, A>(config, device, task),
+            }
         }
         #[cfg(feature = "wgpu")]
-        config::Backend::Wgpu => single::<burn_wgpu::Wgpu, A>(config, Default::default(), task),
+        config::Backend::Wgpu => match hessian.fusion {
+            true => single::<burn_wgpu::Wgpu, A>(config, Default::default(), task),
+            false => single::<crate::engine::kernels::WgpuUnfused, A>(config, Default::default(), task),
+        },
         #[allow(unreachable_patterns)] // all of them are built with all features
         other => Err(Error::Environment(format!(
             "hessian.backend = \"{other:?}\": this build does not have it; build with `cargo build --release --features {}`, or use \"flex\"",

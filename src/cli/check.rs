@@ -9,7 +9,7 @@ use super::table::table;
 use crate::block::{Block, Layout};
 use crate::cluster::solo;
 use crate::config::Config;
-use crate::doctor::{self, MatmulError};
+use crate::doctor::{self, KernelError, MatmulError};
 use crate::engine::Kernels;
 use crate::hessian::{MicroBatches, Outcome, Precision, self_tests};
 use crate::job::{self, Job, Task};
@@ -39,6 +39,7 @@ struct Answer {
     batch_sha256: Option<String>,
     block: String,
     matmul: MatmulError,
+    kernels: KernelError,
     passed: bool,
     checks: Vec<Row>,
 }
@@ -60,6 +61,7 @@ pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
         print(&describe(&answer))?;
     }
     answer.matmul.check()?;
+    answer.kernels.check()?;
     let failed: Vec<&str> = answer.checks.iter().filter(|row| row.outcome == "failed").map(|row| row.name).collect();
     if failed.is_empty() {
         return Ok(());
@@ -88,6 +90,7 @@ impl Task for SelfTests<'_> {
             None => largest_that_fits(config, &job.layout, &job.blocks)?,
         };
         let matmul = doctor::matmul_error::<K, T>(&device, doctor::SHORT_PRODUCTS)?;
+        let kernels = doctor::kernel_error(config)?;
         let comm = solo::comm();
         let mut operator = job.operator(&comm);
         operator.slots = vec![&block];
@@ -111,8 +114,11 @@ impl Task for SelfTests<'_> {
             segments: job.data.num_segments(),
             batch_sha256: job.data.sha256()?,
             block: block.name,
-            passed: matmul.check().is_ok() && checks.iter().all(|row| row.outcome != "failed"),
+            passed: matmul.check().is_ok()
+                && kernels.check().is_ok()
+                && checks.iter().all(|row| row.outcome != "failed"),
             matmul,
+            kernels,
             checks,
         })
     }
@@ -129,12 +135,12 @@ fn largest_that_fits(config: &Config, layout: &Layout, blocks: &[Block]) -> Resu
 }
 
 fn describe(answer: &Answer) -> String {
-    let Answer { run, num_params, num_blocks, tokens, micro_batches, segments, block, matmul, .. } = answer;
+    let Answer { run, num_params, num_blocks, tokens, micro_batches, segments, block, matmul, kernels, .. } = answer;
     let rows: Vec<Vec<String>> =
         answer.checks.iter().map(|row| vec![row.name.into(), row.outcome.into(), row.detail.clone()]).collect();
     format!(
         "run `{run}`: {num_params} parameters, {num_blocks} blocks, {tokens} tokens in {micro_batches} micro-batches and \
-         {segments} segments\n{matmul}\nself-tests on block `{block}`, first micro-batch\n{}",
+         {segments} segments\n{matmul}\n{kernels}\nself-tests on block `{block}`, first micro-batch\n{}",
         table(&["test", "outcome", "numbers"], &rows)
     )
 }

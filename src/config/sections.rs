@@ -63,6 +63,8 @@ pub struct Hessian {
     pub math: Math,
     /// burn backend. Default: flex.
     pub backend: Backend,
+    /// Whether a GPU's elementwise operations are fused. Default: true.
+    pub fusion: bool,
     /// The GPU, an ordinal among the visible ones. Default: the rank's number on its machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<usize>,
@@ -84,6 +86,7 @@ impl Default for Hessian {
             precision: Precision::F32,
             math: Math::F32,
             backend: Backend::Flex,
+            fusion: true,
             device: None,
             slots: None,
             memory: None,

@@ -1,7 +1,10 @@
 //! The backend's fused kernels against plain compositions: H v of a tiny GPT, against burn's reference backend in f64,
 //! which has no fused kernel at all.
 
+use std::fmt;
+
 use burn_backend::tensor::Device;
+use serde::Serialize;
 
 use super::Finding;
 use crate::cluster::solo;
@@ -32,25 +35,52 @@ const LIMIT_F32: f64 = 1e-4;
 /// The same in f64.
 const LIMIT_F64: f64 = 1e-11;
 
+/// How far H v of a small GPT on the configured backend is from the composition.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct KernelError {
+    /// Relative, in the 2-norm; infinite where a number is NaN.
+    pub error: f64,
+    /// What roundings may amount to.
+    pub limit: f64,
+}
+
+impl KernelError {
+    /// Refuses a backend that is wrong on this device.
+    ///
+    /// # Errors
+    /// [`Error::Environment`]
+    pub fn check(&self) -> Result<()> {
+        if self.error <= self.limit {
+            return Ok(());
+        }
+        Err(Error::Environment(format!("{self}, at most {:.0e} is rounding; {ADVICE}", self.limit)))
+    }
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "H v of a small GPT on this backend differs by {:.2e} (relative) from plain f64", self.error)
+    }
+}
+
+const ADVICE: &str = "a kernel of this backend is wrong on this device: try hessian.fusion = false, or hessian.backend = \"flex\", \
+                      and please report it";
+
 /// Compares H v of the configured backend with the composition.
 pub fn kernels(config: &Config) -> Finding {
     let what = "fused kernels against plain ones";
-    match difference(config) {
-        Ok((found, limit)) if found <= limit => {
-            Finding::ok(what, format!("H v of a small GPT differs by {found:.2e} (relative)"))
-        }
-        Ok((found, limit)) => Finding::fail(
-            what,
-            format!("H v of a small GPT differs by {found:.2e} (relative), at most {limit:.0e} is rounding"),
-            "a kernel of this backend is wrong on this device: turn fusion and autotune off, or use hessian.backend=\"flex\"; \
-             please report it",
-        ),
+    match kernel_error(config) {
+        Ok(found) if found.error <= found.limit => Finding::ok(what, found.to_string()),
+        Ok(found) => Finding::fail(what, format!("{found}, at most {:.0e} is rounding", found.limit), ADVICE),
         Err(error) => Finding::of(what, &error),
     }
 }
 
-/// Relative difference and what is accepted.
-fn difference(config: &Config) -> Result<(f64, f64)> {
+/// The difference itself.
+///
+/// # Errors
+/// As [`dispatch`].
+pub fn kernel_error(config: &Config) -> Result<KernelError> {
     let mut tiny = config::parse(TINY, "doctor", "doctor", &[])?;
     tiny.hessian = config.hessian.clone();
     let fused = dispatch(&tiny, Product)?;
@@ -60,7 +90,7 @@ fn difference(config: &Config) -> Result<(f64, f64)> {
     let error = norm(&mut fused.iter().zip(&plain).map(|(x, y)| x - y)) / norm(&mut plain.iter().copied());
     let limit = if config.hessian.precision == config::Precision::F64 { LIMIT_F64 } else { LIMIT_F32 };
     // a NaN compares with nothing
-    Ok((if error.is_nan() { f64::INFINITY } else { error }, limit))
+    Ok(KernelError { error: if error.is_nan() { f64::INFINITY } else { error }, limit })
 }
 
 /// H v of the whole network for one probe.
@@ -92,7 +122,7 @@ mod tests {
             let set = [format!("hessian.precision={precision}")];
             let config = config::parse(TINY, "test", "test", &set).unwrap();
             assert_eq!(kernels(&config).verdict, Verdict::Ok);
-            let (found, _) = difference(&config).unwrap();
+            let found = kernel_error(&config).unwrap().error;
             assert!(found > 0.0 && found < limit, "{precision}: {found}");
         }
     }

@@ -12,7 +12,7 @@ mod storage;
 use serde::{Deserialize, Serialize};
 
 pub use exchange::exchange;
-pub use kernels::kernels;
+pub use kernels::{KernelError, kernel_error, kernels};
 pub use machine::{build, disk, machine};
 pub use precision::{LONG_PRODUCTS, MatmulError, SHORT_PRODUCTS, matmul_error, products};
 pub use storage::storage;

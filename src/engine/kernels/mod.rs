@@ -17,6 +17,10 @@ use burn_backend::{Backend, Shape, TensorMetadata};
 pub use dual::{Dual, Mask};
 #[cfg(feature = "flex")]
 pub use flex::product_library;
+#[cfg(feature = "cuda")]
+pub use plain::CudaUnfused;
+#[cfg(feature = "wgpu")]
+pub use plain::WgpuUnfused;
 
 /// Loss of a linear classifier head and the adjoints of its inputs, all as duals.
 pub struct LinearCrossEntropy<B: Backend> {
