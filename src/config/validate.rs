@@ -143,7 +143,7 @@ impl Check<'_> {
         let key = |name: &str| format!("convergence.{name}");
         let context = config.model.context().unwrap_or(1);
         self.that(
-            study.from > 0 && study.from % context == 0,
+            study.from > 0 && study.from.is_multiple_of(context),
             &key("from"),
             study.from,
             not_a_multiple(study.from, context),
