@@ -168,6 +168,12 @@ impl Check<'_> {
             ),
         };
         self.that(sizes.len() >= 2 && largest == study.to, &key("to"), study.to, problem)?;
+        self.limits_and_names(config, study)?;
+        self.fits_convergence(config, study, windows)
+    }
+
+    fn limits_and_names(&self, config: &Config, study: &Convergence) -> Result<()> {
+        let key = |name: &str| format!("convergence.{name}");
         let stop = study.stop_below.unwrap_or(0.5);
         self.that(
             stop > 0.0 && stop < 1.0,
@@ -182,8 +188,7 @@ impl Check<'_> {
             &key("batches"),
             format!("{name:?}"),
             "the runs of the batches are named so, and a name becomes a folder",
-        )?;
-        self.fits_convergence(config, study, windows)
+        )
     }
 
     /// What other tables say must not contradict a study whose smallest batch has `windows`.

@@ -37,21 +37,47 @@ pub fn batch_config(config: &Config, study: &Convergence, tokens: usize) -> Conf
 pub fn run(config: &Config, study: &Convergence, comm: &Comm, progress: &dyn Progress) -> Result<Outcome> {
     let (begin, started) = (Instant::now(), SystemTime::now());
     let mut root = if comm.is_root() { Some(Root::open(config, study, progress)?) } else { None };
-    let mut outcome = Outcome {
-        run: config.run.name.clone(),
-        url: config.output.url.clone(),
-        groups_found: 0,
-        groups_computed: 0,
-        num_products: 0,
-        seconds: 0.0,
-    };
+    let mut outcome = nothing_yet(config);
     if told(comm, root.as_ref().map(|root| root.store.is_done()))? {
         if comm.is_root() {
             progress.log(&format!("study `{}` at `{}` is already done", outcome.run, outcome.url));
         }
         return Ok(outcome);
     }
-    for tokens in study.sizes() {
+    compute(config, study, comm, progress, &mut root, &mut outcome)?;
+    if let Some(root) = root {
+        root.finish(&rfc3339(started), progress)?;
+    }
+    comm.barrier()?; // nobody leaves before the tables are there
+    outcome.seconds = begin.elapsed().as_secs_f64();
+    Ok(outcome)
+}
+
+fn nothing_yet(config: &Config) -> Outcome {
+    Outcome {
+        run: config.run.name.clone(),
+        url: config.output.url.clone(),
+        groups_found: 0,
+        groups_computed: 0,
+        num_products: 0,
+        seconds: 0.0,
+    }
+}
+
+/// All batches, or those until rank 0 finds that one is enough.
+fn compute(
+    config: &Config,
+    study: &Convergence,
+    comm: &Comm,
+    progress: &dyn Progress,
+    root: &mut Option<Root>,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    let sizes = study.sizes();
+    for (at, tokens) in sizes.iter().copied().enumerate() {
+        if comm.is_root() {
+            progress.log(&format!("batch {} of {}: {tokens} tokens", at + 1, sizes.len()));
+        }
         let found = coordinator::run(&batch_config(config, study, tokens), comm, progress)?;
         outcome.groups_found += found.groups_found;
         outcome.groups_computed += found.groups_computed;
@@ -61,12 +87,7 @@ pub fn run(config: &Config, study: &Convergence, comm: &Comm, progress: &dyn Pro
             break;
         }
     }
-    if let Some(root) = root {
-        root.finish(&rfc3339(started), progress)?;
-    }
-    comm.barrier()?; // nobody leaves before the tables are there
-    outcome.seconds = begin.elapsed().as_secs_f64();
-    Ok(outcome)
+    Ok(())
 }
 
 /// What rank 0 holds of a study.

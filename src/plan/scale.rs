@@ -248,7 +248,7 @@ impl Planner<'_> {
 
 impl fmt::Display for ScalePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { target, plan, memory, storage, .. } = self;
+        let Self { target, plan, .. } = self;
         writeln!(f, "run              {}", plan.run)?;
         writeln!(
             f,
@@ -293,6 +293,14 @@ impl fmt::Display for ScalePlan {
             24.0 * self.gpu_days,
             self.gpu_days
         )?;
+        self.volumes(f)?;
+        self.comparison(f)
+    }
+}
+
+impl ScalePlan {
+    fn volumes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { memory, storage, .. } = self;
         writeln!(
             f,
             "memory a rank    {} of {}: activations and weights {}, vectors {}, basis shards {}",
@@ -310,7 +318,10 @@ impl fmt::Display for ScalePlan {
             bytes(storage.checkpoint_peak_bytes),
             bytes(storage.checkpoint_written_bytes),
             bytes(storage.tokens_read_bytes)
-        )?;
+        )
+    }
+
+    fn comparison(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\n{:>10}  {:>8}  {:>9}  {:>10}  beside the paper", "tokens", "products", "GPU-days", "tokens/s")?;
         for line in &self.beside {
             writeln!(

@@ -25,7 +25,7 @@ const PER_SEGMENT_ENTRY: f64 = 9.0;
 const PER_NODE: f64 = 40.0;
 const PER_DISTANCE: f64 = 40.0;
 /// And of a density, at the default width.
-const PER_DENSITY: f64 = 60e3;
+const PER_DENSITY: f64 = 25e3;
 /// Distances between two blocks: metrics and their variants.
 const DISTANCES: f64 = 7.0;
 
