@@ -1,5 +1,7 @@
 //! Reading: which runs an output holds, and their tables as rows.
 
+use std::collections::BTreeMap;
+
 use super::column::Table;
 use super::location::{Access, Location};
 use super::manifest::{Manifest, Part, RunRecord, paths};
@@ -62,7 +64,7 @@ impl RunResults {
         let record =
             record(&location, run)?.ok_or_else(|| Error::Config(format!("no run `{run}` at `{}`", location.url)))?;
         let is_done = location.get(&paths::done(run))?.is_some();
-        let parts = match manifest(&location, &paths::manifest(run))? {
+        let parts = match finished(&location, run)? {
             Some(manifest) if is_done => manifest.parts,
             _ => groups(&location, run)?.into_iter().flat_map(|group| group.parts).collect(),
         };
@@ -105,31 +107,44 @@ fn manifest(location: &Location, path: &str) -> Result<Option<Manifest>> {
     json(location, path)
 }
 
+/// The manifest of a whole run, if it was written; each part is checked as in [`groups`].
+pub(super) fn finished(location: &Location, run: &str) -> Result<Option<Manifest>> {
+    let Some(manifest) = manifest(location, &paths::manifest(run))? else { return Ok(None) };
+    check_sizes(location, &sizes(location, run)?, &manifest, "use a new run.name and compute again")?;
+    Ok(Some(manifest))
+}
+
 /// Manifests of the finished groups, by name; each part is checked to be there in the size that was written.
 pub(super) fn groups(location: &Location, run: &str) -> Result<Vec<Manifest>> {
-    let mut sizes = std::collections::BTreeMap::new();
-    for table in super::TABLES {
-        sizes.extend(location.list(&paths::partition(table, run))?);
-    }
+    let sizes = sizes(location, run)?;
     let mut groups = Vec::new();
     for path in location.list(&paths::groups(run))?.keys() {
         let Some(group) = manifest(location, path)? else { continue };
-        for part in &group.parts {
-            let found = sizes.get(&part.path);
-            if found != Some(&part.num_bytes) {
-                return Err(Error::Storage(format!(
-                    "`{}` under `{}`: {} where {} bytes were written. Restore it, or delete `{path}` to compute group `{}` again",
-                    part.path,
-                    location.url,
-                    found.map_or("missing".to_string(), |size| format!("{size} bytes")),
-                    part.num_bytes,
-                    group.name
-                )));
-            }
-        }
+        let advice = format!("delete `{path}` to compute group `{}` again", group.name);
+        check_sizes(location, &sizes, &group, &advice)?;
         groups.push(group);
     }
     Ok(groups)
+}
+
+/// Bytes of the run's objects in all tables, by path.
+fn sizes(location: &Location, run: &str) -> Result<BTreeMap<String, u64>> {
+    let mut sizes = BTreeMap::new();
+    for table in super::TABLES {
+        sizes.extend(location.list(&paths::partition(table, run))?);
+    }
+    Ok(sizes)
+}
+
+fn check_sizes(location: &Location, sizes: &BTreeMap<String, u64>, manifest: &Manifest, advice: &str) -> Result<()> {
+    let wrong = |part: &&Part| sizes.get(&part.path) != Some(&part.num_bytes);
+    manifest.parts.iter().find(wrong).map_or(Ok(()), |part| {
+        let found = sizes.get(&part.path).map_or("missing".to_string(), |size| format!("{size} bytes"));
+        Err(Error::Storage(format!(
+            "`{}` under `{}`: {found} where {} bytes were written. Restore it, or {advice}",
+            part.path, location.url, part.num_bytes
+        )))
+    })
 }
 
 fn json<T: serde::de::DeserializeOwned>(location: &Location, path: &str) -> Result<Option<T>> {
