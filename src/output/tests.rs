@@ -317,14 +317,20 @@ fn a_finished_run_that_was_damaged_is_neither_read_nor_taken_for_done() {
         store.write_group("a", &group("a")).unwrap();
         store.finish(&Tables::default()).unwrap();
         let path = folder.path().join(what);
-        if what.ends_with(".json") { std::fs::remove_file(&path).unwrap() } else { std::fs::write(&path, "short").unwrap() }
+        if what.ends_with(".json") {
+            std::fs::remove_file(&path).unwrap()
+        } else {
+            std::fs::write(&path, "short").unwrap()
+        }
         let opened = RunStore::open(url, "r", &provenance("steps = 3"), differing).err().unwrap();
         (opened, Results::open(url).and_then(|results| results.run(Some("r"))).err())
     };
     let (opened, read) = damage("density/run=r/part-final.parquet");
     for error in [opened, read.unwrap()] {
         assert_eq!(error.exit_code(), 5, "{error}");
-        assert!(error.to_string().contains("density/run=r/part-final.parquet") && error.to_string().contains("5 bytes"));
+        assert!(
+            error.to_string().contains("density/run=r/part-final.parquet") && error.to_string().contains("5 bytes")
+        );
     }
     let (opened, _) = damage("_runs/r/manifest.json");
     assert!(opened.exit_code() == 5 && opened.to_string().contains("manifest.json"), "{opened}");

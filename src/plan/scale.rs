@@ -252,11 +252,11 @@ impl fmt::Display for ScalePlan {
         writeln!(f, "run              {}", plan.run)?;
         writeln!(
             f,
-            "on               {} x {}, math {}: {:.1} TFLOP/s each",
+            "on               {} x {}, math {}: {} each",
             target.ranks,
             target.name,
             target.math,
-            target.gflops / 1e3
+            rate(target.gflops)
         )?;
         writeln!(f, "rate             {}", target.source)?;
         let tokens = plan.tokens.unwrap_or(0);
@@ -332,6 +332,11 @@ impl ScalePlan {
         }
         Ok(())
     }
+}
+
+/// `33.5 TFLOP/s`.
+fn rate(gflops: f64) -> String {
+    if gflops >= 1e3 { format!("{:.1} TFLOP/s", gflops / 1e3) } else { format!("{gflops:.1} GFLOP/s") }
 }
 
 /// `1.5 GB`.
