@@ -6,7 +6,7 @@ use crate::config::{Config, Convergence};
 use crate::output::{
     ConvergencePairRow, ConvergenceRow, DensityRow, DivergenceRow, NodeRow, RunRow, SummaryRow, Tables, rfc3339,
 };
-use crate::spectrum::nested::{BlockErrors, DataErrors, PairErrors, Seen, data_errors};
+use crate::spectrum::nested::{BlockErrors, DataErrors, PairErrors, Seen, data_errors, noise_share};
 use crate::spectrum::{BlockSpectrum, View, moments};
 use crate::tables::axis_and_sigma;
 
@@ -28,12 +28,20 @@ pub fn comparison(config: &Config, study: &Convergence, batches: &[Batch], remar
             let to = |other: Option<usize>| other.map(|other| Change::new(&seen[at][block], &seen[other][block]));
             let last = batches.len() - 1;
             let changes = (to(at.checked_sub(1)), to((at < last).then_some(last)));
-            tables.convergence.push(row(batch, &batch.spectra[block], errors, changes, remark));
+            let noise = at.checked_sub(1).map(|before| noise(&batches[before], batch, block)).filter(|x| x.is_finite());
+            let row = row(batch, &batch.spectra[block], errors, changes, remark);
+            tables.convergence.push(ConvergenceRow { noise_share: noise, ..row });
         }
         let pair_rows = pairs.into_iter().zip(of_pairs);
         tables.convergence_pairs.extend(pair_rows.map(|((a, b), errors)| pair_row(batch, &seen[at], (a, b), errors)));
     }
     Ok(tables)
+}
+
+/// Share of sampling noise in a block's squared Frobenius norm.
+fn noise(before: &Batch, batch: &Batch, block: usize) -> f64 {
+    let frobenius = |batch: &Batch| moments(&batch.spectra[block]).frobenius;
+    noise_share(frobenius(batch), frobenius(before), batch.tokens as f64 / before.tokens as f64)
 }
 
 /// How far two spectra of a block lie apart.
@@ -78,6 +86,7 @@ fn row(
         trace_error: errors.trace,
         frobenius: found.frobenius,
         frobenius_error: errors.frobenius,
+        noise_share: None,
         lambda_min: found.lambda_min,
         lambda_min_error: errors.lambda_min,
         lambda_max: found.lambda_max,

@@ -237,6 +237,9 @@ tables! {
         frobenius: f64,
         /// Its error.
         frobenius_error: f64,
+        /// Share of the squared Frobenius norm that is sampling noise of this batch, as its fall since the previous batch
+        /// shows: |H_n|^2 = |H|^2 + c / n in expectation. About 0 where tokens are enough, about 1 where they are far too few.
+        noise_share: Option<f64>,
         /// Smallest node.
         lambda_min: f64,
         /// Its error.

@@ -57,6 +57,7 @@ fn convergence(change: Option<f64>) -> ConvergenceRow {
         trace_error: 0.3,
         frobenius: 2.0,
         frobenius_error: 0.4,
+        noise_share: change,
         lambda_min: -3.0,
         lambda_min_error: 0.5,
         lambda_max: 4.0,

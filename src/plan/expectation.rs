@@ -55,19 +55,21 @@ impl Expectation {
         }
     }
 
-    /// From each block's largest batch.
+    /// From each block's largest batch: the larger of its bootstrap error and of the change since the batch before, which
+    /// also has what small batches have in common.
     fn of_rows(rows: &[ConvergenceRow], source: String) -> Self {
         let most = rows.iter().map(|row| row.tokens).max().unwrap_or(0);
-        let counted = || rows.iter().filter(|row| row.tokens == most && !row.status.starts_with("zero_block"));
-        let worst = |error: fn(&ConvergenceRow) -> f64| {
-            let scaled = counted().map(|row| error(row) / (row.lambda_max - row.lambda_min) * (most as f64).sqrt());
-            scaled.filter(|c| c.is_finite()).fold(0.0, f64::max)
-        };
-        Self {
-            w1: worst(|row| row.w1_error),
-            extremes: worst(|row| row.lambda_max_error.max(row.lambda_min_error)),
-            source,
+        let counted = rows.iter().filter(|row| row.tokens == most && !row.status.starts_with("zero_block"));
+        let (mut w1, mut extremes) = (0.0_f64, 0.0_f64);
+        for row in counted {
+            let unit = (row.lambda_max - row.lambda_min) / (most as f64).sqrt();
+            let before = rows.iter().filter(|other| other.block == row.block && other.tokens < most);
+            let before = before.max_by_key(|other| other.tokens).unwrap_or(row);
+            let moves = (row.lambda_max - before.lambda_max).abs().max((row.lambda_min - before.lambda_min).abs());
+            w1 = w1.max(row.w1_error.max(row.w1_previous.unwrap_or(0.0)) / unit);
+            extremes = extremes.max(row.lambda_max_error.max(row.lambda_min_error).max(moves) / unit);
         }
+        Self { w1, extremes, source }
     }
 
     /// Errors of W1 and of the extreme nodes in a batch.

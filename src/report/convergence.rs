@@ -299,6 +299,7 @@ mod tests {
             trace_error,
             frobenius: 1.0,
             frobenius_error: 0.0,
+            noise_share: None,
             lambda_min: -1.0,
             lambda_min_error: 1.0,
             lambda_max: 1.0,

@@ -195,6 +195,7 @@ fn convergence_table(content: &Content) -> String {
         "js from previous",
         "js from largest",
         "js error",
+        "noise share",
         "trace",
         "smallest eigenvalue",
         "largest eigenvalue",
@@ -209,6 +210,7 @@ fn convergence_table(content: &Content) -> String {
             error_cell(row.js_previous, None),
             error_cell(row.js_largest, None),
             number_cell(row.js_error),
+            error_cell(row.noise_share, None),
             error_cell(Some(row.trace), Some(row.trace_error)),
             error_cell(Some(row.lambda_min), Some(row.lambda_min_error)),
             error_cell(Some(row.lambda_max), Some(row.lambda_max_error)),
@@ -216,7 +218,7 @@ fn convergence_table(content: &Content) -> String {
     };
     let body = table(&header, rows.iter().map(cells));
     format!(
-        "<details><summary>all blocks and batches</summary>{body}<p class=\"soft\">±: bootstrap error over segments.</p></details>"
+        "<details><summary>all blocks and batches</summary>{body}<p class=\"soft\">±: bootstrap error over segments. Noise share: how much of the squared Frobenius norm is sampling noise of the batch.</p></details>"
     )
 }
 

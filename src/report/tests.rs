@@ -205,6 +205,7 @@ fn study() -> Tables {
                 trace_error: error,
                 frobenius: size,
                 frobenius_error: error,
+                noise_share: other(at > 0),
                 lambda_min: -size,
                 lambda_min_error: error,
                 lambda_max: size,

@@ -81,6 +81,27 @@ fn errors_cover_the_difference_to_a_larger_batch() {
     }
 }
 
+/// E|H_n|^2 = |H|^2 + sum of the entries' variances / n: of unit noise in every entry, DIM^2 / n. The Frobenius norm here is
+/// that of all eigenvalues, over 40 replicas; the probe's own is as good on average.
+#[test]
+fn the_share_of_noise_is_seen_in_the_fall_of_the_frobenius_norm() {
+    let signal = 400.0 + 100.0 + (DIM - 2) as f64;
+    let (n, replicas) = (16, 40);
+    let square = |replica: usize, windows: usize| {
+        let mut mean = vec![0.0; DIM * DIM];
+        for number in 0..windows {
+            mean.iter_mut().zip(window(replica, number)).for_each(|(mean, x)| *mean += x / windows as f64);
+        }
+        mean.iter().map(|x| x * x).sum::<f64>()
+    };
+    let mean = |windows: usize| (0..replicas).map(|replica| square(replica, windows) / replicas as f64).sum::<f64>();
+    let (here, before) = (mean(2 * n), mean(n));
+    let noise = (DIM * DIM) as f64 / (2 * n) as f64;
+    let (found, expected) = (nested::noise_share(here.sqrt(), before.sqrt(), 2.0), noise / (signal + noise));
+    // the difference of two squared norms of about 530, each known to 2 sqrt(400 / 16) / sqrt(40) = 1.6 of 12.5
+    assert!((found - expected).abs() < 4.0 * 1.6 / here, "{found}, expected {expected}");
+}
+
 #[test]
 fn equal_segments_leave_nothing_open_and_one_segment_says_nothing() {
     let mut t = batch(0, SEGMENTS);

@@ -62,7 +62,11 @@ fn a_study_compares_batches_that_are_runs_of_their_own() {
         for (here, there) in [(row.trace, summary.trace), (row.lambda_max, summary.lambda_max)] {
             assert!((here - there).abs() < 1e-12 * there.abs(), "{row:?} {summary:?}");
         }
+        assert_eq!(row.noise_share.is_some(), at > 0);
         if at > 0 {
+            let smaller = found.iter().find(|other| other.block == row.block && other.tokens == sizes[at - 1]).unwrap();
+            let share = (smaller.frobenius / row.frobenius).powi(2) - 1.0;
+            assert!((row.noise_share.unwrap() - share).abs() < 1e-12, "{row:?}");
             let before = run(&folder, "out", &format!("tiny-{}", sizes[at - 1]));
             let of = |run: &hesspec::output::RunResults| measure(&run.read().unwrap(), &row.block);
             let expected = wasserstein1(&of(&own), &of(&before));
@@ -93,8 +97,8 @@ fn a_study_compares_batches_that_are_runs_of_their_own() {
     assert!(!without.contains("How many tokens are enough") && !with.contains("NaN"));
     // what it found serves a plan
     let plan = "plan tiny.toml --device a100 --budget 1 --convergence out --json";
-    let expected =
-        found.iter().filter(|row| row.tokens == 96).map(|row| row.w1_error / (row.lambda_max - row.lambda_min));
+    let largest = found.iter().filter(|row| row.tokens == 96);
+    let expected = largest.map(|row| row.w1_error.max(row.w1_previous.unwrap()) / (row.lambda_max - row.lambda_min));
     let expected = expected.fold(0.0, f64::max) * 96f64.sqrt();
     let law = folder.hesspec(plan).ok().json()["expectation"]["w1"].as_f64().unwrap();
     assert!((law / expected - 1.0).abs() < 1e-12, "{law} {expected}");
