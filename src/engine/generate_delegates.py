@@ -117,7 +117,7 @@ conv1d_x_backward conv1d_weight_backward conv1d_bias_backward conv2d_x_backward 
 conv3d_x_backward conv3d_weight_backward conv3d_bias_backward conv_transpose1d_x_backward conv_transpose1d_weight_backward
 conv_transpose1d_bias_backward conv_transpose2d_x_backward conv_transpose2d_weight_backward conv_transpose2d_bias_backward
 conv_transpose3d_x_backward conv_transpose3d_weight_backward conv_transpose3d_bias_backward""".split()
-OUTER_OWN = """float_detach float_div_scalar float_add float_matmul float_cumprod float_cummax float_cummin float_repeat_dim
+OUTER_OWN = """float_detach float_div_scalar float_add float_matmul float_cumprod float_cummax float_cummin float_repeat_dim float_slice
 float_topk gelu_backward hard_sigmoid softmax log_softmax layer_norm attention linear
 conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d""".split()
 COUNTED = "float_matmul linear linear_x_backward linear_weight_backward attention conv2d".split()

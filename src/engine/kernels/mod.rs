@@ -12,7 +12,7 @@ mod plain;
 
 use burn_backend::ops::AttentionModuleOptions;
 use burn_backend::tensor::{BoolTensor, FloatTensor, IntTensor};
-use burn_backend::{Backend, Shape, TensorMetadata};
+use burn_backend::{Backend, Shape, Slice, TensorMetadata};
 
 pub use dual::{Dual, Mask};
 #[cfg(feature = "flex")]
@@ -44,6 +44,12 @@ pub trait Kernels: Backend {
     fn sum_of_products(terms: Vec<(FloatTensor<Self>, FloatTensor<Self>)>) -> FloatTensor<Self> {
         let products = terms.into_iter().map(|(lhs, rhs)| Self::float_matmul(lhs, rhs));
         products.reduce(Self::float_add).expect("a sum of products has at least one term")
+    }
+
+    /// `total[slices] += part`, in place where the backend can.
+    fn add_to_slice(total: FloatTensor<Self>, slices: &[Slice], part: FloatTensor<Self>) -> FloatTensor<Self> {
+        let old = Self::float_slice(total.clone(), slices);
+        Self::float_slice_assign(total, slices, Self::float_add(old, part))
     }
 
     /// Elementwise product of duals of equal shape.

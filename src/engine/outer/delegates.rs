@@ -149,10 +149,6 @@ macro_rules! delegate_float {
             Inner::<B>::float_select_add(tensor, dim, indices, value)
         }
 
-        fn float_slice(tensor: FloatTensor<Self>, slices: &[Slice]) -> FloatTensor<Self> {
-            Inner::<B>::float_slice(tensor, slices)
-        }
-
         fn float_slice_assign(
             tensor: FloatTensor<Self>,
             slices: &[Slice],

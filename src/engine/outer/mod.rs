@@ -16,6 +16,7 @@ mod leaf;
 mod normalisation;
 mod products;
 mod rules;
+mod slices;
 
 use std::cell::Cell;
 use std::marker::PhantomData;

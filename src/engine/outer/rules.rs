@@ -14,7 +14,7 @@ use super::closed::{Input, closed, drop_slots};
 use super::delegates::{
     delegate_activation, delegate_bool, delegate_float, delegate_int, delegate_module, delegate_quantised,
 };
-use super::{Inner, SecondOrder, attention, normalisation, products};
+use super::{Inner, SecondOrder, attention, normalisation, products, slices};
 use crate::engine::jvp::{Jvp, gelu_backward, hard_sigmoid, scan, stop};
 use crate::engine::kernels::{Dual, Kernels};
 
@@ -57,6 +57,10 @@ impl<B: Kernels> FloatTensorOps<Self> for SecondOrder<B> {
             let total = Jvp::float_sum_dim(Jvp::float_reshape(grad, copies), dim);
             [Some(Jvp::float_reshape(total, shape))]
         })
+    }
+
+    fn float_slice(tensor: FloatTensor<Self>, slices: &[Slice]) -> FloatTensor<Self> {
+        slices::slice(tensor, slices)
     }
 
     fn float_topk(tensor: FloatTensor<Self>, dim: usize, k: usize) -> FloatTensor<Self> {

@@ -20,12 +20,13 @@ mod layer_norm;
 mod math;
 mod matrix;
 mod products;
+mod slices;
 mod softmax;
 #[cfg(test)]
 mod testing;
 
 use burn_backend::ops::{AttentionModuleOptions, FloatTensorOps};
-use burn_backend::{DType, TensorMetadata};
+use burn_backend::{DType, Slice, TensorMetadata};
 use burn_flex::{Flex, FlexTensor};
 
 pub use matrix::product_library;
@@ -53,6 +54,18 @@ impl Kernels for Flex {
                 products.reduce(Self::float_add).expect("a sum of products has at least one term")
             }
         }
+    }
+
+    fn add_to_slice(total: FlexTensor, slices: &[Slice], part: FlexTensor) -> FlexTensor {
+        let added = match total.dtype() {
+            DType::F32 => slices::add_to_columns::<f32>(total, slices, part),
+            DType::F64 => slices::add_to_columns::<f64>(total, slices, part),
+            _ => Err((total, part)),
+        };
+        added.unwrap_or_else(|(total, part)| {
+            let old = Self::float_slice(total.clone(), slices);
+            Self::float_slice_assign(total, slices, Self::float_add(old, part))
+        })
     }
 
     fn mul(lhs: &Dual<Self>, rhs: &Dual<Self>) -> Option<Dual<Self>> {
