@@ -64,26 +64,30 @@ def by_size(rows, largest, independent):
 
 
 def changes(rows):
-    print("\n| block | tokens | W1 from previous | W1 from largest | W1 error | js from largest | js error | largest eigenvalue |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("\n| block | tokens | W1 from previous | W1 from largest | W1 error | js from largest | js error | largest eigenvalue | noise share |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for row in sorted(rows, key=lambda row: row["block"]):
         unit = row["lambda_max"] - row["lambda_min"]
         cell = lambda value, unit=1.0: "" if value is None else f"{value / unit:.2e}"
         values = [cell(row["w1_previous"], unit), cell(row["w1_largest"], unit), cell(row["w1_error"], unit)]
         values += [cell(row["js_largest"]), cell(row["js_error"])]
         values += [f"{row['lambda_max']:.4g} ± {row['lambda_max_error']:.1g}"]
+        values += ["" if row["noise_share"] is None else f"{row['noise_share']:.2f}"]
         print(f"| {row['block']} | {row['tokens']} | " + " | ".join(values) + " |")
 
 
 def laws(rows):
-    """error * sqrt(tokens) in spectral ranges, of every batch: constant if the law holds."""
+    """error * sqrt(tokens) in spectral ranges, of every batch: constant if it falls as one over the root."""
     print("\n| block | statistic | " + " | ".join(str(n) for n in sorted({row["tokens"] for row in rows})) + " |")
     print("|---|---|" + "---|" * len({row["tokens"] for row in rows}))
     for block in sorted({row["block"] for row in rows}):
-        for name, column in [("W1", "w1_error"), ("extremes", None)]:
+        for name, column in [("W1 error", "w1_error"), ("W1 from previous", "w1_previous"), ("error of the extremes", None)]:
             line = []
             for row in (row for row in rows if row["block"] == block):
                 error = row[column] if column else max(row["lambda_min_error"], row["lambda_max_error"])
+                if error is None:
+                    line.append("")
+                    continue
                 line.append(f"{error / (row['lambda_max'] - row['lambda_min']) * math.sqrt(row['tokens']):.3g}")
             print(f"| {block} | {name} | " + " | ".join(line) + " |")
 
