@@ -37,6 +37,9 @@ pub struct Arguments {
     /// Tables of a finished run with [convergence], for the error to expect from --budget.
     #[arg(long, value_name = "URL", requires = "budget")]
     convergence: Option<String>,
+    /// Which run of --convergence, where there are several.
+    #[arg(long, value_name = "NAME", requires = "convergence")]
+    run: Option<String>,
     /// Do not time a product: no rate, no duration.
     #[arg(long)]
     no_timing: bool,
@@ -114,7 +117,7 @@ fn budget(arguments: &Arguments, config: &Config, hours: f64, json: bool) -> Res
         return Err(Error::Config(format!("--budget {hours}: expected hours of one device, above 0")));
     }
     let expectation = match &arguments.convergence {
-        Some(url) => Expectation::from_results(url)?,
+        Some(url) => Expectation::from_results(url, arguments.run.as_deref())?,
         None => Expectation::stated(),
     };
     let device = arguments.device.as_deref().map(Device::named).transpose()?;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::calibration::Calibration;
 use super::devices::{Device, MODES, rounding};
-use super::scale::Target;
+use super::scale::{Target, refuse_f64};
 use super::{Expectation, Plan, StudyPlan};
 use crate::config::{Config, Math};
 use crate::{Error, Result, job};
@@ -71,6 +71,7 @@ impl BudgetPlan {
         gpu_hours: f64,
         expectation: Expectation,
     ) -> Result<Self> {
+        refuse_f64(config)?;
         let targets = MODES.iter().filter_map(|math| Some((*math, Target::in_mode(device, ranks, *math, efficiency)?)));
         Self::on(config, targets.collect(), gpu_hours, expectation)
     }

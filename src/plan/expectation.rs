@@ -29,14 +29,14 @@ impl Expectation {
         Self { w1: STATED.0, extremes: STATED.1, source }
     }
 
-    /// From the study under a URL.
+    /// From a study under a URL: the named one, or the only one.
     ///
     /// # Errors
     /// [`Error::Config`] if there is none, or more than one; those of reading.
-    pub fn from_results(url: &str) -> Result<Self> {
+    pub fn from_results(url: &str, name: Option<&str>) -> Result<Self> {
         let results = Results::open(url)?;
         let mut studies: Vec<(String, Vec<ConvergenceRow>)> = Vec::new();
-        for run in results.runs()? {
+        for run in results.runs()?.into_iter().filter(|run| name.is_none_or(|name| name == run)) {
             let rows = results.run(Some(&run))?.read::<ConvergenceRow>()?;
             if !rows.is_empty() {
                 studies.push((run, rows));
@@ -49,7 +49,11 @@ impl Expectation {
                 Err(Error::Config(format!(
                     "--convergence {url}: expected the tables of one finished run with [convergence], found {}{}",
                     names.len(),
-                    if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) }
+                    if names.is_empty() {
+                        String::new()
+                    } else {
+                        format!(": {}; name one with --run", names.join(", "))
+                    }
                 )))
             }
         }

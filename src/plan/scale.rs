@@ -51,11 +51,7 @@ impl Target {
     /// [`Error::Config`] for an arithmetic that the device does not have, and for f64, which the table lacks.
     pub fn of_device(device: &Device, ranks: usize, config: &Config, efficiency: Option<f64>) -> Result<Self> {
         let math = config.hessian.math;
-        if config.hessian.precision == Precision::F64 {
-            return Err(Error::Config(
-                "hessian.precision = \"f64\": plans for a --device are in f32; f64 is for verification on CPUs".into(),
-            ));
-        }
+        refuse_f64(config)?;
         Self::in_mode(device, ranks, math, efficiency).ok_or_else(|| {
             Error::Config(format!(
                 "hessian.math = \"{}\": a {} has no such tensor cores; take \"f32\"",
@@ -121,6 +117,16 @@ impl Target {
         let budget = config.hessian.memory.as_ref().map_or(self.memory_bytes, |limit| limit.get() as f64);
         Resources { ranks: self.ranks, budget }
     }
+}
+
+/// The table of devices has no f64.
+pub(super) fn refuse_f64(config: &Config) -> Result<()> {
+    if config.hessian.precision == Precision::F32 {
+        return Ok(());
+    }
+    Err(Error::Config(
+        "hessian.precision = \"f64\": plans for a --device are in f32; f64 is for verification on CPUs".into(),
+    ))
 }
 
 /// Memory of one rank in the largest group, bytes.

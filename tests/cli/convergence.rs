@@ -96,7 +96,7 @@ fn a_study_compares_batches_that_are_runs_of_their_own() {
     assert!(with.contains("How many tokens are enough") && with.contains("within 2 errors"));
     assert!(!without.contains("How many tokens are enough") && !with.contains("NaN"));
     // what it found serves a plan
-    let plan = "plan tiny.toml --device a100 --budget 1 --convergence out --json";
+    let plan = "plan tiny.toml --device a100 --budget 1 --convergence out --json --set hessian.precision=f32";
     let largest = found.iter().filter(|row| row.tokens == 96);
     let expected = largest.map(|row| row.w1_error.max(row.w1_previous.unwrap()) / (row.lambda_max - row.lambda_min));
     let expected = expected.fold(0.0, f64::max) * 96f64.sqrt();
@@ -127,9 +127,12 @@ fn a_killed_study_goes_on_where_it_stopped() {
     let done = folder.hesspec(&command).ok();
     assert!(done.stderr.contains("study `tiny` at `killed` is already done"), "{}", done.stderr);
     folder.hesspec(&format!("{command} --set convergence.to=48")).failed(2, &["convergence.to: there 96, here 48"]);
-    // another study over the same batches computes none of them again
+    // another study over the same batches computes none of them again, and a plan is told which of them to go by
     let other = format!("{command} --set convergence.to=48 --set run.name=other --set convergence.batches=tiny");
     assert_eq!(folder.hesspec(&other).ok().json()["num_products"], 0);
+    let plan = "plan tiny.toml --device a100 --budget 1 --convergence killed --set hessian.precision=f32";
+    folder.hesspec(plan).failed(2, &["found 2: other, tiny", "--run"]);
+    assert!(folder.hesspec(&format!("{plan} --run other")).ok().stdout.contains("study `other`"));
 }
 
 #[test]

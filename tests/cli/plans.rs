@@ -63,6 +63,7 @@ fn wrong_questions_are_refused() {
     ask("--device abacus").failed(2, &["--device abacus", "h100", "--calibration"]);
     ask("--device v100 --set hessian.math=tf32").failed(2, &["hessian.math = \"tf32\"", "V100"]);
     ask("--device h100 --set hessian.precision=f64").failed(2, &["f64"]);
+    ask("--device h100 --budget 1 --set hessian.precision=f64").failed(2, &["f64"]);
     ask("--device h100 --efficiency 1.5").failed(2, &["--efficiency 1.5"]);
     ask("--world 0").failed(2, &["--world 0"]);
     ask("--world 4 --no-timing").failed(2, &["--device"]);
