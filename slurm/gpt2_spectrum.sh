@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
-# GPT-2 (124M) on OpenWebText, the paper's setting (configs/gpt2_paper.toml), one rank a GPU.
+# GPT-2 (124M) on OpenWebText, one rank a GPU: the paper's setting (configs/gpt2_paper.toml), or any other configuration.
+#
+# The arithmetic below is of the paper's setting; for any other, and other GPUs and numbers of them:
+#   hesspec plan CONFIG --world 64 --device h100
 #
 # Parameters  124,373,760: 12 layers, 12 heads, 768 wide, vocabulary 50,257, no biases
 # Tokens      245,760 a product: 240 windows of 1,024, in 8 segments of 30 windows, which the ranks share (so that 10, 15
 #             or 30 ranks divide them evenly, and more than 30 leave ranks idle; batch.tokens and batch.segments change it)
 # Products    25 blocks x 100 steps x 10 probes = 25,000, and 100 x 10 = 1,000 with the whole network: 3.4e18 FLOP
-# Hours       FLOP / (GPUs x rate x 0.5) / 3600. A100 in f32 without tensor cores, 19.5 TFLOP/s: 97 h on one, 12 h on eight;
-#             H100 (67 TFLOP/s): 28 h and 3.5 h. **Estimates: nothing of this has run on a GPU yet.** The paper: 7 days on
-#             one A100. `hesspec plan configs/gpt2_paper.toml` does the arithmetic for changed settings.
+# Hours       FLOP / (GPUs x rate x 0.5) / 3600. A100 in f32 without tensor cores, 19.5 TFLOP/s: 96 h on one, 12 h on eight;
+#             H100 (67 TFLOP/s): 27 h and 3.3 h. **Estimates: nothing of this has run on a GPU yet.** The paper: 7 days on
+#             one A100.
 # Memory      57 GB over all ranks for one slot of the whole network (100 basis vectors of 0.5 GB), shared out evenly
 # Needs       data/openwebtext/train.bin (uint16 tokens), cargo build --release --features mpi,cuda,nccl; site: slurm/env.sh
 #
 #   sbatch slurm/gpt2_spectrum.sh                                    from the repository's folder
+#   sbatch --nodes=8 slurm/gpt2_spectrum.sh configs/gpt2_owt_full.toml
 #   sbatch --nodes=4 slurm/gpt2_spectrum.sh                          any number of nodes, nothing else changes
 #   sbatch slurm/gpt2_spectrum.sh --set batch.tokens=491520          options go to `hesspec run`
 #   CHECKPOINTS=list.txt sbatch --array=0-7 slurm/gpt2_spectrum.sh   one checkpoint (safetensors) a line and array task
@@ -35,10 +39,17 @@ cd "${SLURM_SUBMIT_DIR:?start this with sbatch, from the folder of the repositor
 source slurm/env.sh
 source slurm/job.sh
 
+config=configs/gpt2_paper.toml
+if [[ ${1:-} == *.toml ]]; then
+    config=$1
+    shift
+fi
+[[ -f $config ]] || { say "there is no configuration $config under $PWD" >&2; exit 2; }
+
 weights=$(array_line "${CHECKPOINTS:-/dev/null}")
 checkpoint=()
 if [[ -n $weights ]]; then
-    name=gpt2_paper-$(basename "$weights" .safetensors)
+    name=$(basename "$config" .toml)-$(basename "$weights" .safetensors)
     checkpoint=(--set "model.gpt2.weights=$weights" --set "run.name=$name")
 fi
-run_hesspec run configs/gpt2_paper.toml --set "hessian.backend=${HESSPEC_BACKEND:-cuda}" "${checkpoint[@]}" "$@"
+run_hesspec run "$config" --set "hessian.backend=${HESSPEC_BACKEND:-cuda}" "${checkpoint[@]}" "$@"

@@ -97,8 +97,11 @@ pub fn run(config: &Config, comm: &Comm, progress: &dyn Progress) -> Result<Outc
     Ok(outcome)
 }
 
-/// The run's store, and its lock unless the run is done: nothing is touched before the lock is ours.
-fn open_store(config: &Config, progress: &dyn Progress) -> Result<(Option<RunStore>, Option<Lock>)> {
+/// The run's store, and its lock unless the run is done: nothing is touched before the lock is ours. For rank 0.
+///
+/// # Errors
+/// [`Error::Config`] if the place holds a run of this name with another configuration; [`Error::Storage`].
+pub fn open_store(config: &Config, progress: &dyn Progress) -> Result<(Option<RunStore>, Option<Lock>)> {
     let (url, run, provenance) = (&config.output.url, &config.run.name, tables::provenance(config)?);
     let mut store = RunStore::open(url, run, &provenance, tables::differing)?;
     if store.is_done() {
@@ -110,7 +113,10 @@ fn open_store(config: &Config, progress: &dyn Progress) -> Result<(Option<RunSto
 }
 
 /// Rank 0's value, on every rank.
-fn told<T: Serialize + DeserializeOwned>(comm: &Comm, value: Option<T>) -> Result<T> {
+///
+/// # Errors
+/// Those of the exchange.
+pub fn told<T: Serialize + DeserializeOwned>(comm: &Comm, value: Option<T>) -> Result<T> {
     let failed = |error: serde_json::Error| Error::Other(format!("a message between ranks: {error}"));
     let mut bytes = serde_json::to_vec(&value).map_err(failed)?;
     comm.broadcast_bytes(0, &mut bytes)?;

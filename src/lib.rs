@@ -28,6 +28,7 @@ pub mod hessian;
 
 // L3: the run
 pub mod checkpoint;
+pub mod convergence;
 pub mod coordinator;
 pub mod doctor;
 pub mod job;

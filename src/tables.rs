@@ -103,24 +103,32 @@ pub fn metrics_row(group: &str, metrics: &StepMetrics) -> MetricsRow {
 
 /// The Jacobi matrices of finished groups, by block and probe.
 pub fn read_groups(store: &RunStore, blocks: &[Block]) -> Result<Vec<Vec<Tridiagonal>>> {
-    let mut rows = store.read::<TridiagonalRow>()?;
+    let names: Vec<&str> = blocks.iter().map(|block| block.name.as_str()).collect();
+    tridiagonals(&names, store.read::<TridiagonalRow>()?, &store.read::<SegmentRow>()?)
+}
+
+/// The Jacobi matrices of these blocks, by block and probe, from the rows of a run.
+pub fn tridiagonals(
+    blocks: &[&str],
+    mut rows: Vec<TridiagonalRow>,
+    segments: &[SegmentRow],
+) -> Result<Vec<Vec<Tridiagonal>>> {
     rows.sort_by_key(|row| (row.probe, row.step));
-    let segments = store.read::<SegmentRow>()?;
-    let of_block = |block: &Block| {
+    let of_block = |block: &&str| {
         let mut probes: BTreeMap<i32, Tridiagonal> = BTreeMap::new();
-        for row in rows.iter().filter(|row| row.block == block.name) {
+        for row in rows.iter().filter(|row| row.block == *block) {
             let t = probes.entry(row.probe).or_default();
             t.alpha.push(row.alpha);
             t.beta.push(row.beta);
             t.orthogonality_loss.push(row.orthogonality_loss);
         }
-        for row in segments.iter().filter(|row| row.block == block.name) {
+        for row in segments.iter().filter(|row| row.block == *block) {
             if let Some(t) = probes.get_mut(&row.probe) {
                 place_segment(t, row);
             }
         }
         if probes.is_empty() {
-            return Err(Error::Other(format!("block `{}`: no finished group holds it", block.name)));
+            return Err(Error::Other(format!("block `{block}`: no finished group holds it")));
         }
         Ok(probes.into_values().collect())
     };
@@ -169,7 +177,8 @@ pub fn final_tables(
     Ok(rows)
 }
 
-fn axis_and_sigma(config: &Config) -> (AxisChoice, Sigma) {
+/// How densities are to be drawn.
+pub fn axis_and_sigma(config: &Config) -> (AxisChoice, Sigma) {
     let axis = match config.density.axis {
         config::Axis::Asinh => AxisChoice::Asinh(config.density.axis_scale),
         config::Axis::Linear => AxisChoice::Linear,

@@ -34,6 +34,7 @@ const ROOMS: &[(&str, u32)] = &[
     ("lock", 34),
     ("worker", 35),
     ("coordinator", 36),
+    ("convergence", 37),
     // L4: edges
     ("report", 40),
     ("cli", 41),

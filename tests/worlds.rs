@@ -7,8 +7,8 @@ use hesspec::cluster::{solo, threads};
 use hesspec::config::{self, Config};
 use hesspec::coordinator::{self, Progress};
 use hesspec::hessian::{Settings, start};
-use hesspec::output::{NodeRow, Results, RunRow, TridiagonalRow};
-use hesspec::{Result, job};
+use hesspec::output::{ConvergenceRow, NodeRow, Results, RunRow, TridiagonalRow};
+use hesspec::{Result, convergence, job};
 use tempfile::TempDir;
 
 /// Thirteen windows: divided neither by the worlds, nor by the micro-batches, nor by the segments.
@@ -210,4 +210,35 @@ fn start_vectors_are_the_same_in_every_world() {
             assert!(whole.iter().map(|x| x.to_bits()).eq(slices.iter().map(|x| x.to_bits())), "{}", block.name);
         }
     }
+}
+
+/// Nested batches on three ranks: the rows of one, within rounding, and all ranks stop at the same batch.
+#[test]
+fn a_study_of_nested_batches_does_not_depend_on_the_world() {
+    let folder = folder();
+    let study = |world: usize, stop: f64| {
+        let url = format!("memory://worlds-study-{world}-{stop}");
+        let settings = ["hessian.precision=f64", "lanczos.steps=6", "batch.tokens=128", "batch.order=permuted"];
+        let convergence = ["convergence.from=32", "convergence.to=128", "convergence.draws=10"].map(String::from);
+        let last = [format!("convergence.stop_below={stop}"), format!("output.url=\"{url}\"")];
+        let config = configuration(&folder, &[&settings.map(String::from)[..], &convergence, &last].concat());
+        let table = config.convergence.clone().unwrap();
+        let run = |comm| convergence::run(&config, &table, &comm, &Silent).map(drop);
+        let outcome: Result<()> = if world == 1 { run(solo::comm()) } else { threads::run(world, run).map(drop) };
+        outcome.unwrap();
+        let results = Results::open(&url).unwrap().run(Some("worlds")).unwrap();
+        assert!(results.is_done());
+        results.read::<ConvergenceRow>().unwrap()
+    };
+    let (one, three) = (study(1, 1e-9), study(3, 1e-9));
+    assert_eq!((one.len(), three.len()), (6 * 3, 6 * 3), "five blocks and the whole network in three batches");
+    for (a, b) in one.iter().zip(&three) {
+        assert_eq!((&a.block, a.tokens), (&b.block, b.tokens));
+        let unit = a.lambda_max - a.lambda_min;
+        for (x, y) in [(a.w1_error, b.w1_error), (a.lambda_max, b.lambda_max), (a.lambda_max_error, b.lambda_max_error)]
+        {
+            assert!((x - y).abs() < 1e-9 * unit, "{a:?} {b:?}");
+        }
+    }
+    assert_eq!(study(3, 0.99).iter().map(|row| row.tokens).max(), Some(64));
 }

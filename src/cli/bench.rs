@@ -3,6 +3,7 @@
 //! Weights are random and tokens synthetic: speed depends on neither. Each case runs in a process of its own, so that its
 //! peak memory is its own, and the allocator starts afresh.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -19,6 +20,7 @@ use crate::config::Config;
 use crate::engine::Kernels;
 use crate::hessian::{Precision, PrefixBudget, Settings, start};
 use crate::job::{self, Job, Task};
+use crate::plan::calibration::{Calibration, CalibrationCase, Conditions};
 use crate::plan::{self, cost::Cost};
 use crate::{Error, Result, data};
 
@@ -41,6 +43,9 @@ pub struct Arguments {
     /// Timed repetitions, after one to warm up; the median counts.
     #[arg(long, default_value_t = 3)]
     repeats: usize,
+    /// Also write the rate of products to FILE, for hesspec plan --calibration FILE.
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
     /// One case, in this process.
     #[arg(long, hide = true)]
     only: Option<String>,
@@ -101,7 +106,30 @@ pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
         .map(|planned| measured(arguments, planned, sgemm_gflops))
         .collect::<Result<Vec<_>>>()?;
     let answer = Answer { machine: machine(&config)?, sgemm_gflops, cases };
+    if let Some(path) = &arguments.calibration {
+        calibration(&config, &answer)?.save(path)?;
+    }
     if json { print_json(&answer) } else { print(&describe(&answer)) }
+}
+
+/// What plans elsewhere need of the answer.
+fn calibration(config: &Config, answer: &Answer) -> Result<Calibration> {
+    let conditions = Conditions {
+        machine: answer.machine.cpu.clone(),
+        backend: answer.machine.backend,
+        precision: answer.machine.precision,
+        math: config.hessian.math,
+        memory_gb: answer.machine.memory_gb,
+        sgemm_gflops: answer.sgemm_gflops,
+    };
+    let products = answer.cases.iter().filter(|case| !["forward", "gradient"].contains(&case.what.as_str()));
+    let case = |case: &Case| CalibrationCase {
+        what: case.what.clone(),
+        slots: case.slots,
+        seconds_per_slot: case.seconds_per_slot,
+        gflop_per_slot: case.matmul_gflop_per_slot,
+    };
+    Calibration::new(conditions, products.map(case).collect())
 }
 
 /// A case and its matrix work.

@@ -14,7 +14,7 @@ use crate::cluster::world::{Flags, World, discover, environment};
 use crate::cluster::{self, Comm, signal};
 use crate::config::{Backend, Config};
 use crate::coordinator::{self, Outcome};
-use crate::{Error, Result};
+use crate::{Error, Result, convergence};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -115,7 +115,10 @@ fn computed(config: &Config, comm: Comm) -> (Comm, Result<Outcome>) {
             Err(error) => return (comm, Err(error)),
         },
     };
-    let outcome = coordinator::run(config, &comm, &Meter::new());
+    let outcome = match &config.convergence {
+        Some(study) => convergence::run(config, study, &comm, &Meter::new()),
+        None => coordinator::run(config, &comm, &Meter::new()),
+    };
     (comm, outcome)
 }
 

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::sections::{
     Axis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Order, Output, Reduction, Run, Sigma,
 };
-use super::{Blocks, Config, Data, Model};
+use super::{Blocks, Config, Convergence, Data, Model};
 
 /// Seed of nanoGPT's runs.
 const DEFAULT_SEED: u64 = 1337;
@@ -33,6 +33,8 @@ pub(super) struct Document {
     #[serde(default)]
     distance: Distance,
     #[serde(default)]
+    convergence: Option<Convergence>,
+    #[serde(default)]
     checkpoint: Checkpoint,
     #[serde(default)]
     output: Output,
@@ -52,7 +54,7 @@ struct BatchKeys {
     tokens: Option<usize>,
     start: usize,
     stride: Option<usize>,
-    order: Order,
+    order: Option<Order>,
     seed: Option<u64>,
     micro_batch: Option<usize>,
     segments: Option<usize>,
@@ -71,11 +73,14 @@ impl Document {
     pub fn resolve(self, default_name: &str) -> Config {
         let seed = self.run.seed.unwrap_or(DEFAULT_SEED);
         let default_micro_batch = (self.hessian.reduction == Reduction::Sum).then_some(PAPER_MICRO_BATCH);
+        // nested batches are random samples of one another, and commands that take one batch take the largest
+        let default_order = if self.convergence.is_some() { Order::Permuted } else { Order::Sequential };
+        let largest = self.convergence.as_ref().map(|convergence| convergence.to);
         let batch = Batch {
-            tokens: self.batch.tokens,
+            tokens: self.batch.tokens.or(largest),
             start: self.batch.start,
             stride: self.batch.stride.or(self.model.context()).unwrap_or(1),
-            order: self.batch.order,
+            order: self.batch.order.unwrap_or(default_order),
             seed: self.batch.seed.unwrap_or(seed),
             micro_batch: self.batch.micro_batch.or(default_micro_batch),
             segments: self.batch.segments,
@@ -96,6 +101,7 @@ impl Document {
             lanczos: self.lanczos,
             density,
             distance: self.distance,
+            convergence: self.convergence,
             checkpoint: self.checkpoint,
             output: self.output,
         }

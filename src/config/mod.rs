@@ -11,6 +11,7 @@
 //! Adding a model kind: one file beside `gpt2.rs`, one variant in `model.rs`.
 
 mod blocks;
+mod convergence;
 mod data;
 mod document;
 mod gpt2;
@@ -30,6 +31,7 @@ use std::path::Path;
 use serde::Serialize;
 
 pub use blocks::{BlockFilter, Blocks, Partition};
+pub use convergence::Convergence;
 pub use data::{Data, TokenFiles};
 pub use gpt2::{Gelu, Gpt2, Gpt2Init};
 pub use model::Model;
@@ -63,6 +65,9 @@ pub struct Config {
     pub density: Density,
     /// `[distance]`: between which measures of two spectra.
     pub distance: Distance,
+    /// `[convergence]`: instead of one batch, several nested ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub convergence: Option<Convergence>,
     /// `[checkpoint]`: what an interruption may cost.
     pub checkpoint: Checkpoint,
     /// `[output]`: where the tables go.

@@ -2,7 +2,7 @@ use super::*;
 
 const LEAST: &str = "[model.gpt2]\n[data.tokens]\npath = \"train.bin\"\n";
 
-fn with(text: &str, overrides: &[&str]) -> Result<Config> {
+pub(super) fn with(text: &str, overrides: &[&str]) -> Result<Config> {
     let overrides: Vec<String> = overrides.iter().map(|text| text.to_string()).collect();
     parse(&format!("{LEAST}{text}"), "a.toml", "a", &overrides)
 }
@@ -14,7 +14,7 @@ fn refusal(text: &str, overrides: &[&str]) -> String {
     error.to_string()
 }
 
-fn assert_refused(text: &str, overrides: &[&str], parts: &[&str]) {
+pub(super) fn assert_refused(text: &str, overrides: &[&str], parts: &[&str]) {
     let message = refusal(text, overrides);
     for part in parts {
         assert!(message.contains(part), "`{part}` is not in: {message}");
@@ -366,7 +366,11 @@ fn a_missing_file_says_what_was_tried() {
 #[test]
 fn the_configs_of_this_repository_load() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
-    for name in ["quickstart", "smoke", "gpt2_nano_shakespeare", "bench_nano", "gpt2_paper"] {
+    let names = [
+        ["quickstart", "smoke", "gpt2_nano_shakespeare", "bench_nano", "gpt2_paper"],
+        ["bench_124m", "gpt2_convergence_small", "gpt2_owt_smoke", "gpt2_owt_large", "gpt2_owt_full"],
+    ];
+    for name in names.into_iter().flatten() {
         let config = load(folder.join(format!("{name}.toml")), &[]).unwrap();
         assert_eq!(config.run.name, name);
     }
@@ -383,9 +387,16 @@ fn block_names(layers: usize) -> Vec<String> {
 #[test]
 fn the_configs_select_the_blocks_their_headers_name() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
-    for (name, layers, expected) in
-        [("quickstart", 6, 12), ("smoke", 2, 14), ("gpt2_nano_shakespeare", 6, 19), ("gpt2_paper", 12, 25)]
-    {
+    let counts = [
+        [("quickstart", 6, 12), ("smoke", 2, 14), ("gpt2_nano_shakespeare", 6, 19), ("gpt2_paper", 12, 25)],
+        [
+            ("gpt2_convergence_small", 4, 3),
+            ("gpt2_owt_smoke", 12, 4),
+            ("gpt2_owt_large", 12, 25),
+            ("gpt2_owt_full", 12, 5),
+        ],
+    ];
+    for (name, layers, expected) in counts.into_iter().flatten() {
         let config = load(folder.join(format!("{name}.toml")), &[]).unwrap();
         let selected = config.blocks.filter().unwrap().select(&block_names(layers)).unwrap();
         assert_eq!(selected.len(), expected, "{name}");

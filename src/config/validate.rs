@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use super::tree::Node;
-use super::{Blocks, Config, Gpt2, Model, Reorthogonalize, Sigma, WeightKind};
+use super::{Blocks, Config, Convergence, Gpt2, Model, Reduction, Reorthogonalize, Sigma, WeightKind};
 use crate::{Error, Result};
 
 /// Tokens are stored as uint16.
@@ -22,6 +22,9 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<()> {
     )?;
     match &config.model {
         Model::Gpt2(gpt2) => check.gpt2(gpt2)?,
+    }
+    if let Some(convergence) = &config.convergence {
+        check.convergence(config, convergence)?;
     }
     check.batch(config)?;
     check.at_least_one("hessian.slots", config.hessian.slots)?;
@@ -46,6 +49,14 @@ const MOST_GRID_POINTS: usize = 100_000_000;
 /// More threads than any machine has cores only fight each other.
 const MOST_THREADS: usize = 1024;
 
+/// More draws than errors have digits.
+const MOST_DRAWS: u64 = 100_000;
+
+fn is_folder_name(name: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !name.is_empty() && !name.starts_with('.') && name.len() <= 128 && name.chars().all(is_plain)
+}
+
 struct Check<'a> {
     tree: &'a Node,
 }
@@ -69,10 +80,8 @@ impl Check<'_> {
 
     /// The name is a part of a path and of a hive partition, `run=<name>`.
     fn run_name(&self, name: &str) -> Result<()> {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        let fits = !name.is_empty() && !name.starts_with('.') && name.len() <= 128 && name.chars().all(is_plain);
         self.that(
-            fits,
+            is_folder_name(name),
             "run.name",
             format!("{name:?}"),
             "the name becomes a folder; expected 1 to 128 of the characters A-Z a-z 0-9 - _ . with no dot in front",
@@ -127,6 +136,83 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Sizes that are batches, and settings that bring the segment matrices from which errors are computed.
+    fn convergence(&self, config: &Config, study: &Convergence) -> Result<()> {
+        let key = |name: &str| format!("convergence.{name}");
+        let context = config.model.context().unwrap_or(1);
+        self.that(
+            study.from > 0 && study.from.is_multiple_of(context),
+            &key("from"),
+            study.from,
+            not_a_multiple(study.from, context),
+        )?;
+        let windows = study.from / context;
+        self.that(
+            windows >= 2,
+            &key("from"),
+            study.from,
+            format!("errors need two windows of {context} tokens or more"),
+        )?;
+        self.that(study.factor >= 2, &key("factor"), study.factor, "expected 2 or more")?;
+        let sizes = study.sizes();
+        let largest = sizes.last().copied().unwrap_or(0);
+        let more = largest.saturating_mul(study.factor);
+        let two = study.from.saturating_mul(study.factor);
+        let problem = match sizes.len() {
+            0 | 1 => format!("with from = {} and factor = {} expected {two} or more", study.from, study.factor),
+            _ => format!(
+                "expected from = {} times a power of factor = {}; nearest: {largest} or {more}",
+                study.from, study.factor
+            ),
+        };
+        self.that(sizes.len() >= 2 && largest == study.to, &key("to"), study.to, problem)?;
+        self.limits_and_names(config, study)?;
+        self.fits_convergence(config, study, windows)
+    }
+
+    fn limits_and_names(&self, config: &Config, study: &Convergence) -> Result<()> {
+        let key = |name: &str| format!("convergence.{name}");
+        let stop = study.stop_below.unwrap_or(0.5);
+        self.that(
+            stop > 0.0 && stop < 1.0,
+            &key("stop_below"),
+            stop,
+            "a share of the spectral range; expected a number between 0 and 1",
+        )?;
+        self.that((2..=MOST_DRAWS).contains(&study.draws), &key("draws"), study.draws, "expected 2 to 100,000")?;
+        let name = format!("{}-{}", study.batches.as_ref().unwrap_or(&config.run.name), study.to);
+        self.that(
+            is_folder_name(&name),
+            &key("batches"),
+            format!("{name:?}"),
+            "the runs of the batches are named so, and a name becomes a folder",
+        )
+    }
+
+    /// What other tables say must not contradict a study whose smallest batch has `windows`.
+    fn fits_convergence(&self, config: &Config, study: &Convergence, windows: usize) -> Result<()> {
+        let tokens = config.batch.tokens.unwrap_or(study.to);
+        let problem = format!("[convergence] says how many tokens: from {} to {}; leave it out", study.from, study.to);
+        self.that(tokens == study.to, "batch.tokens", tokens, problem)?;
+        let segments = config.batch.segments.unwrap_or(2);
+        let problem = format!(
+            "[convergence] needs segments for its errors, at least 2, and its smallest batch has {windows} windows"
+        );
+        self.that((2..=windows).contains(&segments), "batch.segments", segments, problem)?;
+        self.that(
+            config.hessian.reduction == Reduction::Mean,
+            "hessian.reduction",
+            "\"sum\"",
+            "with [convergence] expected \"mean\": a sum grows with the batch, so batches could not be compared",
+        )?;
+        self.that(
+            config.lanczos.reorthogonalize == Reorthogonalize::Full,
+            "lanczos.reorthogonalize",
+            "\"none\"",
+            "with [convergence] expected \"full\": its errors come from segment matrices in an orthogonal basis",
+        )
     }
 
     fn blocks(&self, blocks: &Blocks) -> Result<()> {

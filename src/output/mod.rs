@@ -30,8 +30,8 @@ pub use column::{Cell, Table};
 pub use manifest::{Part, RunRecord};
 pub use results::{Results, RunResults};
 pub use schema::{
-    BlockRow, DensityRow, DivergenceRow, MetricsRow, NodeRow, RunRow, SCHEMA_VERSION, SegmentRow, SummaryRow, TABLES,
-    Tables, TridiagonalRow,
+    BlockRow, ConvergencePairRow, ConvergenceRow, DensityRow, DivergenceRow, MetricsRow, NodeRow, RunRow,
+    SCHEMA_VERSION, SegmentRow, SummaryRow, TABLES, Tables, TridiagonalRow,
 };
 pub use store::{Provenance, RunStore};
 pub use time::rfc3339;

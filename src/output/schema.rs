@@ -10,8 +10,19 @@ use super::column::{Cell, Table, column};
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// Names of all tables.
-pub const TABLES: [&str; 9] =
-    ["blocks", "tridiagonal", "nodes", "density", "divergence", "summary", "segments", "runs", "metrics"];
+pub const TABLES: [&str; 11] = [
+    "blocks",
+    "tridiagonal",
+    "nodes",
+    "density",
+    "divergence",
+    "summary",
+    "segments",
+    "runs",
+    "metrics",
+    "convergence",
+    "convergence_pairs",
+];
 
 tables! {
     /// One block of the network, in network order.
@@ -193,6 +204,72 @@ tables! {
         /// Products H v over the whole batch per second, all slots and ranks together.
         products_per_second: f64,
     }
+
+    /// One block seen by one of several nested batches. Errors are bootstrap errors over the batch's segments; `previous` is
+    /// the next smaller batch, `largest` the largest that was computed; null where there is none. Raw weights; one axis
+    /// and sigma for all batches and blocks.
+    ConvergenceRow = "convergence" {
+        /// Block name.
+        block: String,
+        /// Predicted tokens of the batch.
+        tokens: i64,
+        /// Name of the run that has the batch's own tables.
+        batch: String,
+        /// Segments of the batch.
+        segments: i32,
+        /// Wasserstein-1 distance from the same block's spectrum in the previous batch.
+        w1_previous: Option<f64>,
+        /// The same from the largest batch.
+        w1_largest: Option<f64>,
+        /// Root mean square of W1 between the batch's spectrum and those of resampled batches.
+        w1_error: f64,
+        /// Jensen-Shannon distance (`js`) from the previous batch.
+        js_previous: Option<f64>,
+        /// The same from the largest batch.
+        js_largest: Option<f64>,
+        /// Root mean square of js between the batch's spectrum and those of resampled batches.
+        js_error: f64,
+        /// d mean(alpha_1).
+        trace: f64,
+        /// Its error.
+        trace_error: f64,
+        /// Frobenius norm.
+        frobenius: f64,
+        /// Its error.
+        frobenius_error: f64,
+        /// Share of the squared Frobenius norm that is sampling noise of this batch, as its fall since the previous batch
+        /// shows: |H_n|^2 = |H|^2 + c / n in expectation. About 0 where tokens are enough, about 1 where they are far too few.
+        noise_share: Option<f64>,
+        /// Smallest node.
+        lambda_min: f64,
+        /// Its error.
+        lambda_min_error: f64,
+        /// Largest node.
+        lambda_max: f64,
+        /// Its error.
+        lambda_max_error: f64,
+        /// `ok`, or what happened and what to do.
+        status: String,
+    }
+
+    /// The distance between two blocks as one of several nested batches sees it; each unordered pair of different blocks
+    /// once, the whole network left out.
+    ConvergencePairRow = "convergence_pairs" {
+        /// The block that comes first.
+        block_a: String,
+        /// The other one.
+        block_b: String,
+        /// Predicted tokens of the batch.
+        tokens: i64,
+        /// Jensen-Shannon distance.
+        js: f64,
+        /// Its bootstrap error over segments.
+        js_error: f64,
+        /// Wasserstein-1 distance.
+        wasserstein1: f64,
+        /// Its bootstrap error over segments.
+        wasserstein1_error: f64,
+    }
 }
 
 /// Rows of several tables that are written together: of one group, or at the end of a run.
@@ -216,4 +293,8 @@ pub struct Tables {
     pub runs: Vec<RunRow>,
     /// Table `metrics`.
     pub metrics: Vec<MetricsRow>,
+    /// Table `convergence`.
+    pub convergence: Vec<ConvergenceRow>,
+    /// Table `convergence_pairs`.
+    pub convergence_pairs: Vec<ConvergencePairRow>,
 }

@@ -153,6 +153,8 @@ impl RunStore {
         self.write(part, &tables.segments, &even_empty, &mut parts)?;
         self.write(part, &tables.runs, &even_empty, &mut parts)?;
         self.write(part, &tables.metrics, &even_empty, &mut parts)?;
+        self.write(part, &tables.convergence, &even_empty, &mut parts)?;
+        self.write(part, &tables.convergence_pairs, &even_empty, &mut parts)?;
         Ok(parts)
     }
 

@@ -41,6 +41,31 @@ fn parquet_files(folder: &std::path::Path) -> Vec<String> {
     names
 }
 
+fn convergence(change: Option<f64>) -> ConvergenceRow {
+    ConvergenceRow {
+        block: "b".into(),
+        tokens: 1 << 40,
+        batch: "r-1099511627776".into(),
+        segments: 8,
+        w1_previous: change,
+        w1_largest: change,
+        w1_error: 0.1,
+        js_previous: change,
+        js_largest: change,
+        js_error: 0.2,
+        trace: -1.0,
+        trace_error: 0.3,
+        frobenius: 2.0,
+        frobenius_error: 0.4,
+        noise_share: change,
+        lambda_min: -3.0,
+        lambda_min_error: 0.5,
+        lambda_max: 4.0,
+        lambda_max_error: 0.6,
+        status: "ok".into(),
+    }
+}
+
 /// Every table, with a null in every nullable column and a value beside it.
 fn one_of_each() -> Tables {
     let block = "transformer.h.0.attn.q.weight".to_string();
@@ -123,6 +148,16 @@ fn one_of_each() -> Tables {
             tokens_per_second: 1e6,
             products_per_second: 4.0,
         }],
+        convergence: [None, Some(0.5)].map(convergence).into(),
+        convergence_pairs: vec![ConvergencePairRow {
+            block_a: "a".into(),
+            block_b: "b".into(),
+            tokens: 1 << 40,
+            js: 0.5,
+            js_error: 1e-3,
+            wasserstein1: 2.0,
+            wasserstein1_error: 1e-2,
+        }],
     }
 }
 
@@ -145,6 +180,8 @@ fn every_table_comes_back_as_it_was() {
         segments: run.read().unwrap(),
         runs: run.read().unwrap(),
         metrics: run.read().unwrap(),
+        convergence: run.read().unwrap(),
+        convergence_pairs: run.read().unwrap(),
     };
     assert_eq!(read, tables);
 }

@@ -2,9 +2,17 @@
 //!
 //! A plan is made before anything is spent, from the configuration alone; neither data nor weights are read.
 
+pub mod budget;
+pub mod calibration;
 pub mod cost;
+pub mod devices;
+mod expectation;
 pub mod memory;
+mod paper;
+pub mod scale;
+mod study;
 mod timing;
+mod volume;
 
 use std::fmt;
 
@@ -18,6 +26,8 @@ use crate::{Result, data, job};
 use cost::{Cost, Shares};
 use memory::{Memory, Resources};
 
+pub use expectation::Expectation;
+pub use study::StudyPlan;
 pub use timing::{Rate, measure};
 
 /// Tokens of a micro-batch, if nothing else is said: enough for large matrices, small enough for caches and memory.
@@ -87,6 +97,9 @@ pub struct Plan {
     pub rate: Option<Rate>,
     /// Predicted duration, seconds.
     pub seconds: Option<f64>,
+    /// With `[convergence]`: all its batches; everything else is of the largest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub convergence: Option<StudyPlan>,
 }
 
 impl Plan {
@@ -106,13 +119,16 @@ impl Plan {
         let sweeps = |group: &Group| group.pairs.iter().map(|(at, _)| planned[*at].steps).max().unwrap_or(0);
         let passes: f64 = groups.iter().map(|group| sweeps(group) as f64 * group.forward_passes).sum();
         let forward = planner.cost.forward();
+        let num_products = groups.iter().map(products).sum();
+        let flop = tokens.map(|tokens| 2.0 * forward * passes * tokens as f64);
+        let study = config.convergence.as_ref().zip(flop);
         Ok(Self {
             run: config.run.name.clone(),
             num_params: layout.num_params(),
             tokens,
             micro_batch: planner.micro_batch,
-            num_products: groups.iter().map(products).sum(),
-            flop: tokens.map(|tokens| 2.0 * forward * passes * tokens as f64),
+            num_products,
+            flop,
             memory_bytes: groups.iter().map(|group| group.memory_bytes).fold(planner.error_bytes(&blocks), f64::max),
             budget_bytes: planner.budget,
             forward_multiply_adds: forward,
@@ -120,12 +136,16 @@ impl Plan {
             groups,
             rate: None,
             seconds: None,
+            convergence: study.map(|(study, flop)| StudyPlan::new(study, num_products, flop)),
         })
     }
 
     /// Adds a measured rate and the duration that follows from it.
     pub fn with_rate(mut self, rate: Rate) -> Self {
         self.seconds = self.flop.map(|flop| flop / (rate.gflops * 1e9));
+        if let Some(study) = &mut self.convergence {
+            study.seconds = Some(study.flop / (rate.gflops * 1e9));
+        }
         self.rate = Some(rate);
         self
     }
@@ -142,8 +162,12 @@ pub fn micro_batch(config: &Config) -> Result<usize> {
     let context = job::gpt2(config)?.context;
     let wanted = config.batch.micro_batch.unwrap_or((TOKENS_PER_PASS / context).max(1));
     let Some(all) = data::num_windows(&config.batch, context) else { return Ok(wanted) };
-    let cuts = data::MicroBatches::new(all, wanted, config.batch.segments, job::cut(config))?;
-    Ok(cuts.all().iter().map(|micro_batch| micro_batch.windows.len()).max().unwrap_or(wanted))
+    let cut = job::cut(config);
+    // where segments do not depend on micro-batches, whole segments will do: a list of all is long for 10^10 tokens
+    let windows = if cut == data::Cut::Windows { all.max(1) } else { wanted };
+    let cuts = data::MicroBatches::new(all, windows, config.batch.segments, cut)?;
+    let longest = cuts.all().iter().map(|micro_batch| micro_batch.windows.len()).max();
+    Ok(longest.unwrap_or(wanted).min(wanted))
 }
 
 /// Probes of a block.
@@ -234,6 +258,12 @@ impl<'a> Planner<'a> {
             (block.num_params(self.layout) as f64, shares.weights + shares.attention)
         };
         self.memory.group(&slots.iter().map(slot).collect::<Vec<_>>())
+    }
+
+    /// Bytes of the whole Lanczos bases of these slots, on all ranks together.
+    fn basis_bytes(&self, slots: &[&Block]) -> f64 {
+        let dims = slots.iter().map(|block| block.num_params(self.layout) as f64);
+        dims.map(|dim| self.memory.basis.min(dim) * dim * self.memory.number).sum()
     }
 
     /// The pairs that are not in `finished`, in groups.
@@ -331,6 +361,15 @@ impl fmt::Display for Plan {
         }
         if let Some(seconds) = self.seconds {
             writeln!(f, "time             about {}", duration(seconds))?;
+        }
+        if let Some(study) = &self.convergence {
+            let (count, times) = (study.batches.len(), study.times_largest);
+            let time = study.seconds.map_or(String::new(), |seconds| format!(", about {}", duration(seconds)));
+            writeln!(
+                f,
+                "convergence      {count} batches from {} tokens: {:.3e} FLOP, {times:.2} times the largest{time}",
+                study.batches[0], study.flop
+            )?;
         }
         writeln!(f, "\n{:>12}  {:>6}  {:>5}  {:>6}  block", "dimension", "probes", "steps", "share")?;
         for block in &self.blocks {

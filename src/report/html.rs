@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
+use super::convergence::coverage;
 use super::heatmap::metrics;
 use super::means::means;
 use super::scale::number;
 use super::{Content, Section};
-use crate::output::{DivergenceRow, SummaryRow};
+use crate::output::{ConvergenceRow, DivergenceRow, SummaryRow};
 
 const STYLE: &str = include_str!("page.css");
 /// Above this many pairs the page names the table instead of listing it.
@@ -20,6 +21,18 @@ pub fn page(content: &Content) -> String {
     );
     page.push_str(&head(content, &run));
     section(&mut page, "summary", "Summary", &[figures(content, Section::Summary), summary_table(content)]);
+    section(
+        &mut page,
+        "convergence",
+        "How many tokens are enough",
+        &[
+            figures(content, Section::ConvergenceOverview),
+            grid(figures(content, Section::Convergence)),
+            figures(content, Section::ConvergencePairs),
+            coverage_table(content),
+            convergence_table(content),
+        ],
+    );
     section(&mut page, "distance", "Mean distance between blocks", &[mean_table(content)]);
     section(&mut page, "full", "Whole network", &[figures(content, Section::Full)]);
     section(
@@ -99,8 +112,13 @@ fn error_cell(value: Option<f64>, error: Option<f64>) -> String {
     format!("<td>{}{error}</td>", number(value))
 }
 
+/// What rows and runs say when there is nothing to say.
+fn is_fine(status: &str) -> bool {
+    status == "ok" || status == "done"
+}
+
 fn status_cell(status: &str) -> String {
-    let class = if status == "ok" { "text" } else { "text wrap warn" };
+    let class = if is_fine(status) { "text" } else { "text wrap warn" };
     format!("<td class=\"{class}\">{}</td>", escaped(status))
 }
 
@@ -141,6 +159,67 @@ fn summary_cells(content: &Content, row: &SummaryRow) -> Vec<String> {
         cell(&row.steps_done.to_string()),
         status_cell(&row.status),
     ]
+}
+
+/// Whether the bootstrap errors hold what they promise.
+fn coverage_table(content: &Content) -> String {
+    let found = coverage(&content.tables.convergence);
+    if found.is_empty() {
+        return String::new();
+    }
+    let percent = |share: f64| format!("<td>{:.0} %</td>", 100.0 * share);
+    let header =
+        ["difference to the largest batch", "blocks × batches", "within 1 error", "within 2 errors", "mean, in errors"];
+    let rows = found.iter().map(|row| {
+        let [one, two] = row.within.map(percent);
+        vec![cell(row.statistic), cell(&row.count.to_string()), one, two, number_cell(row.bias)]
+    });
+    format!(
+        "{}<p class=\"soft\">An error that is right, of a normal difference, holds 68 % and 95 %. Blocks and batches share data, so these \
+         counts are fewer independent trials than they look. A mean away from 0 is a bias of small batches, which no resampling shows.</p>",
+        table(&header, rows)
+    )
+}
+
+fn convergence_table(content: &Content) -> String {
+    let rows = &content.tables.convergence;
+    if rows.is_empty() {
+        return String::new();
+    }
+    let header = [
+        "block",
+        "tokens",
+        "W1 from previous",
+        "W1 from largest",
+        "W1 error",
+        "js from previous",
+        "js from largest",
+        "js error",
+        "noise share",
+        "trace",
+        "smallest eigenvalue",
+        "largest eigenvalue",
+    ];
+    let cells = |row: &ConvergenceRow| {
+        vec![
+            cell(&row.block),
+            cell(&row.tokens.to_string()),
+            error_cell(row.w1_previous, None),
+            error_cell(row.w1_largest, None),
+            number_cell(row.w1_error),
+            error_cell(row.js_previous, None),
+            error_cell(row.js_largest, None),
+            number_cell(row.js_error),
+            error_cell(row.noise_share, None),
+            error_cell(Some(row.trace), Some(row.trace_error)),
+            error_cell(Some(row.lambda_min), Some(row.lambda_min_error)),
+            error_cell(Some(row.lambda_max), Some(row.lambda_max_error)),
+        ]
+    };
+    let body = table(&header, rows.iter().map(cells));
+    format!(
+        "<details><summary>all blocks and batches</summary>{body}<p class=\"soft\">±: bootstrap error over segments. Noise share: how much of the squared Frobenius norm is sampling noise of the batch.</p></details>"
+    )
 }
 
 fn mean_table(content: &Content) -> String {
@@ -204,9 +283,13 @@ fn advice(content: &Content) -> String {
     let tables = &content.tables;
     let of_runs = tables.runs.iter().map(|row| ("run".to_string(), &row.status));
     let of_summary = tables.summary.iter().map(|row| (row.block.clone(), &row.status));
+    let of_batches =
+        tables.convergence.iter().map(|row| (format!("{}: {} tokens", row.block, row.tokens), &row.status));
     let of_pairs =
         tables.divergence.iter().map(|row| (format!("{}: {} – {}", row.metric, row.block_a, row.block_b), &row.status));
-    for (place, status) in of_runs.chain(of_summary).chain(of_pairs).filter(|(_, status)| *status != "ok") {
+    for (place, status) in
+        of_runs.chain(of_summary).chain(of_batches).chain(of_pairs).filter(|(_, status)| !is_fine(status))
+    {
         match found.iter_mut().find(|(known, _)| known == status) {
             Some((_, places)) => places.push(place),
             None => found.push((status.clone(), vec![place])),

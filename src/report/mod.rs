@@ -5,6 +5,7 @@
 
 mod canvas;
 mod charts;
+mod convergence;
 mod density;
 mod heatmap;
 mod html;
@@ -17,7 +18,8 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use crate::output::{
-    BlockRow, DensityRow, DivergenceRow, Results, RunRecord, RunResults, RunRow, SummaryRow, Table, Tables,
+    BlockRow, ConvergencePairRow, ConvergenceRow, DensityRow, DivergenceRow, Results, RunRecord, RunResults, RunRow,
+    SummaryRow, Table, Tables,
 };
 use crate::{Error, Result};
 use canvas::Canvas;
@@ -48,6 +50,9 @@ struct Figure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Section {
     Summary,
+    ConvergenceOverview,
+    Convergence,
+    ConvergencePairs,
     Full,
     Overview,
     Blocks,
@@ -90,10 +95,13 @@ impl Content {
             divergence: run.read::<DivergenceRow>()?,
             summary: run.read::<SummaryRow>()?,
             runs: run.read::<RunRow>()?,
+            convergence: run.read::<ConvergenceRow>()?,
+            convergence_pairs: run.read::<ConvergencePairRow>()?,
             ..Tables::default()
         };
         let mut notes = Vec::new();
         let mut figures = summary::figures(&tables, &mut notes);
+        figures.extend(convergence::figures(&tables));
         figures.extend(density::figures(&tables, &mut notes));
         figures.extend(heatmap::figures(&tables, &mut notes));
         if !run.is_done() {

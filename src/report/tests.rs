@@ -182,3 +182,67 @@ fn a_report_that_cannot_be_written_is_a_storage_error() {
     let error = report("memory://report-unwritable", None, file.path()).unwrap_err();
     assert_eq!(error.exit_code(), 5);
 }
+
+/// Two blocks in four batches, one of them without any curvature, and their distance.
+fn study() -> Tables {
+    let mut tables = made_up(1);
+    for (at, tokens) in [1024, 2048, 4096, 8192].into_iter().enumerate() {
+        for (block, size) in [("transformer.wte.weight", 1.0), ("transformer.h.0.attn.k.bias", 0.0)] {
+            let error = size / (tokens as f64).sqrt();
+            let other = |is_there: bool| is_there.then_some(1.5 * error);
+            tables.convergence.push(ConvergenceRow {
+                block: block.into(),
+                tokens,
+                batch: format!("gpt2-nano-{tokens}"),
+                segments: 8,
+                w1_previous: other(at > 0),
+                w1_largest: other(at < 3),
+                w1_error: error,
+                js_previous: other(at > 0),
+                js_largest: other(at < 3),
+                js_error: error,
+                trace: 100.0 * size + at as f64 * error,
+                trace_error: error,
+                frobenius: size,
+                frobenius_error: error,
+                noise_share: other(at > 0),
+                lambda_min: -size,
+                lambda_min_error: error,
+                lambda_max: size,
+                lambda_max_error: error,
+                status: if size == 0.0 { "zero_block; nothing above the noise" } else { "ok" }.into(),
+            });
+        }
+        tables.convergence_pairs.push(ConvergencePairRow {
+            block_a: "transformer.wte.weight".into(),
+            block_b: "transformer.h.0.attn.k.bias".into(),
+            tokens,
+            js: 0.4,
+            js_error: 0.1,
+            wasserstein1: 0.4,
+            wasserstein1_error: 0.1,
+        });
+    }
+    tables
+}
+
+#[test]
+fn a_study_has_a_section_of_its_own() {
+    let temporary = tempfile::tempdir().unwrap();
+    write("memory://report-study", &study());
+    let report = report("memory://report-study", None, &out_folder(&temporary, "study")).unwrap();
+    let names: Vec<_> = report.figures.iter().filter_map(|figure| figure.file_stem()?.to_str()).collect();
+    for name in [
+        "convergence",
+        "convergence-000-transformer.wte.weight",
+        "convergence-001-transformer.h.0.attn.k.bias",
+        "convergence-pairs",
+    ] {
+        assert_eq!(names.iter().filter(|found| **found == name).count(), 2, "{name} as SVG and PNG: {names:?}");
+    }
+    let page = std::fs::read_to_string(&report.page).unwrap();
+    assert!(page.contains("How many tokens are enough") && page.contains("zero_block; nothing above the noise"));
+    assert!(!page.contains("NaN") && !page.contains("inf\""), "a coordinate or number is not finite");
+    // the zero block does not count; differences of 3, 2, 1 errors of the largest batch
+    assert!(page.contains("<td>trace</td><td>3</td>"), "coverage of three smaller batches of one block");
+}

@@ -8,6 +8,7 @@
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
+use rayon::prelude::*;
 
 use super::quadrature::nodes;
 use super::{BlockSpectrum, Quadrature, View, eigen, stats};
@@ -77,18 +78,28 @@ pub fn multipliers(seed: u64, draw: u64, shares: &[f64]) -> Vec<f64> {
     counts.iter().map(|count| count / total).collect()
 }
 
+/// A vector of statistics for every draw, in the order of the draws; called with their multipliers, in parallel.
+pub fn resampled(
+    seed: u64,
+    draws: u64,
+    shares: &[f64],
+    statistics: impl Fn(&[f64]) -> Result<Vec<f64>> + Sync,
+) -> Result<Vec<Vec<f64>>> {
+    (0..draws).into_par_iter().map(|draw| statistics(&multipliers(seed, draw, shares))).collect()
+}
+
 /// Bootstrap standard errors of a vector of statistics, which is called with the multipliers of each draw.
 /// `None` for fewer than two segments or draws.
 pub fn standard_errors(
     seed: u64,
     draws: u64,
     shares: &[f64],
-    statistics: impl Fn(&[f64]) -> Result<Vec<f64>>,
+    statistics: impl Fn(&[f64]) -> Result<Vec<f64>> + Sync,
 ) -> Result<Option<Vec<f64>>> {
     if shares.len() < 2 || draws < 2 {
         return Ok(None);
     }
-    let values = (0..draws).map(|draw| statistics(&multipliers(seed, draw, shares))).collect::<Result<Vec<_>>>()?;
+    let values = resampled(seed, draws, shares, statistics)?;
     let of_column = |i: usize| stats::standard_deviation(&values.iter().map(|row| row[i]).collect::<Vec<_>>());
     Ok((0..values[0].len()).map(of_column).collect())
 }
@@ -111,7 +122,7 @@ pub fn distance_error(
     seed: u64,
     draws: u64,
     shares: &[f64],
-    distance: impl Fn(&BlockSpectrum, &BlockSpectrum) -> f64,
+    distance: impl Fn(&BlockSpectrum, &BlockSpectrum) -> f64 + Sync,
 ) -> Result<Option<f64>> {
     let statistics = |x: &[f64]| Ok(vec![distance(&a.resample(x)?, &b.resample(x)?)]);
     Ok(standard_errors(seed, draws, shares, statistics)?.and_then(|errors| errors.first().copied()))

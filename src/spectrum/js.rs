@@ -38,6 +38,12 @@ impl JsBlock {
         Self { mean: sampled.mean(|_| true), left_out, noise, step, sampled }
     }
 
+    /// Ready for [`JsBlock::distance`] alone: no standard error, no noise floor, at a fraction of the work.
+    pub fn for_distance(block: &BlockSpectrum, view: &View) -> Self {
+        let sampled = Sampled::new(block, view);
+        Self { mean: sampled.mean(|_| true), left_out: vec![], noise: None, step: view.step, sampled }
+    }
+
     /// Mass on the lattice; 1 unless sigma is too small for nodes this large.
     pub fn mass(&self) -> f64 {
         self.step * self.mean.iter().sum::<f64>()

@@ -13,6 +13,9 @@ pub mod eigen;
 mod js;
 mod lattice;
 mod moments;
+pub mod nested;
+#[cfg(test)]
+mod nested_tests;
 mod noise;
 mod quadrature;
 mod reduce;

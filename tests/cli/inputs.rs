@@ -144,7 +144,6 @@ fn vectors_are_checked_before_anything_is_computed() {
 fn what_this_build_cannot_do_is_an_environment_error() {
     let folder = Folder::new();
     folder.hesspec("check tiny.toml --set hessian.math=\"tf32\"").failed(3, &["hessian.math"]);
-    folder.hesspec("plan tiny.toml --world 4").failed(3, &["--world 4"]);
     if cfg!(not(feature = "mpi")) {
         // started as one of several ranks, each would do the whole job
         let mut several = folder.command(&["run", "tiny.toml"]);
@@ -159,7 +158,7 @@ fn what_this_build_cannot_do_is_an_environment_error() {
         assert!(!folder.path("results").exists(), "nothing was begun");
     }
     if cfg!(not(feature = "cuda")) {
-        folder.hesspec("plan tiny.toml --device cuda").failed(3, &["cuda", "--features"]);
+        folder.hesspec("check tiny.toml --set hessian.backend=\"cuda\"").failed(3, &["cuda", "--features"]);
     }
 }
 

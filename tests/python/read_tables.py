@@ -36,6 +36,11 @@ TABLES = {
     "seconds:f64 status:utf8",
     "metrics": "group:utf8 step:i32 slots:i32 seconds:f64 seconds_products:f64 seconds_reduction:f64 "
     "seconds_reorthogonalization:f64 seconds_io:f64 tokens_per_second:f64 products_per_second:f64",
+    "convergence": "block:utf8 tokens:i64 batch:utf8 segments:i32 w1_previous:f64? w1_largest:f64? w1_error:f64 "
+    "js_previous:f64? js_largest:f64? js_error:f64 trace:f64 trace_error:f64 frobenius:f64 frobenius_error:f64 noise_share:f64? "
+    "lambda_min:f64 lambda_min_error:f64 lambda_max:f64 lambda_max_error:f64 status:utf8",
+    "convergence_pairs": "block_a:utf8 block_b:utf8 tokens:i64 js:f64 js_error:f64 wasserstein1:f64 "
+    "wasserstein1_error:f64",
 }
 ARROW = {
     "utf8": pyarrow.string(),

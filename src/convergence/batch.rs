@@ -1,0 +1,93 @@
+//! A finished batch, read back from its own run.
+
+use super::batch_config;
+use crate::config::{Config, Convergence};
+use crate::data::{Cut, MicroBatches};
+use crate::krylov::Tridiagonal;
+use crate::output::{BlockRow, Results, RunResults, SegmentRow, SummaryRow, TridiagonalRow};
+use crate::spectrum::bootstrap::Segmented;
+use crate::spectrum::nested::Resampling;
+use crate::spectrum::{BlockSpectrum, quadrature};
+use crate::{Error, Result, job, tables};
+
+/// One batch of a study.
+pub struct Batch {
+    /// Predicted tokens.
+    pub tokens: usize,
+    /// Name of its run.
+    pub run: String,
+    /// Its blocks.
+    pub blocks: Vec<BlockRow>,
+    /// Their spectra with raw weights.
+    pub spectra: Vec<BlockSpectrum>,
+    /// Their Jacobi matrices with segments, by probe; empty after [`Batch::without_segments`].
+    tridiagonals: Vec<Vec<Tridiagonal>>,
+    /// Share of each segment in the batch.
+    pub shares: Vec<f64>,
+}
+
+impl Batch {
+    /// Reads the batch of so many tokens.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] and [`Error::Other`] if its run is not complete.
+    pub fn read(config: &Config, study: &Convergence, tokens: usize) -> Result<Self> {
+        let run = batch_config(config, study, tokens).run.name;
+        let results = results(config, &run)?;
+        let blocks = results.read::<BlockRow>()?;
+        let names: Vec<&str> = blocks.iter().map(|block| block.block.as_str()).collect();
+        let tridiagonals =
+            tables::tridiagonals(&names, results.read::<TridiagonalRow>()?, &results.read::<SegmentRow>()?)?;
+        let summary = results.read::<SummaryRow>()?;
+        let floor = |name: &str| summary.iter().find(|row| row.block == name).map_or(0.0, |row| row.noise_floor);
+        let spectra = blocks.iter().zip(&tridiagonals).map(|(block, t)| raw_spectrum(block, t, floor(&block.block)));
+        let spectra = spectra.collect::<Result<Vec<_>>>()?;
+        let shares = shares(config, tokens)?;
+        Ok(Self { tokens, run, blocks, spectra, tridiagonals, shares })
+    }
+
+    /// For resampling.
+    pub fn segmented(&self) -> Vec<Segmented<'_>> {
+        let segmented = self.spectra.iter().zip(&self.tridiagonals).map(|(spectrum, probes)| Segmented {
+            name: &spectrum.name,
+            dim: spectrum.dim,
+            probes,
+            noise_floor: spectrum.noise_floor,
+        });
+        segmented.collect()
+    }
+
+    /// Draws that depend on the run's seed alone, the same for all batches.
+    pub fn resampling(&self, config: &Config, study: &Convergence) -> Resampling<'_> {
+        Resampling { seed: config.run.seed, draws: study.draws, shares: &self.shares }
+    }
+
+    /// What is kept while other batches are computed: segment matrices are large.
+    pub fn without_segments(mut self) -> Self {
+        self.tridiagonals.clear();
+        self
+    }
+}
+
+/// The tables of a batch's run.
+pub fn results(config: &Config, run: &str) -> Result<RunResults> {
+    let results = Results::open(&config.output.url)?.run(Some(run))?;
+    if results.is_done() {
+        return Ok(results);
+    }
+    Err(Error::Other(format!("run `{run}` at `{}` is not done, though it was computed", config.output.url)))
+}
+
+fn raw_spectrum(block: &BlockRow, tridiagonals: &[Tridiagonal], noise_floor: f64) -> Result<BlockSpectrum> {
+    let probes =
+        tridiagonals.iter().enumerate().map(|(probe, t)| quadrature(&block.block, probe as u32, t, noise_floor));
+    BlockSpectrum::new(&block.block, block.num_params as usize, probes.collect::<Result<_>>()?, noise_floor)
+}
+
+/// Share of each segment's windows in a batch.
+fn shares(config: &Config, tokens: usize) -> Result<Vec<f64>> {
+    let windows = tokens / job::gpt2(config)?.context;
+    // whole segments as micro-batches: their boundaries do not depend on it
+    let cuts = MicroBatches::new(windows, windows, config.batch.segments, Cut::Windows)?;
+    Ok(cuts.all().iter().map(|segment| segment.windows.len() as f64 / windows as f64).collect())
+}

@@ -1,0 +1,165 @@
+//! The rate of products as `hesspec bench --calibration FILE` measured it on some machine, for plans made elsewhere.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::devices::mode_name;
+use crate::config::{self, Backend, Math, Precision};
+use crate::{Error, Result};
+
+/// Version of the file.
+const FORMAT: u32 = 1;
+
+/// Where and how it was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Conditions {
+    /// Processor or accelerator.
+    pub machine: String,
+    /// burn backend.
+    pub backend: Backend,
+    /// Floating-point type.
+    pub precision: Precision,
+    /// Arithmetic of matrix products.
+    pub math: Math,
+    /// Memory of the machine, GB.
+    pub memory_gb: f64,
+    /// Rate of one large product, GFLOP/s.
+    pub sgemm_gflops: f64,
+}
+
+/// What was measured, one rank alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Version of this file.
+    pub format: u32,
+    /// Version of the program that measured.
+    pub hesspec: String,
+    /// Where and how.
+    pub conditions: Conditions,
+    /// Matrix work of the products below over their time, GFLOP/s: what plans go by.
+    pub gflops: f64,
+    /// Products H v at the largest number of slots that was timed.
+    pub cases: Vec<CalibrationCase>,
+}
+
+/// One timed product.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CalibrationCase {
+    /// Block name or `full`.
+    pub what: String,
+    /// Slots of the sweep.
+    pub slots: usize,
+    /// Seconds of one slot.
+    pub seconds_per_slot: f64,
+    /// Matrix work of one slot, GFLOP.
+    pub gflop_per_slot: f64,
+}
+
+impl Calibration {
+    /// From what was timed; `cases` are products only.
+    ///
+    /// # Errors
+    /// [`Error::Config`] without a case.
+    pub fn new(conditions: Conditions, cases: Vec<CalibrationCase>) -> Result<Self> {
+        let slots = cases.iter().map(|case| case.slots).max().unwrap_or(0);
+        let cases: Vec<CalibrationCase> = cases.into_iter().filter(|case| case.slots == slots).collect();
+        let work: f64 = cases.iter().map(|case| case.gflop_per_slot).sum();
+        let seconds: f64 = cases.iter().map(|case| case.seconds_per_slot).sum();
+        if seconds.is_nan() || seconds <= 0.0 {
+            return Err(Error::Config(
+                "--calibration: the configuration asks for no block, so no product was timed".into(),
+            ));
+        }
+        let hesspec = env!("CARGO_PKG_VERSION").into();
+        Ok(Self { format: FORMAT, hesspec, conditions, gflops: work / seconds, cases })
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).map_err(|error| Error::Other(format!("JSON: {error}")))?;
+        std::fs::write(path, text + "\n")
+            .map_err(|error| Error::Storage(format!("{}: cannot write the calibration: {error}", path.display())))
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is not there or not what [`Calibration::save`] writes.
+    pub fn load(path: &Path) -> Result<Self> {
+        let wrong = |problem: String| {
+            let file = config::absolute(path);
+            Error::Config(format!(
+                "--calibration {file}: {problem}; expected what hesspec bench CONFIG --calibration FILE writes"
+            ))
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let found: Self = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        if found.format != FORMAT {
+            return Err(wrong(format!("format {}, this program reads {FORMAT}", found.format)));
+        }
+        if !(found.gflops.is_finite() && found.gflops > 0.0) {
+            return Err(wrong(format!("gflops = {}, expected a number above 0", found.gflops)));
+        }
+        Ok(found)
+    }
+
+    /// Refuses a configuration in another arithmetic than was measured.
+    ///
+    /// # Errors
+    /// [`Error::Config`]
+    pub fn check(&self, hessian: &config::Hessian) -> Result<()> {
+        let text = |precision: Precision, math: Math| format!("precision {precision:?}, math {}", mode_name(math));
+        let (theirs, ours) =
+            (text(self.conditions.precision, self.conditions.math), text(hessian.precision, hessian.math));
+        if theirs == ours {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "--calibration: it was measured in {theirs}, the configuration has {ours}; measure again with the same settings"
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conditions() -> Conditions {
+        Conditions {
+            machine: "a machine".into(),
+            backend: Backend::Flex,
+            precision: Precision::F32,
+            math: Math::F32,
+            memory_gb: 24.0,
+            sgemm_gflops: 200.0,
+        }
+    }
+
+    fn case(slots: usize, seconds_per_slot: f64, gflop_per_slot: f64) -> CalibrationCase {
+        CalibrationCase { what: "full".into(), slots, seconds_per_slot, gflop_per_slot }
+    }
+
+    #[test]
+    fn the_rate_is_all_work_over_all_time_at_the_most_slots() {
+        let cases = vec![case(1, 9.0, 1.0), case(4, 1.0, 100.0), case(4, 3.0, 200.0)];
+        let found = Calibration::new(conditions(), cases).unwrap();
+        assert_eq!((found.gflops, found.cases.len()), (75.0, 2));
+        assert!(Calibration::new(conditions(), vec![]).is_err());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("here.json");
+        found.save(&path).unwrap();
+        assert_eq!(Calibration::load(&path).unwrap(), found);
+        let hessian = config::Hessian { math: Math::Tf32, ..config::Hessian::default() };
+        assert!(found.check(&config::Hessian::default()).is_ok());
+        assert!(found.check(&hessian).unwrap_err().to_string().contains("math tf32"));
+        for text in ["", "{}", "{\"format\": 1}"] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(Calibration::load(&path).unwrap_err().exit_code(), 2, "{text}");
+        }
+        assert_eq!(Calibration::load(&folder.path().join("none")).unwrap_err().exit_code(), 2);
+    }
+}
