@@ -35,6 +35,7 @@ def parse():
     parser.add_argument("--context", type=int, default=256, help="tokens of a window")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--blocks", default="", help="parameters, with commas; default: three of different depth")
     parser.add_argument("--cases", default="", help="only cases whose name contains this")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     options = parser.parse_args()
@@ -94,6 +95,10 @@ class Products:
 
     def __init__(self, torch, options):
         self.torch, self.sizes = torch, MODELS[options.model]
+        layers = self.sizes[0]
+        three = [f"transformer.h.{layers - 1}.mlp.c_proj.weight", f"transformer.h.{layers // 2}.mlp.c_fc.weight",
+                 "transformer.h.0.attn.c_attn.weight"]
+        self.blocks = options.blocks.split(",") if options.blocks else three
         self.p = parameters(torch, self.sizes)
         self.vector = {name: torch.randn_like(value) for name, value in self.p.items()}
         ids = torch.randint(self.sizes[5], (options.batch, options.context + 1))
@@ -129,16 +134,12 @@ class Products:
 
     def cases(self):
         """(what, variant, function that makes the work outside the clock)."""
-        everything, layers = list(self.p), self.sizes[0]
+        everything = list(self.p)
         yield "forward", "", lambda: self.forward
         yield "gradient", "", lambda: self.gradient
         yield "full", "double_backward", lambda: lambda: self.product(everything, everything)
         yield "full", "graph_kept", self.graph_kept
-        for block in (
-            f"transformer.h.{layers - 1}.mlp.c_proj.weight",
-            f"transformer.h.{layers // 2}.mlp.c_fc.weight",
-            "transformer.h.0.attn.c_attn.weight",
-        ):
+        for block in self.blocks:
             yield block, "only_block", lambda block=block: lambda: self.product([block], [block])
             yield block, "paper", lambda block=block: lambda: self.product(everything, [block])
 
