@@ -12,7 +12,7 @@ use crate::block::{Block, Layout};
 use crate::cluster::Comm;
 use crate::config::{self, Config, Model};
 use crate::data::{Cut, Feed, MicroBatches as Cuts, Tokens, Windows};
-use crate::engine::{Kernels, SecondOrder, linear_cross_entropy};
+use crate::engine::{Arithmetic, Kernels, SecondOrder, linear_cross_entropy};
 use crate::hessian::{BlockOperator, Kind, MicroBatches, Precision, Problem, Reduction, Stages};
 use crate::models::{Gelu, Gpt2, Gpt2Config, Initialisation, Names, Structure, initialise, partition, weights};
 use crate::{Error, Result};
@@ -381,8 +381,12 @@ pub trait Task {
 /// # Errors
 /// [`Error::Environment`] for a backend that this build does not have, or a precision or math mode that it cannot do.
 pub fn dispatch<A: Task>(config: &Config, task: A) -> Result<A::Output> {
+    check_math(&config.hessian)?;
+    arithmetic(&config.hessian).scope(|| on_backend(config, task))
+}
+
+fn on_backend<A: Task>(config: &Config, task: A) -> Result<A::Output> {
     let hessian = &config.hessian;
-    check_math(hessian)?;
     match hessian.backend {
         config::Backend::Flex => on::<burn_flex::Flex, A>(config, Default::default(), task),
         #[cfg(feature = "ndarray")]
@@ -429,12 +433,25 @@ fn single<K: Kernels, A: Task>(config: &Config, device: Device<K>, task: A) -> R
     }
 }
 
-fn check_math(hessian: &config::Hessian) -> Result<()> {
-    if hessian.math == config::Math::F32 {
-        return Ok(());
+/// How f32 matrices are multiplied.
+pub fn arithmetic(hessian: &config::Hessian) -> Arithmetic {
+    match hessian.math {
+        config::Math::F32 => Arithmetic::Native,
+        config::Math::Tf32x3 => Arithmetic::Tf32x3,
+        config::Math::Tf32 => Arithmetic::Tf32,
+        config::Math::Bf16 => Arithmetic::Bf16,
     }
-    Err(Error::Environment(format!(
-        "hessian.math = \"{:?}\": reduced-precision products are not built yet; use \"f32\"",
-        hessian.math
-    )))
+}
+
+fn check_math(hessian: &config::Hessian) -> Result<()> {
+    let refused = match (hessian.math, hessian.backend, hessian.precision) {
+        (config::Math::F32, _, _) => return Ok(()),
+        (_, config::Backend::Flex, _) => {
+            "flex multiplies in f32; other arithmetics are for GPUs (ndarray emulates them)"
+        }
+        (_, _, config::Precision::F64) => "it is about products in f32, and hessian.precision is \"f64\"",
+        _ => return Ok(()),
+    };
+    let math = serde_json::to_string(&hessian.math).unwrap_or_default();
+    Err(Error::Environment(format!("hessian.math = {math}: {refused}; use \"f32\"")))
 }

@@ -58,7 +58,7 @@ mod tests {
 
     use super::super::testing::{Case, numbers, strided};
     use super::*;
-    use crate::engine::Kernels;
+    use crate::engine::kernels::Kernels;
 
     fn composed(total: FlexTensor, slices: &[Slice], part: FlexTensor) -> FlexTensor {
         let old = Flex::float_slice(total.clone(), slices);
