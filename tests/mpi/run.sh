@@ -65,8 +65,12 @@ disturbed() {
         sleep 0.1
     done
     sleep 1
-    # `timeout` has one child: mpirun
-    if [ "$4" = mpirun ]; then victim=$(pgrep -P $job); else victim=$(sed -n "s/^rank $4 pid //p" "$LOG"); fi
+    # `timeout` has one child: mpirun (a loaded machine may not list it at once)
+    for _ in $(seq 50); do
+        if [ "$4" = mpirun ]; then victim=$(pgrep -P $job); else victim=$(sed -n "s/^rank $4 pid //p" "$LOG"); fi
+        [ -n "$victim" ] && break
+        sleep 0.2
+    done
     start=$SECONDS
     kill "-$3" "$victim"
     wait $job || code=$?
