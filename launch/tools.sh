@@ -4,6 +4,20 @@ say() { printf '\n== %s\n' "$*"; }
 usage() { sed -n '2,/^[^#]/{/^#/p}' "$0" | cut -c3-; } # the script's own head
 fail() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
 
+# The program, as an absolute path: HESSPEC, one on the PATH, or one that was built here.
+find_hesspec() {
+    local candidate
+    if [[ -n ${HESSPEC:-} ]]; then
+        [[ -x $HESSPEC ]] || fail "HESSPEC=$HESSPEC is no program"
+        realpath "$HESSPEC"
+        return
+    fi
+    for candidate in "$(command -v hesspec || true)" target/debug/hesspec target/release/hesspec; do
+        if [[ -n $candidate && -x $candidate ]]; then realpath "$candidate"; return; fi
+    done
+    fail "there is no hesspec program; run cargo build first, or set HESSPEC=/path/to/hesspec"
+}
+
 # need PROGRAM PACKAGE...: the program is there, or comes with these packages.
 need() {
     local program=$1

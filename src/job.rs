@@ -3,7 +3,6 @@
 //! Owns the one place where a backend and a precision become types ([`dispatch`]); everything after it is generic.
 
 use std::marker::PhantomData;
-use std::path::Path;
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -12,8 +11,8 @@ use burn_backend::tensor::Device;
 use crate::block::{Block, Layout};
 use crate::cluster::Comm;
 use crate::config::{self, Config, Model};
-use crate::data::{Cut, MicroBatches as Cuts, Tokens, Windows};
-use crate::engine::{Kernels, SecondOrder, linear_cross_entropy};
+use crate::data::{Cut, Feed, MicroBatches as Cuts, Tokens, Windows};
+use crate::engine::{Arithmetic, Kernels, SecondOrder, linear_cross_entropy};
 use crate::hessian::{BlockOperator, Kind, MicroBatches, Precision, Problem, Reduction, Stages};
 use crate::models::{Gelu, Gpt2, Gpt2Config, Initialisation, Names, Structure, initialise, partition, weights};
 use crate::{Error, Result};
@@ -111,10 +110,7 @@ fn hidden_from<K: Kernels>(
 
 /// Where a micro-batch's tokens come from.
 enum Source {
-    Files {
-        tokens: Tokens,
-        windows: Windows,
-    },
+    Files(Feed),
     /// Pseudo-random tokens, for plans and timings without data.
     Synthetic {
         context: usize,
@@ -139,7 +135,7 @@ impl<K: Kernels> TokenData<K> {
     /// SHA-256 of the batch's tokens; `None` for synthetic ones.
     pub fn sha256(&self) -> Result<Option<String>> {
         match &self.source {
-            Source::Files { tokens, windows } => windows.sha256(tokens).map(Some),
+            Source::Files(feed) => feed.sha256().map(Some),
             Source::Synthetic { .. } => Ok(None),
         }
     }
@@ -177,8 +173,8 @@ impl<K: Kernels> MicroBatches for TokenData<K> {
         let range = self.cuts.all()[index].windows.clone();
         let num_windows = range.len();
         let (inputs, targets, context) = match &self.source {
-            Source::Files { tokens, windows } => {
-                let batch = windows.batch(tokens, range, self.vocabulary)?;
+            Source::Files(feed) => {
+                let batch = feed.batch(&self.cuts, index, self.vocabulary)?;
                 (batch.inputs, batch.targets, batch.context)
             }
             Source::Synthetic { context } => {
@@ -235,11 +231,12 @@ impl<K: Kernels, T: Precision> Job<K, T> {
     /// Reads weights and opens data. `micro_batch` is the number of windows per pass.
     pub fn open(config: &Config, device: &Device<K>, micro_batch: usize) -> Result<Self> {
         let sizes = gpt2(config)?;
-        let tokens = Tokens::open(token_path(config))?;
+        let files = token_files(config);
+        let tokens = Tokens::open(&files.path, files.cache_bytes())?;
         let windows = Windows::new(&config.batch, sizes.context, tokens.len())?;
         let (num_windows, num_predictions) = (windows.num_windows(), windows.num_predictions());
-        let source = Source::Files { tokens, windows };
-        let model = load_model::<K, T>(config, &sizes, device)?;
+        let source = Source::Files(Feed::new(tokens, windows));
+        let model = model::<K, T>(config, device)?;
         Self::assemble(config, device, micro_batch, source, num_windows, num_predictions, model)
     }
 
@@ -263,7 +260,7 @@ impl<K: Kernels, T: Precision> Job<K, T> {
         let sizes = gpt2(config)?;
         // Synthetic tokens carry no sampling error: one segment, so that micro-batches are as large as asked for.
         let segments = match source {
-            Source::Files { .. } => config.batch.segments,
+            Source::Files(_) => config.batch.segments,
             Source::Synthetic { .. } => Some(1),
         };
         let cuts = Cuts::new(num_windows, micro_batch, segments, cut(config))?;
@@ -344,19 +341,17 @@ fn partition_kind(partition: config::Partition) -> crate::models::Partition {
     }
 }
 
-fn token_path(config: &Config) -> &str {
+fn token_files(config: &Config) -> &config::TokenFiles {
     let config::Data::Tokens(files) = &config.data;
-    &files.path
+    files
 }
 
-fn load_model<K: Kernels, T: Precision>(
-    config: &Config,
-    sizes: &Gpt2Config,
-    device: &Device<K>,
-) -> Result<Gpt2<SecondOrder<K>>> {
+/// The network with the weights that the configuration names, or initialised.
+pub fn model<K: Kernels, T: Precision>(config: &Config, device: &Device<K>) -> Result<Gpt2<SecondOrder<K>>> {
+    let sizes = gpt2(config)?;
     match config.model.weights() {
-        Some(path) => weights::load(sizes.init(device)?, &Names::GPT2, Path::new(path), T::DTYPE),
-        None => fresh_model::<K, T>(config, sizes, device),
+        Some(source) => weights::load(sizes.init(device)?, &Names::GPT2, source, T::DTYPE),
+        None => fresh_model::<K, T>(config, &sizes, device),
     }
 }
 
@@ -386,8 +381,12 @@ pub trait Task {
 /// # Errors
 /// [`Error::Environment`] for a backend that this build does not have, or a precision or math mode that it cannot do.
 pub fn dispatch<A: Task>(config: &Config, task: A) -> Result<A::Output> {
+    check_math(&config.hessian)?;
+    arithmetic(&config.hessian).scope(|| on_backend(config, task))
+}
+
+fn on_backend<A: Task>(config: &Config, task: A) -> Result<A::Output> {
     let hessian = &config.hessian;
-    check_math(hessian)?;
     match hessian.backend {
         config::Backend::Flex => on::<burn_flex::Flex, A>(config, Default::default(), task),
         #[cfg(feature = "ndarray")]
@@ -434,12 +433,25 @@ fn single<K: Kernels, A: Task>(config: &Config, device: Device<K>, task: A) -> R
     }
 }
 
-fn check_math(hessian: &config::Hessian) -> Result<()> {
-    if hessian.math == config::Math::F32 {
-        return Ok(());
+/// How f32 matrices are multiplied.
+pub fn arithmetic(hessian: &config::Hessian) -> Arithmetic {
+    match hessian.math {
+        config::Math::F32 => Arithmetic::Native,
+        config::Math::Tf32x3 => Arithmetic::Tf32x3,
+        config::Math::Tf32 => Arithmetic::Tf32,
+        config::Math::Bf16 => Arithmetic::Bf16,
     }
-    Err(Error::Environment(format!(
-        "hessian.math = \"{:?}\": reduced-precision products are not built yet; use \"f32\"",
-        hessian.math
-    )))
+}
+
+fn check_math(hessian: &config::Hessian) -> Result<()> {
+    let refused = match (hessian.math, hessian.backend, hessian.precision) {
+        (config::Math::F32, _, _) => return Ok(()),
+        (_, config::Backend::Flex, _) => {
+            "flex multiplies in f32; other arithmetics are for GPUs (ndarray emulates them)"
+        }
+        (_, _, config::Precision::F64) => "it is about products in f32, and hessian.precision is \"f64\"",
+        _ => return Ok(()),
+    };
+    let math = serde_json::to_string(&hessian.math).unwrap_or_default();
+    Err(Error::Environment(format!("hessian.math = {math}: {refused}; use \"f32\"")))
 }

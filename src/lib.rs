@@ -13,6 +13,9 @@ pub mod krylov;
 pub mod probe;
 pub mod spectrum;
 
+// Between: where bytes lie
+pub mod storage;
+
 // L1: one concern each
 pub mod cluster;
 pub mod data;

@@ -17,6 +17,7 @@ mod report;
 mod run;
 mod table;
 mod vectors;
+mod weights;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -58,6 +59,9 @@ enum Command {
     /// Prepare and inspect files of tokens.
     #[command(subcommand)]
     Data(data::Command),
+    /// Write a configuration's weights to a file.
+    #[command(subcommand)]
+    Weights(weights::Command),
     /// Print a completion script for a shell.
     Completions {
         /// bash, elvish, fish, powershell or zsh.
@@ -71,7 +75,10 @@ enum Command {
 /// Those of the command; usage errors are printed, and end the process, here.
 pub fn main() -> Result<()> {
     let Cli { command, json } = Cli::parse();
-    let shows_progress = matches!(command, Command::Run(_) | Command::Hvp(_) | Command::Lanczos(_));
+    let shows_progress = matches!(
+        command,
+        Command::Run(_) | Command::Hvp(_) | Command::Lanczos(_) | Command::Data(data::Command::Prepare(_))
+    );
     let json_log = if let Command::Run(arguments) = &command { arguments.log_file()? } else { None };
     logging::start(shows_progress, json_log);
     match command {
@@ -84,6 +91,7 @@ pub fn main() -> Result<()> {
         Command::Doctor(arguments) => doctor::main(&arguments, json),
         Command::Report(arguments) => report::main(&arguments, json),
         Command::Data(command) => data::main(command, json),
+        Command::Weights(command) => weights::main(&command, json),
         Command::Completions { shell } => completions(shell),
     }
 }

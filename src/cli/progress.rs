@@ -67,6 +67,49 @@ impl Drop for Meter {
     }
 }
 
+/// Work without a known end: a line that changes on a terminal, one line a minute elsewhere.
+pub struct Counter {
+    bar: ProgressBar,
+    begin: Instant,
+    last_line: Mutex<Instant>,
+}
+
+impl Counter {
+    /// Begins now.
+    pub fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} {msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, begin: Instant::now(), last_line: Mutex::new(Instant::now()) }
+    }
+
+    /// Seconds since the beginning.
+    pub fn seconds(&self) -> f64 {
+        self.begin.elapsed().as_secs_f64()
+    }
+
+    /// How far it is.
+    pub fn show(&self, message: &str) {
+        if !self.bar.is_hidden() {
+            self.bar.set_message(message.to_string());
+            self.bar.tick();
+            return;
+        }
+        let mut last = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.elapsed() >= LINE_EVERY {
+            *last = Instant::now();
+            tracing::info!("{message}");
+        }
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 /// `120/4000 micro-batches (3.0 %), 2.10/s, ETA 30 min: message`
 fn line(message: &str, done: u64, total: u64, elapsed: Duration) -> String {
     let rate = done as f64 / elapsed.as_secs_f64().max(1e-9);

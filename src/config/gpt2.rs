@@ -28,7 +28,7 @@ pub struct Gpt2 {
     pub gelu: Gelu,
     /// Default: nanogpt.
     pub init: Gpt2Init,
-    /// Path or URL of a safetensors file; absent: initialised from `run.seed`.
+    /// Path or URL of safetensors or a PyTorch checkpoint; absent: initialised from `run.seed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
 }

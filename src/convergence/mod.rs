@@ -162,6 +162,6 @@ const SEQUENTIAL: &str = "sequential_batches; windows that follow one another ar
 /// Refuses a study whose largest batch the data cannot fill.
 fn check_data(config: &Config) -> Result<()> {
     let crate::config::Data::Tokens(files) = &config.data;
-    let num_tokens = Tokens::open(&files.path)?.len();
+    let num_tokens = Tokens::open(&files.path, files.cache_bytes())?.len();
     Windows::new(&config.batch, job::gpt2(config)?.context, num_tokens).map(drop)
 }

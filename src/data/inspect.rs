@@ -5,11 +5,13 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::meta::Meta;
-use super::{Format, Tokenizer, Tokens, file_error};
+use super::{Format, Tokenizer, Tokens};
 use crate::Result;
 
 /// Tokens that are read at a time.
 const PIECE: usize = 1 << 20;
+/// Bytes of remote files that are kept: everything is read once.
+const CACHE: u64 = 1 << 20;
 /// Tokens of the excerpt.
 const EXCERPT: usize = 256;
 /// Tokens of the histogram's head.
@@ -54,10 +56,11 @@ pub struct Frequency {
 /// # Errors
 /// As [`Tokens::open`]; also where meta.json describes other tokens than those beside it.
 pub fn inspect(path: &str) -> Result<Inspection> {
-    let tokens = Tokens::open(path)?;
+    let tokens = Tokens::open(path, CACHE)?;
     let counts = count(&tokens)?;
-    let meta = match tokens.files().next() {
-        Some((first, _)) => meta_of(first, &tokens)?,
+    let first = tokens.files().next().map(|(first, _)| first);
+    let meta = match first.filter(|_| !tokens.is_remote()) {
+        Some(first) => Meta::beside(Path::new(first))?,
         None => None,
     };
     let decode = |tokens: &[u16]| meta.as_ref().map(|meta| meta.decode(tokens));
@@ -69,7 +72,7 @@ pub fn inspect(path: &str) -> Result<Inspection> {
     let most_frequent = present.iter().take(MOST_FREQUENT);
     Ok(Inspection {
         path: path.into(),
-        formats: tokens.files().map(|(file, format)| (file.display().to_string(), name(format))).collect(),
+        formats: tokens.files().map(|(file, format)| (file.to_string(), name(format))).collect(),
         num_tokens: tokens.len(),
         max_token,
         num_distinct,
@@ -98,22 +101,4 @@ fn count(tokens: &Tokens) -> Result<Vec<u64>> {
         }
     }
     Ok(counts)
-}
-
-/// The description beside the first file, where it is of that file.
-fn meta_of(file: &Path, tokens: &Tokens) -> Result<Option<Meta>> {
-    let Some(meta) = Meta::beside(file)? else { return Ok(None) };
-    let is_of_file = file.file_name().is_some_and(|name| name.to_string_lossy() == meta.file);
-    let is_alone = tokens.files().count() == 1;
-    if is_of_file && is_alone && meta.num_tokens != tokens.len() as u64 {
-        return Err(file_error(
-            file,
-            format!(
-                "has {} tokens, but meta.json beside it says {}\nHINT: one of them was replaced; run `hesspec data prepare` again",
-                tokens.len(),
-                meta.num_tokens
-            ),
-        ));
-    }
-    Ok(Some(meta))
 }

@@ -39,10 +39,21 @@ impl std::str::FromStr for Tokenizer {
     }
 }
 
+/// One file of tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenFile {
+    /// Its name.
+    pub file: String,
+    /// Number of tokens in it.
+    pub num_tokens: u64,
+    /// SHA-256 of the file.
+    pub sha256: String,
+}
+
 /// What prepared tokens are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
-    /// The tokens' file, in the same folder.
+    /// The tokens' file, or a glob of its shards, in the same folder.
     pub file: String,
     /// Always "uint16", little-endian, no header.
     pub dtype: String,
@@ -50,14 +61,18 @@ pub struct Meta {
     pub tokenizer: Tokenizer,
     /// Tokens are below this: what the model's vocabulary must be at least.
     pub vocabulary_size: usize,
-    /// Number of tokens in the file.
+    /// Number of tokens in all.
     pub num_tokens: u64,
     /// Number of documents.
     pub num_documents: u64,
     /// What stands between two documents.
     pub separator: String,
-    /// SHA-256 of the file.
-    pub sha256: String,
+    /// SHA-256 of the file; absent where there are shards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// The shards, in order; absent where there is one file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shards: Vec<TokenFile>,
     /// The files it was made from, as they were named.
     pub sources: Vec<String>,
     /// `char`: the character of each token, by its number.
@@ -82,6 +97,12 @@ impl Meta {
                 format!("not a description of tokens: {error}\nHINT: make it with `hesspec data prepare`"),
             )
         })
+    }
+
+    /// How many tokens this file of the folder should have, where it is described here.
+    pub fn num_tokens_of(&self, file: &str) -> Option<u64> {
+        let shard = self.shards.iter().find(|shard| shard.file == file).map(|shard| shard.num_tokens);
+        shard.or((self.file == file).then_some(self.num_tokens))
     }
 
     /// The text of some tokens; a character that is cut, or a token beyond the vocabulary, is U+FFFD.

@@ -1,23 +1,28 @@
 //! Token files and the batches cut from them.
 //!
-//! This room owns the formats on disk (`tokens`), how files of text become them (`prepare`, `meta`), what they hold
-//! (`inspect`), and which windows make up a batch (`windows`, `permutation`, `micro_batches`). It knows no tensors and
-//! no models: a batch leaves as integers.
+//! This room owns the formats on disk (`shard`, `tokens`, over a network `remote`), how files of text become them (`prepare`,
+//! `meta`), what they hold (`inspect`), and which windows make up a batch (`windows`, `permutation`, `micro_batches`), and
+//! when (`feed`). It knows no tensors and no models: a batch leaves as integers.
 
+mod feed;
 mod inspect;
 mod meta;
 mod micro_batches;
 mod permutation;
 mod prepare;
+mod remote;
+mod shard;
 mod tokens;
 mod windows;
 
+pub use feed::Feed;
 pub use inspect::{Frequency, Inspection, inspect};
-pub use meta::{Meta, Tokenizer};
+pub use meta::{Meta, TokenFile, Tokenizer};
 pub use micro_batches::{Cut, MicroBatch, MicroBatches};
 pub use permutation::Permutation;
-pub use prepare::{Preparation, prepare};
-pub use tokens::{Format, Tokens};
+pub use prepare::{Advance, Preparation, prepare};
+pub use shard::Format;
+pub use tokens::Tokens;
 pub use windows::{Batch, Windows, num_windows};
 
 use std::fmt::Display;

@@ -1,66 +1,61 @@
-//! Files of 16-bit tokens, memory-mapped.
-//!
-//! Two formats, told apart by the header:
-//! - nanoGPT `.bin`: nothing but little-endian uint16.
-//! - llm.c shard: 256 little-endian int32 (magic 20240520, version 1, number of tokens, zeros), then uint16.
-//!
-//! A nanoGPT file cannot be taken for a shard by accident: the magic's low half is the token 55432, beyond GPT-2's vocabulary.
+//! Files of 16-bit tokens, one after the other: local ones memory-mapped, those on object storage read in ranges.
 
-use std::fs::File;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use memmap2::Mmap;
-
-use super::file_error;
+use super::meta::{FILE_NAME, Meta};
+use super::remote::Remote;
+use super::shard::{Content, Format, Shard};
+use crate::storage::{Access, Location, expand, local_path};
 use crate::{Error, Result};
-
-const HEADER_BYTES: usize = 256 * 4;
-const MAGIC: i32 = 20240520;
-/// llm.c's format for Llama 3: 32-bit tokens.
-const MAGIC_LLAMA: i32 = 20240801;
-const VERSION: i32 = 1;
-
-/// How a file holds its tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Raw uint16.
-    NanoGpt,
-    /// A header, then uint16.
-    LlmC,
-}
 
 /// The tokens of one file or of several shards, one after the other.
 #[derive(Debug)]
 pub struct Tokens {
     shards: Vec<Shard>,
     len: usize,
-}
-
-#[derive(Debug)]
-struct Shard {
-    path: PathBuf,
-    format: Format,
-    map: Mmap,
-    /// Position of the shard's first token among all.
-    first: usize,
-    len: usize,
+    /// Where the shards are, unless they are local.
+    remote: Option<Remote>,
 }
 
 impl Tokens {
-    /// Opens a file, or all files that a glob matches, sorted by name.
+    /// Opens a file, or all files that a glob matches, sorted by name; a path or a URL. Of a URL at most `cache` bytes are
+    /// kept in memory.
     ///
     /// # Errors
-    /// [`Error::Config`]: no such file, or not a whole number of tokens, or not what its header says.
-    pub fn open(path: &str) -> Result<Self> {
-        let mut shards = Vec::new();
-        let mut len = 0;
-        for file in files(path)? {
-            let shard = Shard::open(file, len)?;
-            len += shard.len;
-            shards.push(shard);
+    /// [`Error::Config`]: no such file, or not a whole number of tokens, or not what its header or the meta.json beside it
+    /// says; [`Error::Environment`] for a URL whose feature is not built; [`Error::Storage`] where it does not answer.
+    pub fn open(path: &str, cache: u64) -> Result<Self> {
+        let names = expand(path)?;
+        let mut tokens = match local_path(path)? {
+            Some(_) => Self { shards: local(names)?, len: 0, remote: None },
+            None => Self::on_storage(names, cache)?,
+        };
+        for shard in &mut tokens.shards {
+            shard.first = tokens.len;
+            tokens.len += shard.len;
         }
-        Ok(Self { shards, len })
+        Ok(tokens)
+    }
+
+    fn on_storage(names: Vec<String>, cache: u64) -> Result<Self> {
+        let parent = names.first().and_then(|name| name.rsplit_once('/')).map_or("", |(parent, _)| parent).to_string();
+        let location = Location::open(&parent, Access::Read)?;
+        let meta = location.get(FILE_NAME)?.and_then(|text| serde_json::from_slice::<Meta>(&text).ok());
+        let inside = |name: &String| match name.rsplit_once('/') {
+            Some((folder, object)) if folder == parent => Ok(object.to_string()),
+            _ => {
+                Err(Error::Config(format!("{name}: is not in `{parent}`; all files of a glob must lie in one folder")))
+            }
+        };
+        let objects = names.iter().map(inside).collect::<Result<_>>()?;
+        let remote = Remote::new(location, objects, cache)?;
+        let mut shards = Vec::new();
+        for (object, name) in names.into_iter().enumerate() {
+            let (bytes, header) = remote.describe(object)?;
+            shards.push(Shard::new(name, Content::Object(object), bytes, &header, meta.as_ref())?);
+        }
+        Ok(Self { shards, len: 0, remote: Some(remote) })
     }
 
     /// Number of tokens.
@@ -73,15 +68,20 @@ impl Tokens {
         self.len == 0
     }
 
+    /// Whether reading means waiting for a network.
+    pub fn is_remote(&self) -> bool {
+        self.remote.is_some()
+    }
+
     /// The files, in order, with their formats.
-    pub fn files(&self) -> impl Iterator<Item = (&Path, Format)> {
-        self.shards.iter().map(|shard| (shard.path.as_path(), shard.format))
+    pub fn files(&self) -> impl Iterator<Item = (&str, Format)> {
+        self.shards.iter().map(|shard| (shard.name.as_str(), shard.format))
     }
 
     /// The tokens at these positions, across shards.
     ///
     /// # Errors
-    /// [`Error::Config`] beyond the end.
+    /// [`Error::Config`] beyond the end, [`Error::Storage`] where the storage does not answer.
     pub fn read(&self, range: Range<usize>) -> Result<Vec<u16>> {
         if range.end > self.len {
             return Err(Error::Config(format!(
@@ -93,14 +93,37 @@ impl Tokens {
             )));
         }
         let mut out = Vec::with_capacity(range.len());
-        for shard in &self.shards {
-            let start = range.start.max(shard.first);
-            let end = range.end.min(shard.first + shard.len);
-            if start < end {
-                out.extend(shard.tokens(start - shard.first..end - shard.first));
+        for (shard, bytes) in self.parts(range) {
+            match (&shard.content, &self.remote) {
+                (Content::Object(object), Some(remote)) => {
+                    out.extend(numbers(&remote.read(*object, bytes.start as u64..bytes.end as u64)?));
+                }
+                (content, _) => out.extend(numbers(content.mapped(bytes))),
             }
         }
         Ok(out)
+    }
+
+    /// Fetches what these ranges need and is not at hand, in few requests; nothing to do for local files.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]
+    pub fn prefetch(&self, ranges: &[Range<usize>]) -> Result<()> {
+        let Some(remote) = &self.remote else { return Ok(()) };
+        let parts = ranges.iter().flat_map(|range| self.parts(range.clone()));
+        let wanted: Vec<(usize, Range<u64>)> = parts
+            .filter_map(|(shard, bytes)| Some((shard.content.object()?, bytes.start as u64..bytes.end as u64)))
+            .collect();
+        remote.prefetch(&wanted)
+    }
+
+    /// Shards and bytes in them that hold these positions.
+    fn parts(&self, range: Range<usize>) -> impl Iterator<Item = (&Shard, Range<usize>)> {
+        self.shards.iter().filter_map(move |shard| {
+            let start = range.start.max(shard.first);
+            let end = range.end.min(shard.first + shard.len);
+            (start < end).then(|| (shard, shard.bytes(start - shard.first..end - shard.first)))
+        })
     }
 
     /// As [`Tokens::read`], and every token is below `vocabulary`.
@@ -119,7 +142,7 @@ impl Tokens {
     fn beyond(&self, position: usize, token: u16, vocabulary: usize) -> Error {
         let place = self.shards.iter().rev().find(|shard| shard.first <= position);
         let (file, position) = match place {
-            Some(shard) => (shard.path.display().to_string(), position - shard.first),
+            Some(shard) => (shard.name.clone(), position - shard.first),
             None => (self.name(), position),
         };
         Error::Config(format!(
@@ -132,118 +155,33 @@ impl Tokens {
     /// The file, or the first of several, for messages.
     fn name(&self) -> String {
         let more = if self.shards.len() > 1 { format!(" and {} more", self.shards.len() - 1) } else { String::new() };
-        self.shards.first().map_or("no file".into(), |shard| format!("{}{more}", shard.path.display()))
+        self.shards.first().map_or("no file".into(), |shard| format!("{}{more}", shard.name))
     }
 }
 
-impl Shard {
-    fn open(path: PathBuf, first: usize) -> Result<Self> {
-        let file = File::open(&path).map_err(|error| {
-            file_error(&path, format!("cannot open the tokens: {error}\nHINT: make them with `hesspec data prepare`"))
-        })?;
-        let metadata = file.metadata().map_err(|error| file_error(&path, error))?;
-        if metadata.is_dir() {
-            return Err(file_error(
-                &path,
-                "is a folder\nHINT: name the file in it, or a glob such as \"folder/*.bin\"",
-            ));
-        }
-        if metadata.len() == 0 {
-            return Err(file_error(&path, "is empty\nHINT: make it again with `hesspec data prepare`"));
-        }
-        // SAFETY: the map is read-only. A file that somebody truncates during the run ends the process with SIGBUS;
-        // the alternative, reading everything into memory, is worse for files of many gigabytes.
-        let map =
-            unsafe { Mmap::map(&file) }.map_err(|error| file_error(&path, format!("cannot be mapped: {error}")))?;
-        let format = format(&path, &map)?;
-        let len = match format {
-            Format::NanoGpt => raw_len(&path, map.len())?,
-            Format::LlmC => shard_len(&path, &map)?,
-        };
-        Ok(Self { path, format, map, first, len })
+/// Local files, mapped.
+fn local(names: Vec<String>) -> Result<Vec<Shard>> {
+    let mut folder: Option<(std::path::PathBuf, Option<Meta>)> = None;
+    let mut shards = Vec::new();
+    for name in names {
+        let path = local_path(&name)?.unwrap_or_default();
+        let parent = path.parent().unwrap_or(Path::new("")).to_path_buf();
+        let known = folder.take().filter(|(known, _)| *known == parent);
+        // a meta.json that is none of ours says nothing about the tokens
+        let (_, meta) = folder.insert(known.unwrap_or_else(|| (parent, Meta::beside(&path).ok().flatten())));
+        shards.push(Shard::map(&path, meta.as_ref())?);
     }
-
-    fn tokens(&self, range: Range<usize>) -> impl Iterator<Item = u16> {
-        let header = if self.format == Format::LlmC { HEADER_BYTES } else { 0 };
-        let bytes = &self.map[header + 2 * range.start..header + 2 * range.end];
-        bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
-    }
+    Ok(shards)
 }
 
-/// The file of a plain path, or those of a glob, sorted.
-fn files(path: &str) -> Result<Vec<PathBuf>> {
-    let path = path.strip_prefix("file://").unwrap_or(path);
-    if path.contains("://") {
-        return Err(Error::Config(format!(
-            "{path}: tokens are memory-mapped and cannot be read from a URL yet\nHINT: copy the file and name its path"
-        )));
-    }
-    if !path.contains(['*', '?', '[']) || Path::new(path).exists() {
-        return Ok(vec![PathBuf::from(path)]);
-    }
-    let pattern = glob::glob(path).map_err(|error| Error::Config(format!("{path}: not a glob: {error}")))?;
-    let mut found = pattern
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(|error| Error::Config(format!("{path}: {error}")))?;
-    found.sort();
-    if found.is_empty() {
-        return Err(file_error(Path::new(path), "no file matches this glob"));
-    }
-    Ok(found)
-}
-
-/// Entry `index` of a header, where the file is long enough to have one.
-fn header_entry(map: &[u8], index: usize) -> Option<i32> {
-    let bytes = map.get(..HEADER_BYTES)?.get(4 * index..4 * index + 4)?;
-    bytes.try_into().ok().map(i32::from_le_bytes)
-}
-
-fn format(path: &Path, map: &[u8]) -> Result<Format> {
-    match (header_entry(map, 0), header_entry(map, 1)) {
-        (Some(MAGIC), Some(VERSION)) => Ok(Format::LlmC),
-        (Some(magic @ (MAGIC | MAGIC_LLAMA)), Some(version)) => Err(file_error(
-            path,
-            format!(
-                "an llm.c shard with magic {magic} and version {version}; expected magic {MAGIC}, version {VERSION} \
-                 (GPT-2, uint16)\nHINT: write the shards again with llm.c's dev/data scripts for GPT-2"
-            ),
-        )),
-        _ => Ok(Format::NanoGpt),
-    }
-}
-
-fn raw_len(path: &Path, bytes: usize) -> Result<usize> {
-    if !bytes.is_multiple_of(2) {
-        return Err(file_error(
-            path,
-            format!(
-                "has {bytes} bytes, which is no whole number of uint16 tokens\n\
-                 HINT: the file is truncated or no nanoGPT .bin; make it again with `hesspec data prepare`"
-            ),
-        ));
-    }
-    Ok(bytes / 2)
-}
-
-fn shard_len(path: &Path, map: &[u8]) -> Result<usize> {
-    let declared = header_entry(map, 2).unwrap_or_default();
-    let found = map.len() - HEADER_BYTES;
-    let len = usize::try_from(declared).unwrap_or_default();
-    if len == 0 || found != 2 * len {
-        return Err(file_error(
-            path,
-            format!(
-                "the header says {declared} tokens ({} bytes), after it there are {found} bytes\n\
-                 HINT: the shard is truncated or was still being written; fetch or write it again",
-                2 * i64::from(declared)
-            ),
-        ));
-    }
-    Ok(len)
+/// Little-endian numbers of 16 bits.
+fn numbers(bytes: &[u8]) -> impl Iterator<Item = u16> {
+    bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::shard::{MAGIC, MAGIC_LLAMA, VERSION};
     use super::*;
     use std::fs::write;
     use tempfile::TempDir;
@@ -261,7 +199,7 @@ mod tests {
     }
 
     fn open(folder: &TempDir, pattern: &str) -> Result<Tokens> {
-        Tokens::open(folder.path().join(pattern).to_str().unwrap())
+        Tokens::open(folder.path().join(pattern).to_str().unwrap(), 0)
     }
 
     fn assert_refused(bytes: Vec<u8>, parts: &[&str]) {
@@ -293,6 +231,28 @@ mod tests {
     }
 
     #[test]
+    fn shards_on_object_storage_are_the_same_tokens() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::open("memory://tokens/some/shards", Access::Write).unwrap();
+        let long: Vec<u16> = (0..40_000).collect();
+        let files = [("a.bin", raw(&long)), ("b.bin", shard(MAGIC, VERSION, 3, &[7, 8, 9])), ("c.bin", raw(&[1]))];
+        for (name, bytes) in files {
+            write(folder.path().join(name), &bytes).unwrap();
+            location.put(name, bytes).unwrap();
+        }
+        let (local, remote) =
+            (open(&folder, "*.bin").unwrap(), Tokens::open("memory://tokens/some/shards/*.bin", 20_000).unwrap());
+        assert!(remote.is_remote() && !local.is_remote() && remote.len() == local.len());
+        remote.prefetch(&[5..10, 39_990..40_004]).unwrap();
+        for range in [0..40_004, 3..4, 39_990..40_004, 8_000..9_000, 5..5] {
+            assert_eq!(remote.read(range.clone()).unwrap(), local.read(range).unwrap());
+        }
+        location.put("c.bin", vec![1, 2, 3]).unwrap();
+        let error = Tokens::open("memory://tokens/some/shards/c.bin", 0).unwrap_err().to_string();
+        assert!(error.contains("c.bin: has 3 bytes"), "{error}");
+    }
+
+    #[test]
     fn damaged_files_are_refused() {
         assert_refused(vec![1, 2, 3], &["3 bytes", "truncated"]);
         assert_refused(vec![], &["is empty"]);
@@ -314,9 +274,14 @@ mod tests {
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains(part), "{error}");
         }
-        let relative = Tokens::open("no-such-file.bin").unwrap_err().to_string();
+        let relative = Tokens::open("no-such-file.bin", 0).unwrap_err().to_string();
         assert!(relative.contains(&crate::config::absolute(Path::new("no-such-file.bin"))), "{relative}");
-        assert!(Tokens::open("s3://bucket/x.bin").unwrap_err().to_string().contains("URL"));
+        let remote = Tokens::open("memory://no-such-place/x.bin", 0).unwrap_err();
+        assert!(remote.exit_code() == 2 && remote.to_string().contains("no such object"), "{remote}");
+        if cfg!(not(feature = "s3")) {
+            let remote = Tokens::open("s3://bucket/x.bin", 0).unwrap_err();
+            assert!(remote.exit_code() == 3 && remote.to_string().contains("--features s3"), "{remote}");
+        }
     }
 
     #[test]

@@ -91,16 +91,20 @@ impl Windows {
     }
 
     /// SHA-256 over the windows' tokens in the batch's order, `context + 1` little-endian uint16 each: the identity of the
-    /// batch, whatever file, shard or micro-batch it comes in.
+    /// batch, whatever file, shard or micro-batch it comes in. `at_once` windows are fetched together.
     ///
     /// # Errors
     /// As [`Tokens::read`].
-    pub fn sha256(&self, tokens: &Tokens) -> Result<String> {
+    pub fn sha256(&self, tokens: &Tokens, at_once: usize) -> Result<String> {
         let mut hasher = Sha256::new();
-        for index in 0..self.num_windows {
-            let window = tokens.read(self.range(index))?;
-            let bytes: Vec<u8> = window.iter().flat_map(|token| token.to_le_bytes()).collect();
-            hasher.update(&bytes);
+        for start in (0..self.num_windows).step_by(at_once) {
+            let some: Vec<Range<usize>> =
+                (start..self.num_windows.min(start + at_once)).map(|index| self.range(index)).collect();
+            tokens.prefetch(&some)?;
+            for range in some {
+                let bytes: Vec<u8> = tokens.read(range)?.iter().flat_map(|token| token.to_le_bytes()).collect();
+                hasher.update(&bytes);
+            }
         }
         Ok(format!("{:x}", hasher.finalize()))
     }
@@ -137,7 +141,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.bin");
         std::fs::write(&path, (0..num_tokens).flat_map(u16::to_le_bytes).collect::<Vec<u8>>()).unwrap();
-        let tokens = Tokens::open(path.to_str().unwrap()).unwrap();
+        let tokens = Tokens::open(path.to_str().unwrap(), 0).unwrap();
         (folder, tokens)
     }
 
@@ -189,7 +193,7 @@ mod tests {
     fn the_hash_is_that_of_the_content() {
         let (_folder, tokens) = counting(20);
         let hash = |tokens_asked, order| {
-            Windows::new(&settings(Some(tokens_asked), 0, 4, order), CONTEXT, 20).unwrap().sha256(&tokens).unwrap()
+            Windows::new(&settings(Some(tokens_asked), 0, 4, order), CONTEXT, 20).unwrap().sha256(&tokens, 2).unwrap()
         };
         let bytes: Vec<u8> = [0u16, 1, 2, 3, 4, 4, 5, 6, 7, 8].iter().flat_map(|token| token.to_le_bytes()).collect();
         assert_eq!(hash(8, Order::Sequential), format!("{:x}", Sha256::digest(&bytes)));

@@ -11,7 +11,7 @@ use crate::cluster::solo;
 use crate::config::{self, Config};
 use crate::engine::Kernels;
 use crate::hessian::{Precision, Settings, start};
-use crate::job::{Job, Task, dispatch};
+use crate::job::{self, Job, Task, dispatch};
 use crate::{Error, Result};
 
 /// Two layers with everything that a kernel exists for: attention over more than one tile, LayerNorm, GELU, a head with
@@ -32,6 +32,8 @@ path = \"none\"
 const WINDOWS: usize = 3;
 /// What roundings in f32 may amount to over two layers, second order: 1e-6 is usual.
 const LIMIT_F32: f64 = 1e-4;
+/// The same where operands are rounded to fewer bits, in roundings: 16 are usual.
+const ROUNDINGS: f64 = 64.0;
 /// The same in f64.
 const LIMIT_F64: f64 = 1e-11;
 
@@ -88,7 +90,11 @@ pub fn kernel_error(config: &Config) -> Result<KernelError> {
         Product.run::<burn_ndarray::NdArray<f64>, f64>(&tiny, Device::<burn_ndarray::NdArray<f64>>::default())?;
     let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
     let error = norm(&mut fused.iter().zip(&plain).map(|(x, y)| x - y)) / norm(&mut plain.iter().copied());
-    let limit = if config.hessian.precision == config::Precision::F64 { LIMIT_F64 } else { LIMIT_F32 };
+    let rounded = ROUNDINGS * job::arithmetic(&config.hessian).unit_roundoff();
+    let limit = match config.hessian.precision {
+        config::Precision::F64 => LIMIT_F64,
+        config::Precision::F32 => LIMIT_F32.max(rounded),
+    };
     // a NaN compares with nothing
     Ok(KernelError { error: if error.is_nan() { f64::INFINITY } else { error }, limit })
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::Finding;
 use crate::config::Config;
-use crate::engine::Kernels;
+use crate::engine::{Arithmetic, Kernels};
 use crate::hessian::Precision;
 use crate::job::{Task, dispatch};
 use crate::probe::{ProbeKind, probe};
@@ -29,6 +29,8 @@ pub const SHORT_PRODUCTS: usize = 512;
 pub const LONG_PRODUCTS: usize = 4096;
 /// Most that f32 products may be off; sums of 4096 terms in f32 stay below 3e-6, TF32 is at 3e-4.
 const LIMIT_F32: f64 = 1e-5;
+/// Most that products of rounded operands may be off, in roundings of an operand.
+const ROUNDINGS: f64 = 2.0;
 /// Most that f64 products may be off.
 const LIMIT_F64: f64 = 1e-13;
 
@@ -66,7 +68,8 @@ impl MatmulError {
         }
         Err(Error::Environment(format!(
             "{self}, at most {:.0e} is accepted: the library rounds the operands to fewer bits than they have (TF32 or half \
-             precision?). Use another backend, as in --set hessian.backend=flex",
+             precision?). Take hessian.math = \"3xtf32\", whose three products are near f32 on such devices, or another backend, as in \
+             --set hessian.backend=flex",
             self.limit
         )))
     }
@@ -82,7 +85,7 @@ pub fn matmul_error<K: Kernels, T: Precision>(device: &Device<K>, inner: usize) 
     let half = inner / 2;
     let columns = |from: usize| -> Vec<T> { a.chunks(inner).flat_map(|row| row[from..from + half].to_vec()).collect() };
     let tensor = |values: Vec<T>, rows, columns| on_device::<K, T>(device, values, rows, columns);
-    let plain = K::float_matmul(tensor(a.clone(), SIZE, inner), tensor(b.clone(), inner, SIZE));
+    let plain = K::sum_of_products(vec![(tensor(a.clone(), SIZE, inner), tensor(b.clone(), inner, SIZE))]);
     let summed = K::sum_of_products(vec![
         (tensor(columns(0), SIZE, half), tensor(b[..half * SIZE].to_vec(), half, SIZE)),
         (tensor(columns(half), SIZE, half), tensor(b[half * SIZE..].to_vec(), half, SIZE)),
@@ -90,7 +93,8 @@ pub fn matmul_error<K: Kernels, T: Precision>(device: &Device<K>, inner: usize) 
     let reference = reference(&a, &b, inner);
     let relative = relative(&host::<K, T>(plain)?, &reference).max(relative(&host::<K, T>(summed)?, &reference));
     let is_double = size_of::<T>() == size_of::<f64>();
-    let (precision, limit) = if is_double { ("f64", LIMIT_F64) } else { ("f32", LIMIT_F32) };
+    let limit_f32 = LIMIT_F32.max(ROUNDINGS * Arithmetic::current().unit_roundoff());
+    let (precision, limit) = if is_double { ("f64", LIMIT_F64) } else { ("f32", limit_f32) };
     Ok(MatmulError { precision: precision.into(), inner, relative, limit })
 }
 

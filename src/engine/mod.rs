@@ -5,5 +5,5 @@ pub mod kernels;
 pub mod outer;
 
 pub use jvp::Jvp;
-pub use kernels::{Dual, Kernels};
+pub use kernels::{Arithmetic, Dual, Kernels};
 pub use outer::{Gradients, SecondOrder, adjoint, leaf, linear_cross_entropy, tangents_of, training};

@@ -6,6 +6,7 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
 
+use super::weights::Naming;
 use crate::block::Layout;
 use crate::error::{Error, Result};
 
@@ -16,6 +17,10 @@ pub struct Names {
     pub last: &'static [(&'static str, &'static str)],
     /// Prefix which a weights file may leave out.
     pub optional_prefix: &'static str,
+    /// Prefixes that a weights file may put in front of all names, for what wraps the model.
+    pub wrappers: &'static [&'static str],
+    /// How weights files call and lay out the parameters.
+    pub namings: &'static [Naming],
     /// Endings of tensors in a weights file that are no parameters.
     pub buffers: &'static [&'static str],
     /// (copy, original): a file may repeat the original under the copy's name.
@@ -24,13 +29,16 @@ pub struct Names {
 
 impl Names {
     /// burn's own paths, for a user's model.
-    pub const BURN: Names = Names { last: &[], optional_prefix: "", buffers: &[], copies: &[] };
+    pub const BURN: Names =
+        Names { last: &[], optional_prefix: "", wrappers: &[], namings: &[Naming::PLAIN], buffers: &[], copies: &[] };
 
-    /// Hugging Face's GPT-2. Its files come with the prefix (`GPT2LMHeadModel`) and without (`GPT2Model`),
+    /// GPT-2 under Hugging Face's names, and files of nanoGPT and of the paper. Hugging Face's files come with the prefix (`GPT2LMHeadModel`) and without (`GPT2Model`),
     /// carry the causal mask as a buffer, and some a copy of the tied head.
     pub const GPT2: Names = Names {
         last: &[("gamma", "weight"), ("beta", "bias")],
         optional_prefix: "transformer.",
+        wrappers: &["_orig_mod.", "module."],
+        namings: &[Naming::HUGGING_FACE, Naming::NANO_GPT, Naming::PAPER],
         buffers: &[".attn.bias", ".attn.masked_bias"],
         copies: &[("lm_head.weight", "transformer.wte.weight")],
     };

@@ -1,6 +1,6 @@
 //! Output: the tables of a run as Parquet on an object store, and the bookkeeping that makes a run resumable.
 //!
-//! Owns the schema of every table (`schema`), their encoding (`parts`), where they lie (`location`) and the
+//! Owns the schema of every table (`schema`), their encoding (`parts`) and the
 //! life of a run (`store`: open, groups, finish). It computes nothing and knows nothing of the models.
 //!
 //! ```text
@@ -14,10 +14,8 @@
 //!
 //! Readers of hive layouts ignore names that start with an underscore, so bookkeeping is never read as data.
 
-mod cloud;
 #[macro_use]
 mod column;
-mod location;
 mod manifest;
 mod parts;
 mod results;
@@ -27,8 +25,8 @@ mod store;
 mod tests;
 mod time;
 
+pub use crate::storage::{Access, Location};
 pub use column::{Cell, Table};
-pub use location::{Access, Location};
 pub use manifest::{Part, RunRecord};
 pub use results::{Results, RunResults};
 pub use schema::{

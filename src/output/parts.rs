@@ -14,8 +14,8 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 
 use super::column::Table;
-use super::location::Location;
 use super::manifest::Part;
+use crate::storage::Location;
 use crate::{Error, Result};
 
 /// Rows encoded at a time, so that a large table is never held twice as a whole.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::column::Table;
-use super::location::{Access, Location};
 use super::manifest::{Manifest, Part, RunRecord, paths};
 use super::parts;
+use crate::storage::{Access, Location};
 use crate::{Error, Result};
 
 /// An output URL, for reading.

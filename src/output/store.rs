@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use super::column::Table;
-use super::location::{Access, Location};
 use super::manifest::{Manifest, Part, RunRecord, paths};
 use super::parts::{self, Metadata};
 use super::results;
 use super::schema::{SCHEMA_VERSION, TABLES, Tables};
 use super::time::rfc3339;
+use crate::storage::{Access, Location};
 use crate::{Error, Result};
 
 /// Part name of the tables that are written at the end of a run.

@@ -1,6 +1,7 @@
 //! The real binary, from the outside: answers, messages and exit codes. Every test has a folder of its own.
 
 mod convergence;
+mod corpus;
 mod folder;
 mod inputs;
 mod others;
@@ -8,3 +9,4 @@ mod places;
 mod plans;
 mod products;
 mod runs;
+mod weights;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Output on object storage: a real S3-compatible server (moto) on loopback, also through a proxy that fails and hangs.
-#   CARGO    how to build with --features s3 (default: cargo)
+# Output, tokens, text and weights on object storage: a real S3-compatible server (moto) on loopback, also through a proxy that fails and hangs.
+#   CARGO    how to build with --features s3,http (default: cargo)
 #   HESSPEC  a ready binary instead of building
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -8,7 +8,7 @@ source launch/tools.sh
 need python3 python3
 
 if [[ -z ${HESSPEC:-} ]]; then
-    ${CARGO:-cargo} build --features s3 --bin hesspec
+    ${CARGO:-cargo} build --features s3,http --bin hesspec
     HESSPEC=${CARGO_TARGET_DIR:-target}/debug/hesspec
 fi
 need_venv 'moto[server]' pyarrow

@@ -3,7 +3,7 @@
 
     python s3.py HESSPEC
 
-HESSPEC is the program, built with --features s3. Needs moto[server] and pyarrow (PyPI); with duckdb, polars and pandas
+HESSPEC is the program, built with --features s3,http. Needs moto[server] and pyarrow (PyPI); with duckdb, polars and pandas
 the copied tables are read by tests/python/read_tables.py as well. Prints one line a check; exits 1 if one fails.
 """
 
@@ -125,11 +125,8 @@ def same_tables(a, b):
 
 def copied(place, port, prefix):
     """The objects below a prefix, as files."""
-    remote = pyarrow.fs.S3FileSystem(
-        access_key=KEY, secret_key=SECRET, session_token=TOKEN, endpoint_override=f"127.0.0.1:{port}", scheme="http", region="us-east-1"
-    )
     target = place.folder / f"copy-{prefix}"
-    pyarrow.fs.copy_files(f"bucket/{prefix}", str(target), source_filesystem=remote)
+    pyarrow.fs.copy_files(f"bucket/{prefix}", str(target), source_filesystem=bucket(port))
     return target
 
 
@@ -226,6 +223,79 @@ def doctor(place, proxy):
     proxy.every = 0
 
 
+def bucket(port):
+    return pyarrow.fs.S3FileSystem(
+        access_key=KEY, secret_key=SECRET, session_token=TOKEN, endpoint_override=f"127.0.0.1:{port}", scheme="http", region="us-east-1"
+    )
+
+
+def upload(port, name, content):
+    with bucket(port).open_output_stream(f"bucket/{name}") as file:
+        file.write(content)
+
+
+def tokens_and_weights(place, port, proxy):
+    """A run whose tokens and weights lie in the bucket equals the one on disk."""
+    tokens = (place.folder / "train.bin").read_bytes()
+    for number, start in enumerate(range(0, len(tokens), 150)):
+        upload(port, f"data/train_{number:06}.bin", tokens[start : start + 150])
+    code, _, err = place.run("weights export tiny.toml s3://bucket/data/ckpt.pt")
+    check("weights are exported into the bucket", code == 0, messages(err))
+    there = "--set data.tokens.path=s3://bucket/data/*.bin --set model.gpt2.weights=s3://bucket/data/ckpt.pt"
+    quick = dict(AWS_ENDPOINT_URL=proxy.url, AWS_READ_TIMEOUT="1 second", HESSPEC_LOG="info")
+    for every in [0, 5]:
+        proxy.every, proxy.modes = every, ["unavailable", "reset", "lost", "cut"]
+        seen = len(proxy.requests)
+        code, _, err = place.run(f"run tiny.toml {there} --output remote-{every}", **quick)
+        asked = [request for request in proxy.requests[seen:] if request.startswith("GET") and ".bin" in request]
+        check(f"tokens and weights from there, every {every}th request fails: {len(asked)} reads", code == 0, messages(err))
+        different = same_tables(place.folder / "local", place.folder / f"remote-{every}")
+        check("with the same tables, bit for bit", not different, str(different))
+        # a header and a block of each of the three shards: the sweeps after the first one read nothing
+        check("every block is read once", every > 0 or len(asked) <= 6, "\n".join(asked))
+    proxy.every = 0
+    upload(port, "data/train_000001.bin", tokens[150:299])
+    code, _, err = place.run(f"check tiny.toml {there}")
+    check("an odd number of bytes is found", code == 2 and "train_000001.bin" in err and "149 bytes" in err, messages(err))
+
+
+def corpus(place, port, proxy):
+    """Text in the bucket, the storage going away in the middle."""
+    lines = b"".join(b'{"text": "document %d, %d words of the same"}\n' % (n, n * n) for n in range(600_000))
+    upload(port, "corpus/a.jsonl", lines)
+    upload(port, "corpus/b.jsonl", lines[: len(lines) // 2].rsplit(b"\n", 1)[0])
+    prepare = "data prepare --tokenizer byte --shard-tokens 1000000 s3://bucket/corpus/*.jsonl --output"
+    code, _, err = place.run(f"{prepare} whole")
+    check(f"{len(lines) / 1e6:.0f} MB of text from the bucket to tokens", code == 0, messages(err))
+    quick = dict(AWS_ENDPOINT_URL=proxy.url, AWS_READ_TIMEOUT="1 second", AWS_MAX_ATTEMPTS="2", HESSPEC_LOG="info")
+    proxy.every, proxy.modes = 0, ["unavailable"]
+    process = place.start(f"{prepare} parts", **quick)
+    while not (place.folder / "parts/train_000003.bin").exists() and process.poll() is None:
+        time.sleep(0.002)
+    proxy.every = 1
+    code, _, err = place.end(process)
+    said = messages(err)
+    check("the storage goes away: exit 5 with the object's name", code == 5 and "s3://bucket/corpus/" in said, f"exit {code}: {said}")
+    kept = len(list((place.folder / "parts").glob("train_*.bin")))
+    proxy.every, proxy.modes = 4, ["unavailable", "cut", "lost"]
+    code, _, err = place.run(f"{prepare} parts", **{**quick, "AWS_MAX_ATTEMPTS": "5"})
+    check(f"{kept} shards are kept; the next call goes on, every fourth request failing", code == 0 and kept >= 4, messages(err))
+    proxy.every = 0
+    names = sorted(path.name for path in (place.folder / "whole").iterdir())
+    same = all((place.folder / "whole" / n).read_bytes() == (place.folder / "parts" / n).read_bytes() for n in names)
+    check(f"with the same bytes in {len(names)} files", same and len(names) == len(list((place.folder / "parts").iterdir())))
+    # the same server, as one that knows nothing of buckets
+    web = f"http://127.0.0.1:{port}/bucket/corpus"
+    sources = f"{web}/a.jsonl {web}/b.jsonl"
+    code, _, err = place.run(f"data prepare --tokenizer byte --shard-tokens 1000000 --output web {sources}")
+    different = [n for n in names if n != "meta.json" and (place.folder / "web" / n).read_bytes() != (place.folder / "whole" / n).read_bytes()] if code == 0 else []
+    check("the same by http://", code == 0 and not different, messages(err) + str(different))
+    code, _, err = place.run(f"data prepare --tokenizer byte --output none {web}/none.jsonl")
+    check("a page that is not there", code == 2 and "no such object" in err, messages(err))
+    code, _, err = place.run(f"data prepare --tokenizer byte --output none http://192.0.2.1/a.jsonl")
+    check("http:// from another machine is refused", code == 2 and "https://" in err, messages(err))
+
+
 def refusals(place):
     code, out, err = place.run("run tiny.toml --output s3://bucket/x", AWS_ENDPOINT_URL="http://192.0.2.1:9000")
     check("http:// to another machine is refused", code == 2 and "AWS_ALLOW_HTTP" in err, messages(err))
@@ -259,6 +329,8 @@ def main():
             disturbed(place, port, proxy)
             out_of_order(place, port, proxy)
             doctor(place, proxy)
+            tokens_and_weights(place, port, proxy)
+            corpus(place, port, proxy)
             refusals(place)
             secrets(place)
     finally:

@@ -1,12 +1,20 @@
-//! Text to tokens: `train.bin` (nanoGPT's raw uint16) and `meta.json` in one folder.
+//! Text to tokens: nanoGPT's raw uint16 and `meta.json` in one folder.
 //!
-//! Everything streams: memory stays at some megabytes (a JSON line or a Parquet batch must fit). The character tokeniser
-//! reads its sources twice, first for the vocabulary. Files appear whole or not at all, `meta.json` last.
+//! Everything streams: memory stays at some hundred megabytes, whatever the corpus (a JSON line or a Parquet batch must
+//! fit). The character tokeniser reads its sources twice, first for the vocabulary. Files appear whole or not at all,
+//! `meta.json` last. In shards, a preparation that was killed goes on after the last finished one, with the same bytes.
 
+mod cut;
 mod encode;
+mod record;
+mod shards;
 mod source;
+mod stream;
+mod utf8;
 mod write;
 
+#[cfg(test)]
+mod source_tests;
 #[cfg(test)]
 mod tests;
 
@@ -14,85 +22,146 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-use self::encode::{Characters, Encoder, Utf8};
+use self::encode::{Characters, Encoder};
+use self::record::{Position, Record, Settings};
+use self::shards::{PATTERN, SINGLE, Shards};
 use self::source::{Sink, each_document};
-use self::write::{TokenWriter, replace};
-use super::file_error;
+use self::stream::each_batch;
+use self::utf8::Utf8;
+use self::write::replace;
 use super::meta::{FILE_NAME, Meta, Tokenizer};
+use crate::storage::{Input, expand};
 use crate::{Error, Result};
-
-/// Name of the tokens' file.
-const TOKENS_NAME: &str = "train.bin";
 
 /// What to prepare.
 #[derive(Debug, Clone)]
 pub struct Preparation {
-    /// `.jsonl`/`.ndjson`: a document a line; `.parquet`: a document a row; anything else: one document of text.
-    pub inputs: Vec<PathBuf>,
-    /// Folder for `train.bin` and `meta.json`, made where it is missing.
+    /// Paths, globs and URLs. `.jsonl`/`.ndjson`: a document a line; `.parquet`: a document a row; `.tar`: a document a
+    /// file; anything else: one document of text. All but Parquet may be compressed (`.gz`, `.zst`).
+    pub inputs: Vec<String>,
+    /// Folder for the tokens and `meta.json`, made where it is missing.
     pub output: PathBuf,
     /// How text becomes tokens.
     pub tokenizer: Tokenizer,
     /// Field of a JSON line or column of a Parquet file that has the text.
     pub text_field: String,
+    /// Tokens of a shard `train_000000.bin`, ...; `None`: one file `train.bin`.
+    pub shard_tokens: Option<u64>,
+}
+
+/// How far a preparation is.
+#[derive(Debug, Clone, Copy)]
+pub struct Advance {
+    /// Source that is being read, from 0, and how many there are.
+    pub source: (usize, usize),
+    /// Bytes of text that this process encoded.
+    pub text_bytes: u64,
+    /// Tokens that this process made.
+    pub new_tokens: u64,
+    /// Tokens in all, those of an interrupted preparation included.
+    pub num_tokens: u64,
 }
 
 /// Writes the tokens and their description, and returns the latter.
 ///
 /// Between documents stands GPT-2's end-of-text token, or for `char` and `byte` a newline where the document has none at
-/// its end.
+/// its end. (nanoGPT also writes an end-of-text after the last one.)
 ///
 /// # Errors
-/// [`Error::Config`] for inputs that are missing or not what they should be, with file and line;
-/// [`Error::Storage`] where the output cannot be written.
-pub fn prepare(request: &Preparation) -> Result<Meta> {
-    check_inputs(&request.inputs)?;
-    let (encoder, vocabulary_size, vocabulary) = encoder(request)?;
+/// [`Error::Config`] for inputs that are missing or not what they should be, with file and line, or an unfinished
+/// preparation of something else in the same folder; [`Error::Storage`] where an input cannot be read on or the output
+/// cannot be written.
+pub fn prepare(request: &Preparation, advance: &mut dyn FnMut(&Advance)) -> Result<Meta> {
+    if request.shard_tokens == Some(0) {
+        return Err(Error::Config("--shard-tokens 0: expected at least 1".into()));
+    }
+    let sources = sources(&request.inputs)?;
+    let settings = Settings::new(request.tokenizer, &request.text_field, request.shard_tokens, &sources);
+    let stored = Record::load(&request.output, &settings)?;
+    let is_new = stored.is_none();
+    let (encoder, vocabulary) = encoder(request, &sources, stored.as_ref())?;
+    let new = || Record { settings, vocabulary: vocabulary.clone(), shards: Vec::new(), position: Position::default() };
+    let record = stored.unwrap_or_else(new);
 
     let storage = |error: std::io::Error| Error::Storage(format!("{}: {error}", request.output.display()));
     fs::create_dir_all(&request.output).map_err(storage)?;
-    let mut pipeline =
-        Pipeline { encoder, writer: TokenWriter::create(&request.output.join(TOKENS_NAME))?, num_documents: 0 };
-    each_document(&request.inputs, &request.text_field, &mut pipeline)?;
-    if pipeline.writer.num_tokens() == 0 {
+    if is_new && request.shard_tokens.is_some() {
+        forget(request)?;
+    }
+    let from = record.position.place;
+    let mut shards = Shards::new(&request.output, &encoder, record);
+    let before = shards.num_tokens();
+    let mut state = Advance { source: (0, sources.len()), text_bytes: 0, new_tokens: 0, num_tokens: before };
+    each_batch(&sources, &request.text_field, &encoder, from, |batch| {
+        for (piece, tokens) in batch {
+            shards.push(piece, tokens)?;
+            state.text_bytes += piece.text.len() as u64;
+            state.source.0 = piece.place.source;
+        }
+        state.num_tokens = shards.num_tokens();
+        state.new_tokens = state.num_tokens - before;
+        advance(&state);
+        Ok(())
+    })?;
+    if shards.num_tokens() == 0 {
         return Err(Error::Config("the inputs hold no text at all; nothing was written".into()));
     }
+    finish(request, &sources, vocabulary, shards)
+}
 
-    let meta_path = request.output.join(FILE_NAME);
-    if meta_path.exists() {
-        fs::remove_file(&meta_path).map_err(storage)?; // it describes the tokens that are about to be replaced
+/// Removes the description of an earlier preparation and the files that would be taken for those of this one.
+fn forget(request: &Preparation) -> Result<()> {
+    let single = request.output.join(SINGLE);
+    let earlier = Meta::beside(&single).ok().flatten();
+    write::remove(&request.output.join(FILE_NAME))?;
+    if request.shard_tokens.is_some() && earlier.is_some_and(|meta| meta.file == SINGLE) {
+        write::remove(&single)?; // `*.bin` would take it in
     }
-    let num_documents = pipeline.num_documents;
-    let (num_tokens, sha256) = pipeline.writer.finish()?;
+    shards::remove_shards(&request.output)
+}
+
+fn finish(
+    request: &Preparation,
+    sources: &[Input],
+    vocabulary: Option<Vec<String>>,
+    shards: Shards<'_>,
+) -> Result<Meta> {
+    if request.shard_tokens.is_none() {
+        forget(request)?; // it describes the tokens that are about to be replaced
+    }
+    let num_documents = shards.num_documents();
+    let files = shards.finish()?;
+    let is_single = request.shard_tokens.is_none();
     let meta = Meta {
-        file: TOKENS_NAME.into(),
+        file: if is_single { SINGLE } else { PATTERN }.into(),
         dtype: "uint16".into(),
         tokenizer: request.tokenizer,
-        vocabulary_size,
-        num_tokens,
+        vocabulary_size: vocabulary_size(request.tokenizer, vocabulary.as_deref()),
+        num_tokens: files.iter().map(|file| file.num_tokens).sum(),
         num_documents,
         separator: separator(request.tokenizer).into(),
-        sha256,
-        sources: request.inputs.iter().map(|input| input.display().to_string()).collect(),
+        sha256: files.first().filter(|_| is_single).map(|file| file.sha256.clone()),
+        shards: if is_single { Vec::new() } else { files },
+        sources: sources.iter().map(|source| source.name.clone()).collect(),
         vocabulary,
     };
     let text = serde_json::to_string_pretty(&meta).map_err(|error| Error::Other(format!("meta.json: {error}")))?;
-    replace(&meta_path, format!("{text}\n").as_bytes())?;
+    replace(&request.output.join(FILE_NAME), format!("{text}\n").as_bytes())?;
+    record::remove(&request.output)?;
     Ok(meta)
 }
 
-fn check_inputs(inputs: &[PathBuf]) -> Result<()> {
+fn sources(inputs: &[String]) -> Result<Vec<Input>> {
     if inputs.is_empty() {
         return Err(Error::Config("there is nothing to prepare; name one or more files of text".into()));
     }
+    let mut sources = Vec::new();
     for input in inputs {
-        let metadata =
-            fs::metadata(input).map_err(|error| file_error(input, format!("cannot read the text: {error}")))?;
-        if metadata.is_dir() {
-            return Err(file_error(input, "is a folder; name the files in it"));
+        for name in expand(input)? {
+            sources.push(Input::open(&name)?);
         }
     }
-    Ok(())
+    Ok(sources)
 }
 
 /// What meta.json says of the space between documents.
@@ -103,19 +172,41 @@ fn separator(tokenizer: Tokenizer) -> &'static str {
     }
 }
 
-/// The encoder, the size of its vocabulary, and for `char` the vocabulary itself.
-fn encoder(request: &Preparation) -> Result<(Encoder, usize, Option<Vec<String>>)> {
+fn vocabulary_size(tokenizer: Tokenizer, vocabulary: Option<&[String]>) -> usize {
+    match tokenizer {
+        Tokenizer::Byte => 256,
+        Tokenizer::Gpt2 => encode::GPT2_VOCABULARY,
+        Tokenizer::Char => vocabulary.unwrap_or_default().len(),
+    }
+}
+
+/// The encoder, and for `char` its vocabulary.
+fn encoder(
+    request: &Preparation,
+    sources: &[Input],
+    stored: Option<&Record>,
+) -> Result<(Encoder, Option<Vec<String>>)> {
     match request.tokenizer {
-        Tokenizer::Byte => Ok((Encoder::Byte, 256, None)),
-        Tokenizer::Gpt2 => Ok((Encoder::gpt2(), encode::GPT2_VOCABULARY, None)),
+        Tokenizer::Byte => Ok((Encoder::Byte, None)),
+        Tokenizer::Gpt2 => Ok((Encoder::Gpt2, None)),
         Tokenizer::Char => {
-            let mut found = Vocabulary::default();
-            each_document(&request.inputs, &request.text_field, &mut found)?;
-            let characters = Characters::new(found.characters)?;
+            let characters = match stored.and_then(|record| record.vocabulary.as_ref()) {
+                Some(vocabulary) => vocabulary.iter().flat_map(|name| name.chars()).collect(),
+                None => all_characters(sources, &request.text_field)?,
+            };
+            let characters = Characters::new(characters)?;
             let vocabulary = characters.names();
-            Ok((Encoder::Char(characters, Utf8::default()), vocabulary.len(), Some(vocabulary)))
+            Ok((Encoder::Char(characters), Some(vocabulary)))
         }
     }
+}
+
+fn all_characters(sources: &[Input], text_field: &str) -> Result<BTreeSet<char>> {
+    let mut found = Vocabulary::default();
+    for source in sources {
+        each_document(source, text_field, &mut found)?;
+    }
+    Ok(found.characters)
 }
 
 /// First pass of `char`: the set of characters, with the newlines that will stand between documents.
@@ -144,33 +235,5 @@ impl Sink for Vocabulary {
 
     fn end(&mut self) -> Result<()> {
         self.utf8.finish()
-    }
-}
-
-/// The only, or second, pass: tokens into the file.
-struct Pipeline {
-    encoder: Encoder,
-    writer: TokenWriter,
-    num_documents: u64,
-}
-
-impl Sink for Pipeline {
-    fn start(&mut self, name: &str) -> Result<()> {
-        if let (true, Some(separator)) = (self.num_documents > 0, self.encoder.separator(self.writer.last())) {
-            self.writer.push(&[separator])?;
-        }
-        self.num_documents += 1;
-        self.encoder.start(name);
-        Ok(())
-    }
-
-    fn text(&mut self, bytes: &[u8]) -> Result<()> {
-        let tokens = self.encoder.encode(bytes)?;
-        self.writer.push(&tokens)
-    }
-
-    fn end(&mut self) -> Result<()> {
-        let tokens = self.encoder.finish()?;
-        self.writer.push(&tokens)
     }
 }

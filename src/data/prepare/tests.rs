@@ -1,5 +1,4 @@
 use std::fs::{read, read_dir, write};
-use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, LargeStringArray, RecordBatch, StringArray};
@@ -17,12 +16,19 @@ fn prepare_in(folder: &TempDir, inputs: &[(&str, &[u8])], tokenizer: Tokenizer) 
     for (name, content) in inputs {
         write(folder.path().join(name), content).unwrap();
     }
-    let inputs = inputs.iter().map(|(name, _)| folder.path().join(name)).collect();
-    prepare(&Preparation { inputs, output: folder.path().join("out"), tokenizer, text_field: "text".into() })
+    let names: Vec<&str> = inputs.iter().map(|(name, _)| *name).collect();
+    prepare(&request(folder, &names, tokenizer), &mut |_| {})
+}
+
+/// These files of the folder into its `out`, as one file.
+fn request(folder: &TempDir, names: &[&str], tokenizer: Tokenizer) -> Preparation {
+    let inputs = names.iter().map(|name| folder.path().join(name).display().to_string()).collect();
+    let output = folder.path().join("out");
+    Preparation { inputs, output, tokenizer, text_field: "text".into(), shard_tokens: None }
 }
 
 fn tokens_in(folder: &TempDir) -> Vec<u16> {
-    let tokens = Tokens::open(folder.path().join("out/train.bin").to_str().unwrap()).unwrap();
+    let tokens = Tokens::open(folder.path().join("out/train.bin").to_str().unwrap(), 0).unwrap();
     tokens.read(0..tokens.len()).unwrap()
 }
 
@@ -131,13 +137,8 @@ fn a_parquet_column_is_documents() {
     let input = folder.path().join("b.parquet");
     let column: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
     write(&input, parquet_file(column, Compression::UNCOMPRESSED)).unwrap();
-    let request = Preparation {
-        inputs: vec![input],
-        output: folder.path().join("out"),
-        tokenizer: Tokenizer::Byte,
-        text_field: "body".into(),
-    };
-    assert!(prepare(&request).unwrap_err().to_string().contains("no column `body`; there are id, text"));
+    let request = Preparation { text_field: "body".into(), ..request(&folder, &["b.parquet"], Tokenizer::Byte) };
+    assert!(prepare(&request, &mut |_| {}).unwrap_err().to_string().contains("no column `body`; there are id, text"));
 }
 
 #[test]
@@ -147,19 +148,13 @@ fn bad_inputs_are_refused_and_leave_nothing() {
     assert!(refusal(&[("a.txt", b"")], Tokenizer::Byte).contains("no text at all"));
     assert_eq!(prepared(&[("a.txt", b"ab\xff")], Tokenizer::Byte).1, [97, 98, 255]);
     let folder = tempfile::tempdir().unwrap();
-    let request = |inputs: Vec<PathBuf>, output: &Path| Preparation {
-        inputs,
-        output: output.into(),
-        tokenizer: Tokenizer::Char,
-        text_field: "text".into(),
-    };
-    let missing = folder.path().join("none.txt");
-    let error = prepare(&request(vec![missing.clone()], folder.path())).unwrap_err();
-    assert!(error.exit_code() == 2 && error.to_string().contains(missing.to_str().unwrap()), "{error}");
-    assert_eq!(prepare(&request(vec![], folder.path())).unwrap_err().exit_code(), 2);
-    assert!(
-        prepare(&request(vec![folder.path().into()], folder.path())).unwrap_err().to_string().contains("is a folder")
-    );
+    let fails = |request: Preparation| prepare(&request, &mut |_| {}).unwrap_err();
+    let missing = fails(request(&folder, &["none.txt"], Tokenizer::Char));
+    let path = folder.path().join("none.txt");
+    assert!(missing.exit_code() == 2 && missing.to_string().contains(path.to_str().unwrap()), "{missing}");
+    assert_eq!(fails(request(&folder, &[], Tokenizer::Char)).exit_code(), 2);
+    assert!(fails(request(&folder, &[""], Tokenizer::Char)).to_string().contains("is a folder"));
+    assert!(fails(request(&folder, &["*.txt"], Tokenizer::Char)).to_string().contains("no file matches"));
     assert_eq!(
         ["char", "byte", "gpt2"].map(|name| name.parse()),
         [Tokenizer::Char, Tokenizer::Byte, Tokenizer::Gpt2].map(Ok)
@@ -168,7 +163,7 @@ fn bad_inputs_are_refused_and_leave_nothing() {
     let input = folder.path().join("a.txt");
     write(&input, "a").unwrap();
     // a file where the folder should be
-    assert_eq!(prepare(&request(vec![input.clone()], &input)).unwrap_err().exit_code(), 5);
+    assert_eq!(fails(Preparation { output: input, ..request(&folder, &["a.txt"], Tokenizer::Char) }).exit_code(), 5);
 }
 
 #[test]
@@ -181,7 +176,7 @@ fn the_files_are_replaced_whole_and_described() {
     assert_eq!(files, ["meta.json", "train.bin"]);
     let path = folder.path().join("out/train.bin");
     assert_eq!(Meta::beside(&path).unwrap(), Some(meta.clone()));
-    assert_eq!(meta.sha256, format!("{:x}", Sha256::digest(read(&path).unwrap())));
+    assert_eq!(meta.sha256, Some(format!("{:x}", Sha256::digest(read(&path).unwrap()))));
 
     // A failure on the way leaves the old pair as it was.
     prepare_in(&folder, &[("b.txt", b"ok\xff")], Tokenizer::Gpt2).unwrap_err();

@@ -1,7 +1,7 @@
 //! Files that appear whole or not at all: written under another name in the same folder, synced, renamed.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -12,7 +12,7 @@ fn storage(path: &Path) -> impl Fn(std::io::Error) -> Error {
     move |error| Error::Storage(format!("{}: cannot be written: {error}", path.display()))
 }
 
-/// A file under its temporary name; removed unless it is renamed.
+/// A file under its temporary name; removed unless it is renamed. What a killed process leaves is written over by the next.
 struct Temporary {
     path: PathBuf,
     temporary: PathBuf,
@@ -21,8 +21,7 @@ struct Temporary {
 impl Temporary {
     fn new(path: &Path) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-        Self { path: path.into(), temporary }
+        Self { path: path.into(), temporary: path.with_file_name(format!(".{name}.tmp")) }
     }
 
     fn rename(self, file: &File) -> Result<()> {
@@ -46,20 +45,29 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     temporary.rename(&file)
 }
 
+/// Removes a file; one that is not there is fine.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(Error::Storage(format!("{}: cannot be removed: {error}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A stream of tokens into a raw uint16 file, with count and hash.
 pub(super) struct TokenWriter {
     temporary: Temporary,
     file: BufWriter<File>,
     hasher: Sha256,
     num_tokens: u64,
-    last: Option<u16>,
 }
 
 impl TokenWriter {
     pub fn create(path: &Path) -> Result<Self> {
         let temporary = Temporary::new(path);
         let file = File::create(&temporary.temporary).map_err(storage(path))?;
-        Ok(Self { temporary, file: BufWriter::new(file), hasher: Sha256::new(), num_tokens: 0, last: None })
+        Ok(Self { temporary, file: BufWriter::new(file), hasher: Sha256::new(), num_tokens: 0 })
     }
 
     pub fn push(&mut self, tokens: &[u16]) -> Result<()> {
@@ -67,17 +75,11 @@ impl TokenWriter {
         self.file.write_all(&bytes).map_err(storage(&self.temporary.path))?;
         self.hasher.update(&bytes);
         self.num_tokens += tokens.len() as u64;
-        self.last = tokens.last().copied().or(self.last);
         Ok(())
     }
 
     pub fn num_tokens(&self) -> u64 {
         self.num_tokens
-    }
-
-    /// The token that was written last.
-    pub fn last(&self) -> Option<u16> {
-        self.last
     }
 
     /// Puts the file in its place; number of tokens and SHA-256.

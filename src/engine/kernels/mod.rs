@@ -5,6 +5,7 @@
 //! fused pass that a backend does not offer is `None`, in which case the rooms above compose it. Knows no
 //! differentiation rule and no model.
 
+mod arithmetic;
 mod dual;
 #[cfg(feature = "flex")]
 mod flex;
@@ -14,6 +15,7 @@ use burn_backend::ops::AttentionModuleOptions;
 use burn_backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn_backend::{Backend, Shape, Slice, TensorMetadata};
 
+pub use arithmetic::Arithmetic;
 pub use dual::{Dual, Mask};
 #[cfg(feature = "flex")]
 pub use flex::product_library;
@@ -42,7 +44,8 @@ pub trait Kernels: Backend {
     /// `sum_i lhs_i @ rhs_i` over pairs of matrices (or equal batches of matrices), accumulated in one buffer
     /// where the backend can. `terms` is never empty.
     fn sum_of_products(terms: Vec<(FloatTensor<Self>, FloatTensor<Self>)>) -> FloatTensor<Self> {
-        let products = terms.into_iter().map(|(lhs, rhs)| Self::float_matmul(lhs, rhs));
+        let factors = terms.into_iter().flat_map(|(lhs, rhs)| arithmetic::factors::<Self>(lhs, rhs));
+        let products = factors.map(|(lhs, rhs)| Self::float_matmul(lhs, rhs));
         products.reduce(Self::float_add).expect("a sum of products has at least one term")
     }
 

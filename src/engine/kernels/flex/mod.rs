@@ -57,15 +57,14 @@ impl Kernels for Flex {
     }
 
     fn add_to_slice(total: FlexTensor, slices: &[Slice], part: FlexTensor) -> FlexTensor {
-        let added = match total.dtype() {
-            DType::F32 => slices::add_to_columns::<f32>(total, slices, part),
-            DType::F64 => slices::add_to_columns::<f64>(total, slices, part),
-            _ => Err((total, part)),
-        };
-        added.unwrap_or_else(|(total, part)| {
-            let old = Self::float_slice(total.clone(), slices);
-            Self::float_slice_assign(total, slices, Self::float_add(old, part))
-        })
+        match (slices::columns(&total, slices, &part), total.dtype()) {
+            (Some(columns), DType::F32) => slices::add_to_columns::<f32>(total, &columns, &part),
+            (Some(columns), DType::F64) => slices::add_to_columns::<f64>(total, &columns, &part),
+            _ => {
+                let old = Self::float_slice(total.clone(), slices);
+                Self::float_slice_assign(total, slices, Self::float_add(old, part))
+            }
+        }
     }
 
     fn mul(lhs: &Dual<Self>, rhs: &Dual<Self>) -> Option<Dual<Self>> {

@@ -12,13 +12,13 @@ use super::lanes::update;
 /// Numbers of the matrix in one task.
 const TASK: usize = 1 << 16;
 
-/// `total[slices] += part` for a whole matrix and a range of its columns; gives both back where that is not what it is.
+/// `total[.., columns] += part` for a total that [`columns`] accepts.
 pub(super) fn add_to_columns<T: Element>(
     mut total: FlexTensor,
-    slices: &[Slice],
-    part: FlexTensor,
-) -> Result<FlexTensor, (FlexTensor, FlexTensor)> {
-    let Some((width, columns)) = columns(&total, slices, &part) else { return Err((total, part)) };
+    columns: &Range<usize>,
+    part: &FlexTensor,
+) -> FlexTensor {
+    let width = total.shape()[1];
     let part = part.to_contiguous();
     let added: &[T] = part.as_slice().expect("contiguous");
     let rows = (TASK / width).max(1);
@@ -34,11 +34,11 @@ pub(super) fn add_to_columns<T: Element>(
             )
         },
     );
-    Ok(total)
+    total
 }
 
-/// Width of the matrix and the range of columns.
-fn columns(total: &FlexTensor, slices: &[Slice], part: &FlexTensor) -> Option<(usize, Range<usize>)> {
+/// The columns that slices of a matrix of one's own are, if they are all rows of a range of them.
+pub(super) fn columns(total: &FlexTensor, slices: &[Slice], part: &FlexTensor) -> Option<Range<usize>> {
     let (shape, part_shape) = (total.shape(), part.shape());
     let ([rows, width], [part_rows, part_width]) = (shape.as_slice(), part_shape.as_slice()) else { return None };
     let range = |at: usize, size: usize| {
@@ -48,7 +48,7 @@ fn columns(total: &FlexTensor, slices: &[Slice], part: &FlexTensor) -> Option<(u
     let (all, columns) = (range(0, *rows)?, range(1, *width)?);
     let owned = total.is_contiguous() && total.is_unique() && total.layout().start_offset() == 0;
     let fits = all == (0..*rows) && part_rows == rows && columns.len() == *part_width && !columns.is_empty();
-    (owned && fits).then_some((*width, columns))
+    (owned && fits).then_some(columns)
 }
 
 #[cfg(test)]
@@ -58,7 +58,7 @@ mod tests {
 
     use super::super::testing::{Case, numbers, strided};
     use super::*;
-    use crate::engine::Kernels;
+    use crate::engine::kernels::Kernels;
 
     fn composed(total: FlexTensor, slices: &[Slice], part: FlexTensor) -> FlexTensor {
         let old = Flex::float_slice(total.clone(), slices);

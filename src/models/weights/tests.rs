@@ -1,7 +1,9 @@
 use super::*;
+use crate::models::names::read;
 use crate::models::{Gpt2, Gpt2Config, Initialisation, initialise};
+use burn::tensor::{bf16, f16};
 use safetensors::serialize;
-use std::collections::BTreeMap;
+use safetensors::tensor::{Dtype, TensorView};
 
 type Double = burn_ndarray::NdArray<f64>;
 type Flex = burn_flex::Flex;
@@ -143,19 +145,28 @@ fn a_truncated_or_absent_file_is_named() {
     short.truncate(short.len() - 1);
     let error = load_bytes(empty::<Flex>(&config), &Names::GPT2, &short, "short", DType::F32).unwrap_err();
     assert!(error.to_string().starts_with("short: not a complete safetensors file"), "{error}");
-    let error = load(empty::<Flex>(&config), &Names::GPT2, Path::new("no/such.safetensors"), DType::F32).unwrap_err();
+    let error = load(empty::<Flex>(&config), &Names::GPT2, "no/such.safetensors", DType::F32).unwrap_err();
     assert!(error.to_string().starts_with("no/such.safetensors: cannot read the weights"), "{error}");
 }
 
 fn round_trip<B: Backend>(config: &Gpt2Config, dtype: DType) {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("model.safetensors");
     let model = initialise(empty::<B>(config), config.layers, Initialisation::NanoGpt, 3, dtype).unwrap();
-    save(&model, &Names::GPT2, &path).unwrap();
-    let again = load(empty::<B>(config), &Names::GPT2, &path, dtype).unwrap();
-    assert_eq!(flat(&model), flat(&again));
-    let error = save(&model, &Names::GPT2, &folder.path().join("no/such/folder")).unwrap_err();
-    assert_eq!(error.exit_code(), 5);
+    for naming in Names::GPT2.namings {
+        for place in ["memory://weights/round/model", folder.path().join("model").to_str().unwrap()] {
+            for ending in ["safetensors", "pt"] {
+                let path = format!("{place}.{ending}");
+                save(&model, &Names::GPT2, &path, naming).unwrap();
+                let again = load(empty::<B>(config), &Names::GPT2, &path, dtype).unwrap();
+                assert_eq!(flat(&model), flat(&again), "{path} {}", naming.name);
+            }
+        }
+    }
+    let to = |name: &str| {
+        save(&model, &Names::GPT2, folder.path().join(name).to_str().unwrap(), &Naming::PAPER).unwrap_err()
+    };
+    assert_eq!(to("no/such/folder.pt").exit_code(), 5);
+    assert_eq!(to("model.bin").exit_code(), 2);
 }
 
 #[test]
@@ -163,4 +174,68 @@ fn what_is_saved_is_loaded_to_the_last_bit() {
     round_trip::<Double>(&small(), DType::F64);
     round_trip::<Flex>(&small(), DType::F64);
     round_trip::<Flex>(&Gpt2Config { tied: false, bias: false, ..small() }, DType::F32);
+}
+
+/// What nanoGPT's train.py saves, written by the real torch.save: tests/data/make_nanogpt_pt.py.
+const CHECKPOINT: &[u8] = include_bytes!("../../../tests/data/nanogpt.pt");
+
+fn from_checkpoint(bytes: &[u8], config: &Gpt2Config) -> Result<Vec<f64>> {
+    Ok(flat(&load_bytes(empty::<Double>(config), &Names::GPT2, bytes, "ckpt.pt", DType::F64)?))
+}
+
+#[test]
+fn a_checkpoint_of_nanogpt_is_read_with_its_strides_wrappers_and_buffers() {
+    assert_eq!(from_checkpoint(CHECKPOINT, &small()).unwrap(), eighths(&small()));
+}
+
+#[test]
+fn a_checkpoint_that_does_not_fit_is_explained() {
+    let refused = |bytes: &[u8], config: Gpt2Config| {
+        let error = from_checkpoint(bytes, &config).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        error.to_string()
+    };
+    let text = refused(CHECKPOINT, Gpt2Config { vocabulary: 8, ..small() });
+    assert!(text.contains("(nanogpt)") && text.contains("wte.weight is [5, 4], expected [8, 4]"), "{text}");
+    assert!(text.contains("set model.gpt2.vocabulary = 5"), "{text}");
+    assert!(refused(CHECKPOINT, Gpt2Config { context: 4, ..small() }).contains("set model.gpt2.context = 3"));
+    let text = refused(CHECKPOINT, Gpt2Config { bias: false, ..small() });
+    assert!(text.contains("7 not in the model: _orig_mod.transformer.h.0.attn.c_attn.bias [12]"), "{text}");
+    let text = refused(CHECKPOINT, Gpt2Config { layers: 2, ..small() });
+    assert!(text.contains("12 missing: transformer.h.1.ln_1.weight [4]"), "{text}");
+    assert!(refused(&CHECKPOINT[..CHECKPOINT.len() - 100], small()).contains("not a complete PyTorch file"));
+    assert!(refused(&[], small()).contains("safetensors"));
+}
+
+/// A byte of the pickle that is another one must never end in a panic; where it is read at all, nothing but names, types,
+/// places and shapes can have changed.
+#[test]
+fn a_damaged_pickle_is_an_error_or_harmless() {
+    let start = CHECKPOINT.windows(4).position(|bytes| bytes == b"\x80\x02}q").unwrap();
+    let mut errors = 0;
+    for at in (start..start + 2549).step_by(7) {
+        for flip in [0x01, 0x10, 0xff] {
+            let mut bytes = CHECKPOINT.to_vec();
+            bytes[at] ^= flip;
+            errors += usize::from(from_checkpoint(&bytes, &small()).is_err());
+        }
+    }
+    assert!(errors > 300, "{errors}");
+}
+
+#[test]
+fn storages_and_tensors_must_be_whole() {
+    // the storage of the first bias, ln_1.bias: its shape in the pickle becomes larger than what is stored
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.pt");
+    let model = initialise(empty::<Double>(&small()), 1, Initialisation::NanoGpt, 3, DType::F64).unwrap();
+    save(&model, &Names::GPT2, path.to_str().unwrap(), &Naming::NANO_GPT).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    assert_eq!(from_checkpoint(&bytes, &small()).unwrap(), flat(&model));
+    let name = b"transformer.ln_f.bias";
+    let at = bytes.windows(name.len()).position(|found| found == name).unwrap();
+    let shape = bytes[at..].windows(10).position(|found| found == b"\x8a\x08\x00\0\0\0\0\0\0\0").unwrap(); // the offset
+    bytes[at + shape + 2] = 1;
+    let text = from_checkpoint(&bytes, &small()).unwrap_err().to_string();
+    assert!(text.contains("ln_f.bias: its storage 15 has 32 bytes, too few for its shape [4]"), "{text}");
 }

@@ -1,24 +1,25 @@
-//! Object stores in a cloud (features `s3`, `gs`, `az`): how they are opened, how hard a request is tried.
+//! Object stores in a cloud (features `s3`, `gs`, `az`) and web servers (`http`): how they are opened, how hard a request
+//! is tried.
 //!
 //! Credentials come from the provider's standard environment variables and from nowhere else: a URL that carries some is
 //! refused, because URLs end up in messages, tables and shell histories. A request that fails is repeated by
 //! object_store after growing pauses; `AWS_MAX_ATTEMPTS`, the standard variable, changes how often.
 
 use std::sync::Arc;
-#[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
+#[cfg(any(feature = "s3", feature = "gs", feature = "az", feature = "http"))]
 use std::time::Duration;
 
 use object_store::ObjectStore;
-#[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
+#[cfg(any(feature = "s3", feature = "gs", feature = "az", feature = "http"))]
 use object_store::{BackoffConfig, RetryConfig};
 
 use crate::{Error, Result};
 
 /// Attempts of a request: with pauses of 0.1 s that double up to 15 s, about two minutes of outage are survived.
-#[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
+#[cfg(any(feature = "s3", feature = "gs", feature = "az", feature = "http"))]
 const ATTEMPTS: usize = 14;
 /// No attempt begins later than this after the first.
-#[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
+#[cfg(any(feature = "s3", feature = "gs", feature = "az", feature = "http"))]
 const GIVE_UP: Duration = Duration::from_secs(300);
 /// Silence on a connection that counts as failure, and the most that one request may last.
 #[cfg(feature = "s3")]
@@ -34,9 +35,10 @@ pub(super) fn open(url: &str, scheme: &str) -> Result<Arc<dyn ObjectStore>> {
         "s3" | "s3a" => "s3",
         "gs" => "gs",
         "az" | "abfs" | "abfss" => "az",
+        "http" | "https" => "http",
         _ => {
             return Err(Error::Config(format!(
-                "`{scheme}://...`: unknown scheme `{scheme}`. Expected a plain path, file://, memory://, s3://, gs:// or az://"
+                "`{scheme}://...`: unknown scheme `{scheme}`. Expected a plain path, file://, memory://, s3://, gs://, az:// or, to read from, https://"
             )));
         }
     };
@@ -54,8 +56,10 @@ pub(super) fn open(url: &str, scheme: &str) -> Result<Arc<dyn ObjectStore>> {
             let builder = object_store::azure::MicrosoftAzureBuilder::from_env();
             built(url, builder.with_url(url).with_retry(retries(None)?).build())
         }
+        #[cfg(feature = "http")]
+        "http" => http(url),
         _ => Err(Error::Environment(format!(
-            "`{url}`: this program was built without {scheme}:// storage. Build it with `cargo build --features {feature}`, or write to a plain path"
+            "`{url}`: this program was built without {scheme}:// storage. Build it with `cargo build --features {feature}`, or use a plain path"
         ))),
     }
 }
@@ -65,7 +69,8 @@ pub(super) fn open(url: &str, scheme: &str) -> Result<Arc<dyn ObjectStore>> {
 fn refuse_credentials(url: &str, scheme: &str) -> Result<()> {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let place = rest.split('/').next().unwrap_or_default(); // a secret with a slash in it still leaves its colon here
-    let is_secret = place.contains(':') || (place.contains('@') && !scheme.starts_with("abfs"));
+    let has_port = scheme.starts_with("http") && !place.contains('@');
+    let is_secret = (place.contains(':') && !has_port) || (place.contains('@') && !scheme.starts_with("abfs"));
     if !is_secret && !rest.contains('?') {
         return Ok(());
     }
@@ -103,6 +108,20 @@ fn s3(url: &str) -> Result<Arc<dyn ObjectStore>> {
     built(url, builder.build())
 }
 
+/// A web server, to read from: the URL's host is the store, the rest a prefix in it.
+#[cfg(feature = "http")]
+fn http(url: &str) -> Result<Arc<dyn ObjectStore>> {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("https", url));
+    let host = rest.split('/').next().unwrap_or_default();
+    let in_the_clear = scheme == "http";
+    if in_the_clear && !is_loopback(host) {
+        return Err(Error::Config(format!("`{url}`: http:// to another machine is refused; use https://")));
+    }
+    let options = object_store::ClientOptions::new().with_allow_http(in_the_clear);
+    let builder = object_store::http::HttpBuilder::new().with_url(format!("{scheme}://{host}"));
+    built(url, builder.with_client_options(options).with_retry(retries(None)?).build())
+}
+
 /// What can say who we are, without asking the machine's metadata service.
 #[cfg(any(feature = "s3", test))]
 const IDENTITIES: [&str; 5] = [
@@ -129,7 +148,7 @@ fn check_credentials(variable: &dyn Fn(&str) -> Option<String>) -> Result<()> {
 }
 
 /// Whether `host[:port][/path]` is this machine.
-#[cfg(any(feature = "s3", test))]
+#[cfg(any(feature = "s3", feature = "http", test))]
 fn is_loopback(host: &str) -> bool {
     let host = host.split('/').next().unwrap_or_default();
     let name = match host.strip_prefix('[') {
@@ -140,7 +159,7 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// How often a request is tried.
-#[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
+#[cfg(any(feature = "s3", feature = "gs", feature = "az", feature = "http"))]
 fn retries(max_attempts: Option<&str>) -> Result<RetryConfig> {
     let attempts = match max_attempts {
         None => ATTEMPTS,
@@ -151,7 +170,7 @@ fn retries(max_attempts: Option<&str>) -> Result<RetryConfig> {
     Ok(RetryConfig { backoff: BackoffConfig::default(), max_retries: attempts - 1, retry_timeout: GIVE_UP })
 }
 
-#[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
+#[cfg(any(feature = "s3", feature = "gs", feature = "az", feature = "http"))]
 fn built(url: &str, store: object_store::Result<impl ObjectStore>) -> Result<Arc<dyn ObjectStore>> {
     match store {
         Ok(store) => Ok(Arc::new(store)),

@@ -1,9 +1,10 @@
-//! An output URL as an object store with blocking calls, paths relative to the URL.
+//! A URL as an object store with blocking calls, paths relative to the URL.
 //!
 //! object_store is asynchronous; a current-thread runtime inside makes each call blocking. It must not be called from
 //! within another tokio runtime.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -100,7 +101,7 @@ impl Location {
 
     /// Runs a storage operation to its end that may as well happen twice; over a network, repeats it after failures that
     /// can pass.
-    pub(super) fn repeated<T, E: std::fmt::Display, F: Future<Output = std::result::Result<T, E>>>(
+    pub(crate) fn repeated<T, E: std::fmt::Display, F: Future<Output = std::result::Result<T, E>>>(
         &self,
         can_pass: impl Fn(&E) -> bool,
         operation: impl Fn() -> F,
@@ -178,6 +179,45 @@ impl Location {
         }
     }
 
+    /// Bytes of an object; None when there is none.
+    pub fn size(&self, relative: &str) -> Result<Option<u64>> {
+        let path = self.path(relative);
+        match self.repeated(can_pass, || self.store.head(&path)) {
+            Ok(object) => Ok(Some(object.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.unreadable(relative, &error)),
+        }
+    }
+
+    /// Ranges of an object's bytes; near ones are asked for together.
+    pub fn get_ranges(&self, relative: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let path = self.path(relative);
+        let read = self.repeated(can_pass, || async {
+            let found = self.store.get_ranges(&path, ranges).await?;
+            let short = found.iter().zip(ranges).find(|(bytes, range)| bytes.len() as u64 != range.end - range.start);
+            match short {
+                None => Ok(found),
+                Some((bytes, range)) => Err(object_store::Error::Generic {
+                    store: "answer",
+                    source: format!("{} bytes came for the bytes {range:?}", bytes.len()).into(),
+                }),
+            }
+        });
+        read.map_err(|error| self.unreadable(relative, &error))
+    }
+
+    /// The message of an object that cannot be read as an input.
+    fn unreadable(&self, relative: &str, source: &object_store::Error) -> Error {
+        let name = format!("{}/{relative}", self.url);
+        if matches!(source, object_store::Error::NotFound { .. }) {
+            return Error::Config(format!("{name}: there is no such object"));
+        }
+        Error::Storage(format!(
+            "{name}: cannot be read: {source}. Check the endpoint and the credentials in the environment; what was finished is \
+             kept, so run again afterwards"
+        ))
+    }
+
     /// When an object was written, by the storage's clock.
     pub fn modified(&self, relative: &str) -> Result<SystemTime> {
         let path = self.path(relative);
@@ -252,7 +292,7 @@ fn local(url: &str, folder: &std::path::Path, access: Access) -> Result<Arc<dyn 
 }
 
 /// The path of `file://[localhost]/absolute/path`, percent-decoded.
-fn file_path(url: &str, rest: &str) -> Result<PathBuf> {
+pub(super) fn file_path(url: &str, rest: &str) -> Result<PathBuf> {
     let path = rest.strip_prefix("localhost").unwrap_or(rest);
     let decoded = path.starts_with('/').then(|| percent_decoded(path)).flatten();
     decoded.map(PathBuf::from).ok_or_else(|| {

@@ -1,0 +1,320 @@
+//! Python's pickle, as far as `torch.save` uses it: values are rebuilt, nothing is ever executed.
+//!
+//! burn-store has a reader as well; it takes no notice of strides (a transposed tensor comes out in the wrong order) and gives
+//! zeros for a storage that is missing or too short (0.21), where here both must be right or refused.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// A value; lists and tables are shared as in Python.
+#[derive(Debug, Clone)]
+pub(super) enum Value {
+    None,
+    Bool,
+    Int(i64),
+    Float,
+    Text(String),
+    Tuple(Vec<Value>),
+    List(Rc<RefCell<Vec<Value>>>),
+    Table(Rc<RefCell<Vec<(Value, Value)>>>),
+    /// A class or function.
+    Global(String),
+    /// What stands for data outside of the pickle.
+    Persistent(Vec<Value>),
+    /// What `call` made of a function's arguments.
+    Tensor(Rc<TensorPlace>),
+    /// A function or class applied to something, which nobody needs.
+    Opaque,
+}
+
+/// Where a tensor's entries lie.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TensorPlace {
+    /// Class of the storage, like "FloatStorage".
+    pub class: String,
+    /// Key of the storage.
+    pub storage: String,
+    /// In entries, as everything here.
+    pub offset: usize,
+    pub shape: Vec<usize>,
+    pub strides: Vec<usize>,
+}
+
+type Result<T> = std::result::Result<T, String>;
+
+/// Rebuilds the value of a pickle.
+pub(super) fn read(bytes: &[u8]) -> Result<Value> {
+    let mut machine = Machine { bytes, at: 0, stack: Vec::new(), marks: Vec::new(), memo: Vec::new() };
+    loop {
+        let at = machine.at;
+        let code = machine.byte()?;
+        if code == b'.' {
+            return machine.pop();
+        }
+        machine.step(code).map_err(|problem| format!("byte {at} of the pickle: {problem}"))?;
+    }
+}
+
+struct Machine<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    stack: Vec<Value>,
+    marks: Vec<usize>,
+    memo: Vec<Option<Value>>,
+}
+
+impl Machine<'_> {
+    /// One instruction. The names are those of Python's pickletools.
+    fn step(&mut self, code: u8) -> Result<()> {
+        if let Some(value) = self.plain(code)? {
+            self.stack.push(value);
+            return Ok(());
+        }
+        match code {
+            0x80 => drop(self.take(1)?),               // PROTO
+            0x95 => drop(self.take(8)?),               // FRAME
+            b'(' => self.marks.push(self.stack.len()), // MARK
+            b'0' | b'b' => drop(self.pop()?),          // POP, BUILD: attributes, which no table of tensors needs
+            b'a' => self.append_last()?,               // APPEND
+            b'e' | 0x90 => self.append_marked()?,      // APPENDS, ADDITEMS
+            b's' => self.set_last()?,                  // SETITEM
+            b'u' => self.set_marked()?,                // SETITEMS
+            b'q' => self.memorise(1)?,                 // BINPUT
+            b'r' => self.memorise(4)?,                 // LONG_BINPUT
+            0x94 => self.put(self.memo.len())?,        // MEMOIZE
+            other => return Err(format!("unknown instruction {other:#04x}")),
+        }
+        Ok(())
+    }
+
+    /// The value that an instruction puts on the stack; `None` for one that does something else.
+    fn plain(&mut self, code: u8) -> Result<Option<Value>> {
+        Ok(Some(match code {
+            b'N' => Value::None,                                                 // NONE
+            0x88 | 0x89 => Value::Bool,                                          // NEWTRUE, NEWFALSE
+            b'K' => Value::Int(self.number(1)?),                                 // BININT1
+            b'M' => Value::Int(self.number(2)?),                                 // BININT2
+            b'J' => Value::Int(i64::from(self.number(4)? as i32)),               // BININT
+            0x8a => self.long()?,                                                // LONG1
+            b'G' => self.skip(8, Value::Float)?,                                 // BINFLOAT
+            b'X' | b'T' => self.text(4)?,                                        // BINUNICODE, BINSTRING
+            0x8c | b'U' => self.text(1)?,                                        // SHORT_BINUNICODE, SHORT_BINSTRING
+            0x8d => self.text(8)?,                                               // BINUNICODE8
+            b'C' => self.opaque(1)?,                                             // SHORT_BINBYTES
+            b'B' => self.opaque(4)?,                                             // BINBYTES
+            b')' => Value::Tuple(Vec::new()),                                    // EMPTY_TUPLE
+            0x85..=0x87 => Value::Tuple(self.last(code - 0x84)?),                // TUPLE1 to TUPLE3
+            b't' => Value::Tuple(self.marked()?),                                // TUPLE
+            b']' | 0x8f => Value::List(Rc::default()),                           // EMPTY_LIST, EMPTY_SET
+            b'}' => Value::Table(Rc::default()),                                 // EMPTY_DICT
+            b'c' => Value::Global(format!("{}.{}", self.line()?, self.line()?)), // GLOBAL
+            0x93 => self.stack_global()?,                                        // STACK_GLOBAL
+            b'h' => self.recall(1)?,                                             // BINGET
+            b'j' => self.recall(4)?,                                             // LONG_BINGET
+            b'Q' => self.persistent()?,                                          // BINPERSID
+            b'R' | 0x81 => self.reduce()?,                                       // REDUCE, NEWOBJ
+            _ => return Ok(None),
+        }))
+    }
+
+    fn take(&mut self, len: usize) -> Result<&[u8]> {
+        let end = self.at.checked_add(len).filter(|end| *end <= self.bytes.len()).ok_or("it ends too early")?;
+        let taken = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn pop(&mut self) -> Result<Value> {
+        self.stack.pop().ok_or_else(|| "nothing on the stack".to_string())
+    }
+
+    /// Little-endian, without a sign, of at most 8 bytes.
+    fn number(&mut self, len: usize) -> Result<i64> {
+        let mut whole = [0; 8];
+        whole[..len].copy_from_slice(self.take(len)?);
+        Ok(i64::from_le_bytes(whole))
+    }
+
+    fn skip(&mut self, len: usize, value: Value) -> Result<Value> {
+        self.take(len)?;
+        Ok(value)
+    }
+
+    /// Two's complement of any length; one of more than 8 bytes is nothing that is needed.
+    fn long(&mut self) -> Result<Value> {
+        let len = usize::from(self.byte()?);
+        let bytes = self.take(len)?;
+        let fill = if bytes.last().is_some_and(|last| last & 0x80 != 0) { 0xff } else { 0 };
+        let mut whole = [fill; 8];
+        whole[..len.min(8)].copy_from_slice(&bytes[..len.min(8)]);
+        Ok(if len > 8 { Value::Opaque } else { Value::Int(i64::from_le_bytes(whole)) })
+    }
+
+    fn length(&mut self, size: usize) -> Result<usize> {
+        usize::try_from(self.number(size)?).map_err(|_| "a length that is too large".to_string())
+    }
+
+    fn text(&mut self, size: usize) -> Result<Value> {
+        let len = self.length(size)?;
+        Ok(Value::Text(String::from_utf8_lossy(self.take(len)?).into_owned()))
+    }
+
+    fn opaque(&mut self, size: usize) -> Result<Value> {
+        let len = self.length(size)?;
+        self.skip(len, Value::Opaque)
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let rest = &self.bytes[self.at..];
+        let len = rest.iter().position(|byte| *byte == b'\n').ok_or("it ends too early")?;
+        self.at += len + 1;
+        Ok(String::from_utf8_lossy(&rest[..len]).into_owned())
+    }
+
+    /// Takes so many values from the top.
+    fn last(&mut self, len: u8) -> Result<Vec<Value>> {
+        let start = self.stack.len().checked_sub(usize::from(len)).ok_or("nothing on the stack")?;
+        Ok(self.stack.split_off(start))
+    }
+
+    /// Takes all values down to the mark.
+    fn marked(&mut self) -> Result<Vec<Value>> {
+        let mark = self.marks.pop().filter(|mark| *mark <= self.stack.len()).ok_or("no mark on the stack")?;
+        Ok(self.stack.split_off(mark))
+    }
+
+    fn append_last(&mut self) -> Result<()> {
+        let items = self.last(1)?;
+        self.append(items)
+    }
+
+    fn append_marked(&mut self) -> Result<()> {
+        let items = self.marked()?;
+        self.append(items)
+    }
+
+    fn append(&mut self, items: Vec<Value>) -> Result<()> {
+        match self.stack.last() {
+            Some(Value::List(list)) => list.borrow_mut().extend(items),
+            Some(Value::Opaque) => {}
+            _ => return Err("items for what is no list".into()),
+        }
+        Ok(())
+    }
+
+    fn set_last(&mut self) -> Result<()> {
+        let items = self.last(2)?;
+        self.set(items)
+    }
+
+    fn set_marked(&mut self) -> Result<()> {
+        let items = self.marked()?;
+        self.set(items)
+    }
+
+    fn set(&mut self, items: Vec<Value>) -> Result<()> {
+        match self.stack.last() {
+            Some(Value::Table(table)) => {
+                let mut items = items.into_iter();
+                while let (Some(key), Some(value)) = (items.next(), items.next()) {
+                    table.borrow_mut().push((key, value));
+                }
+            }
+            Some(Value::Opaque) => {}
+            _ => return Err("keys for what is no table".into()),
+        }
+        Ok(())
+    }
+
+    fn stack_global(&mut self) -> Result<Value> {
+        match (self.pop()?, self.pop()?) {
+            (Value::Text(name), Value::Text(module)) => Ok(Value::Global(format!("{module}.{name}"))),
+            _ => Err("a class without a name".into()),
+        }
+    }
+
+    fn memorise(&mut self, size: usize) -> Result<()> {
+        let place = self.length(size)?;
+        self.put(place)
+    }
+
+    fn put(&mut self, place: usize) -> Result<()> {
+        let value = self.stack.last().cloned().ok_or("nothing on the stack")?;
+        if place > self.bytes.len() {
+            return Err(format!("the place {place} is beyond what so short a pickle can have"));
+        }
+        if self.memo.len() <= place {
+            self.memo.resize(place + 1, None);
+        }
+        self.memo[place] = Some(value);
+        Ok(())
+    }
+
+    fn recall(&mut self, size: usize) -> Result<Value> {
+        let place = self.length(size)?;
+        let value = self.memo.get(place).cloned().flatten();
+        value.ok_or_else(|| format!("nothing was put at the place {place}"))
+    }
+
+    fn persistent(&mut self) -> Result<Value> {
+        match self.pop()? {
+            Value::Tuple(items) => Ok(Value::Persistent(items)),
+            _ => Err("outside data that is no tuple".into()),
+        }
+    }
+
+    fn reduce(&mut self) -> Result<Value> {
+        match (self.pop()?, self.pop()?) {
+            (Value::Tuple(arguments), Value::Global(name)) => call(&name, arguments),
+            _ => Ok(Value::Opaque),
+        }
+    }
+}
+
+/// The few functions that tensors are made with; all others are opaque.
+fn call(name: &str, mut arguments: Vec<Value>) -> Result<Value> {
+    match name {
+        "collections.OrderedDict" => Ok(Value::Table(Rc::default())),
+        "torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor" => tensor(&arguments),
+        "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" if !arguments.is_empty() => {
+            Ok(arguments.swap_remove(0))
+        }
+        "torch._tensor._rebuild_from_type_v2" => match (arguments.first(), arguments.get(2)) {
+            (Some(Value::Global(inner)), Some(Value::Tuple(inside))) => call(inner, inside.clone()),
+            _ => Ok(Value::Opaque),
+        },
+        _ => Ok(Value::Opaque),
+    }
+}
+
+/// `_rebuild_tensor_v2(storage, offset, size, stride, ...)`, `storage` = ("storage", class, key, device, entries).
+fn tensor(arguments: &[Value]) -> Result<Value> {
+    let problem = || "a tensor that is not made as PyTorch makes them".to_string();
+    let [Value::Persistent(storage), Value::Int(offset), Value::Tuple(shape), Value::Tuple(strides), ..] = arguments
+    else {
+        return Err(problem());
+    };
+    let [_, Value::Global(class), Value::Text(key), ..] = storage.as_slice() else { return Err(problem()) };
+    let sizes = |values: &[Value]| -> Result<Vec<usize>> {
+        let size = |value: &Value| match value {
+            Value::Int(size) => usize::try_from(*size).map_err(|_| problem()),
+            _ => Err(problem()),
+        };
+        values.iter().map(size).collect()
+    };
+    let (shape, strides) = (sizes(shape)?, sizes(strides)?);
+    if shape.len() != strides.len() {
+        return Err(problem());
+    }
+    Ok(Value::Tensor(Rc::new(TensorPlace {
+        class: class.rsplit('.').next().unwrap_or_default().into(),
+        storage: key.clone(),
+        offset: usize::try_from(*offset).map_err(|_| problem())?,
+        shape,
+        strides,
+    })))
+}

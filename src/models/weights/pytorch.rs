@@ -1,0 +1,139 @@
+//! PyTorch's files: a zip archive of a pickle and the storages that its tensors lie in (`torch.save` since 1.6).
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Cursor;
+
+use safetensors::tensor::Dtype;
+use zip::{CompressionMethod, ZipArchive};
+
+use super::pickle::{self, TensorPlace, Value};
+use super::tensor::FileTensor;
+use crate::{Error, Result};
+
+/// Keys under which checkpoints keep the model's tensors; nanoGPT's and the paper's is the first.
+const MODEL_KEYS: [&str; 4] = ["model", "state_dict", "model_state_dict", "module"];
+
+/// Whether these bytes are a zip archive.
+pub(super) fn is_archive(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"PK\x03\x04")
+}
+
+/// The tensors of a checkpoint or a bare table of them.
+///
+/// # Errors
+/// [`Error::Config`] for what is no such file, or is cut short.
+pub(super) fn tensors<'a>(bytes: &'a [u8], source: &str) -> Result<BTreeMap<String, FileTensor<'a>>> {
+    let problem = |text: String| Error::Config(format!("{source}: {text}"));
+    let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| {
+        problem(format!(
+            "not a complete PyTorch file: {error}\nHINT: it is cut short or damaged; fetch or save it again"
+        ))
+    })?;
+    let entries = entries(&mut archive, bytes).map_err(problem)?;
+    let root = entries.keys().find_map(|name| name.strip_suffix("data.pkl")).map(str::to_owned);
+    let root = root.ok_or_else(|| problem("a zip archive without data.pkl: not written by torch.save".into()))?;
+    if entries.get(&format!("{root}byteorder")).is_some_and(|order| order.starts_with(b"big")) {
+        return Err(problem("written on a big-endian machine, which is not supported; save it again elsewhere".into()));
+    }
+    let value = pickle::read(entries[&format!("{root}data.pkl")]).map_err(problem)?;
+    let mut found = BTreeMap::new();
+    for (name, place) in model(&value).map_err(problem)? {
+        let storage = entries.get(&format!("{root}data/{}", place.storage)).copied();
+        let tensor = tensor(&place, storage).map_err(|text| problem(format!("{name}: {text}")))?;
+        found.extend(tensor.map(|tensor| (name, tensor)));
+    }
+    Ok(found)
+}
+
+/// The archive's files as parts of its bytes: PyTorch compresses nothing.
+fn entries<'a>(
+    archive: &mut ZipArchive<Cursor<&'a [u8]>>,
+    bytes: &'a [u8],
+) -> std::result::Result<HashMap<String, &'a [u8]>, String> {
+    let mut found = HashMap::new();
+    for index in 0..archive.len() {
+        let file = archive.by_index_raw(index).map_err(|error| error.to_string())?;
+        let name = file.name().to_string();
+        if file.compression() != CompressionMethod::Stored {
+            return Err(format!("{name} is compressed, which torch.save never does; save it again"));
+        }
+        let start = file.data_start().ok_or_else(|| format!("{name} has no place in the archive"))? as usize;
+        let content = bytes.get(start..start.saturating_add(file.size() as usize));
+        found.insert(name.clone(), content.ok_or_else(|| format!("{name} is cut short"))?);
+    }
+    Ok(found)
+}
+
+/// Names and places of the model's tensors.
+fn model(value: &Value) -> std::result::Result<Vec<(String, std::rc::Rc<TensorPlace>)>, String> {
+    let tables = |value: &Value| match value {
+        Value::Table(table) => table.borrow().clone(),
+        _ => Vec::new(),
+    };
+    let tensors = |table: &[(Value, Value)]| -> Vec<_> {
+        let entry = |(key, value): &(Value, Value)| match (key, value) {
+            (Value::Text(name), Value::Tensor(place)) => Some((name.clone(), place.clone())),
+            _ => None,
+        };
+        table.iter().filter_map(entry).collect()
+    };
+    let root = tables(value);
+    let named = |wanted: &str| root.iter().find(|(key, _)| matches!(key, Value::Text(name) if name == wanted));
+    // a checkpoint also holds loose tensors (nanoGPT's best_val_loss), so the model's key comes first
+    for (_, inside) in MODEL_KEYS.iter().filter_map(|key| named(key)) {
+        let found = tensors(&tables(inside));
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    let found = tensors(&root);
+    if found.is_empty() {
+        let keys: Vec<&str> = root
+            .iter()
+            .filter_map(|(key, _)| if let Value::Text(key) = key { Some(key.as_str()) } else { None })
+            .collect();
+        return Err(format!(
+            "holds no table of tensors; expected a state_dict, or one under `model`; there are the keys {}\nHINT: save \
+             model.state_dict(), not the model itself",
+            keys.join(", ")
+        ));
+    }
+    Ok(found)
+}
+
+/// A tensor in its storage; `None` where its type has no place among weights.
+fn tensor<'a>(place: &TensorPlace, storage: Option<&'a [u8]>) -> std::result::Result<Option<FileTensor<'a>>, String> {
+    let dtype = match place.class.as_str() {
+        "DoubleStorage" => Dtype::F64,
+        "FloatStorage" => Dtype::F32,
+        "HalfStorage" => Dtype::F16,
+        "BFloat16Storage" => Dtype::BF16,
+        "LongStorage" => Dtype::I64,
+        "IntStorage" => Dtype::I32,
+        "ShortStorage" => Dtype::I16,
+        "CharStorage" => Dtype::I8,
+        "ByteStorage" => Dtype::U8,
+        "BoolStorage" => Dtype::BOOL,
+        _ => return Ok(None),
+    };
+    let storage = storage.ok_or_else(|| format!("its storage {} is missing", place.storage))?;
+    let size = dtype.bitsize() / 8;
+    let reach = |(len, stride): (&usize, &usize)| len.checked_sub(1)?.checked_mul(*stride);
+    let is_empty = place.shape.contains(&0);
+    let last = place.shape.iter().zip(&place.strides).map(reach).try_fold(0usize, |sum, far| sum.checked_add(far?));
+    let needed = match last {
+        _ if is_empty => Some(0),
+        Some(last) => place.offset.checked_add(last + 1).and_then(|entries| entries.checked_mul(size)),
+        None => None,
+    };
+    if needed.is_none_or(|needed| needed > storage.len()) {
+        return Err(format!(
+            "its storage {} has {} bytes, too few for its shape {:?}",
+            place.storage,
+            storage.len(),
+            place.shape
+        ));
+    }
+    let bytes = &storage[(place.offset * size).min(storage.len())..];
+    Ok(Some(FileTensor { dtype, shape: place.shape.clone(), strides: place.strides.clone(), bytes }))
+}

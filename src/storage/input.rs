@@ -1,0 +1,281 @@
+//! Inputs: files by path or URL, read at any place, from there to the end, or found by a glob.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use globset::GlobBuilder;
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, Length};
+
+use super::location::{Access, Location, file_path};
+use crate::{Error, Result};
+
+/// Bytes of an object that a sequential reader asks for at a time; each piece is tried again by itself.
+const PIECE: u64 = 8 << 20;
+
+/// One file or object that can be read.
+#[derive(Clone)]
+pub struct Input {
+    /// As it was named, for messages.
+    pub name: String,
+    place: Place,
+    len: u64,
+    /// The first failure to read: libraries in between keep its text at most.
+    failure: Arc<Mutex<Option<Error>>>,
+}
+
+#[derive(Clone)]
+enum Place {
+    File(PathBuf),
+    Object(Location, String),
+}
+
+impl Input {
+    /// Opens a path or a URL.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where there is nothing, or a folder; [`Error::Environment`] for a URL whose feature is not built;
+    /// [`Error::Storage`] where the storage does not answer.
+    pub fn open(name: &str) -> Result<Self> {
+        if let Some(path) = local_path(name)? {
+            return Self::file(name, path);
+        }
+        let (parent, object) = name.rsplit_once('/').unwrap_or((name, ""));
+        let location = Location::open(parent, Access::Read)?;
+        Self::object(&location, object)
+    }
+
+    /// An object below a location.
+    ///
+    /// # Errors
+    /// As [`Input::open`].
+    pub fn object(location: &Location, relative: &str) -> Result<Self> {
+        let name = format!("{}/{relative}", location.url);
+        let len = location.size(relative)?.ok_or_else(|| Error::Config(format!("{name}: there is no such object")))?;
+        Ok(Self { name, place: Place::Object(location.clone(), relative.into()), len, failure: Arc::default() })
+    }
+
+    fn file(name: &str, path: PathBuf) -> Result<Self> {
+        let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+        let metadata = std::fs::metadata(&path).map_err(|error| {
+            Error::Config(format!("{name}: cannot be read: {error} (tried {})", absolute.display()))
+        })?;
+        if metadata.is_dir() {
+            return Err(Error::Config(format!("{name}: is a folder; name the files in it, or a glob in quotes")));
+        }
+        Ok(Self { name: name.into(), place: Place::File(path), len: metadata.len(), failure: Arc::default() })
+    }
+
+    /// Its bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The path, where it is a local file.
+    pub fn path(&self) -> Option<&std::path::Path> {
+        match &self.place {
+            Place::File(path) => Some(path),
+            Place::Object(..) => None,
+        }
+    }
+
+    /// Some of its bytes.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]
+    pub fn read_at(&self, range: Range<u64>) -> Result<Bytes> {
+        let read = match &self.place {
+            Place::Object(location, relative) => {
+                let read = location.get_ranges(relative, std::slice::from_ref(&range));
+                read.map(|mut found| found.pop().unwrap_or_default())
+            }
+            Place::File(path) => {
+                let mut bytes = vec![0; (range.end - range.start) as usize];
+                let read = File::open(path).and_then(|mut file| {
+                    file.seek(SeekFrom::Start(range.start))?;
+                    file.read_exact(&mut bytes)
+                });
+                read.map(|()| Bytes::from(bytes))
+                    .map_err(|error| Error::Storage(format!("{}: cannot be read: {error}", self.name)))
+            }
+        };
+        read.inspect_err(|error| {
+            self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
+        })
+    }
+
+    /// All of its bytes.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]
+    pub fn read(&self) -> Result<Bytes> {
+        self.read_at(0..self.len)
+    }
+
+    /// A reader from a position on. Its errors hold an [`Error`], which [`Input::error`] brings back.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]
+    pub fn reader(&self, from: u64) -> Result<Box<dyn Read + Send>> {
+        let Place::File(path) = &self.place else {
+            return Ok(Box::new(Reader { input: self.clone(), next: from, piece: Bytes::new() }));
+        };
+        let opened = File::open(path).and_then(|mut file| file.seek(SeekFrom::Start(from)).map(|_| file));
+        let file = opened.map_err(|error| Error::Storage(format!("{}: cannot be read: {error}", self.name)))?;
+        Ok(Box::new(BufReader::with_capacity(1 << 16, file)))
+    }
+
+    /// What is wrong: the storage, where it failed; else the content, as `problem` has it.
+    pub fn error(&self, problem: impl std::fmt::Display) -> Error {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        failure.unwrap_or_else(|| Error::Config(format!("{}: {problem}", self.name)))
+    }
+}
+
+/// Reads an object from front to back.
+struct Reader {
+    input: Input,
+    next: u64,
+    piece: Bytes,
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.piece.is_empty() && self.next < self.input.len {
+            let end = (self.next + PIECE).min(self.input.len);
+            self.piece = self.input.read_at(self.next..end).map_err(io::Error::other)?;
+            self.next = end;
+        }
+        let len = buffer.len().min(self.piece.len());
+        buffer[..len].copy_from_slice(&self.piece.split_to(len));
+        Ok(len)
+    }
+}
+
+impl Length for Input {
+    fn len(&self) -> u64 {
+        self.len
+    }
+}
+
+impl ChunkReader for Input {
+    type T = Box<dyn Read + Send>;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
+        self.reader(start).map_err(|error| ParquetError::External(Box::new(error)))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
+        if start + length as u64 > self.len {
+            return Err(ParquetError::EOF(format!("{length} bytes from {start} on, of {}", self.len)));
+        }
+        self.read_at(start..start + length as u64).map_err(|error| ParquetError::External(Box::new(error)))
+    }
+}
+
+/// The path that a name stands for; `None` for an object.
+///
+/// # Errors
+/// [`Error::Config`] for a `file://` URL that is none.
+pub fn local_path(name: &str) -> Result<Option<PathBuf>> {
+    match name.split_once("://") {
+        None => Ok(Some(PathBuf::from(name))),
+        Some(("file", rest)) => file_path(name, rest).map(Some),
+        Some(_) => Ok(None),
+    }
+}
+
+fn is_glob(name: &str) -> bool {
+    name.contains(['*', '?', '['])
+}
+
+/// The names that a glob stands for, sorted; a name that is no glob stands for itself.
+///
+/// # Errors
+/// [`Error::Config`] where nothing matches.
+pub fn expand(name: &str) -> Result<Vec<String>> {
+    let path = local_path(name)?;
+    if !is_glob(name) || path.as_ref().is_some_and(|path| path.exists()) {
+        return Ok(vec![name.to_string()]);
+    }
+    let mut found = match path {
+        Some(path) => files(name, &path)?,
+        None => objects(name)?,
+    };
+    found.sort();
+    match found.is_empty() {
+        true => Err(Error::Config(format!("{name}: no file matches this glob"))),
+        false => Ok(found),
+    }
+}
+
+fn files(name: &str, pattern: &std::path::Path) -> Result<Vec<String>> {
+    let problem = |error: &dyn std::fmt::Display| Error::Config(format!("{name}: {error}"));
+    let paths = glob::glob(&pattern.to_string_lossy()).map_err(|error| problem(&format!("not a glob: {error}")))?;
+    paths.map(|path| path.map(|path| path.display().to_string()).map_err(|error| problem(&error))).collect()
+}
+
+/// Objects are listed below the folder in front of the first wildcard.
+fn objects(name: &str) -> Result<Vec<String>> {
+    let wildcard = name.find(['*', '?', '[']).unwrap_or(name.len());
+    let folder = name[..wildcard].rfind('/').unwrap_or(wildcard);
+    let (parent, pattern) = (&name[..folder], &name[folder + 1..]);
+    if parent.starts_with("http") {
+        return Err(Error::Config(format!("{name}: a web server cannot be searched; name its files one by one")));
+    }
+    let glob = GlobBuilder::new(pattern)
+        .literal_separator(true)
+        .build()
+        .map_err(|error| Error::Config(format!("{name}: not a glob: {error}")))?
+        .compile_matcher();
+    let listed = Location::open(parent, Access::Read)?.list("")?;
+    Ok(listed.into_keys().filter(|key| glob.is_match(key)).map(|key| format!("{parent}/{key}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(name: &str, objects: &[(&str, &[u8])]) -> String {
+        let url = format!("memory://{name}/a");
+        let location = Location::open(&url, Access::Write).unwrap();
+        objects.iter().for_each(|(object, bytes)| location.put(object, bytes.to_vec()).unwrap());
+        url
+    }
+
+    #[test]
+    fn objects_and_files_are_read_at_any_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.txt");
+        std::fs::write(&path, b"0123456789").unwrap();
+        let url = place("input-read", &[("x.txt", b"0123456789")]);
+        for name in [path.display().to_string(), format!("file://{}", path.display()), format!("{url}/x.txt")] {
+            let input = Input::open(&name).unwrap();
+            assert_eq!((input.len(), input.read_at(2..5).unwrap().as_ref()), (10, b"234".as_slice()));
+            let mut rest = Vec::new();
+            input.reader(7).unwrap().read_to_end(&mut rest).unwrap();
+            assert_eq!(rest, b"789");
+        }
+        for name in [path.with_extension("none").display().to_string(), format!("{url}/none"), url] {
+            assert_eq!(Input::open(&name).err().unwrap().exit_code(), 2, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_glob_finds_objects_by_name() {
+        let url = place("input-glob", &[("b.txt", b""), ("a.txt", b""), ("c.bin", b""), ("d/e.txt", b"")]);
+        assert_eq!(expand(&format!("{url}/*.txt")).unwrap(), [format!("{url}/a.txt"), format!("{url}/b.txt")]);
+        assert_eq!(expand(&format!("{url}/*/*.txt")).unwrap(), [format!("{url}/d/e.txt")]);
+        assert_eq!(expand(&format!("{url}/x.txt")).unwrap(), [format!("{url}/x.txt")]);
+        assert!(expand(&format!("{url}/*.pt")).unwrap_err().to_string().contains("no file matches"));
+    }
+}

@@ -1,0 +1,11 @@
+//! Where bytes lie: folders and object stores under one URL, with blocking calls.
+//!
+//! Owns how a URL is opened (`location`, `cloud`), and inputs that are read by path or URL at any place in them (`input`).
+//! It knows no formats.
+
+mod cloud;
+mod input;
+mod location;
+
+pub use input::{Input, expand, local_path};
+pub use location::{Access, Location};
