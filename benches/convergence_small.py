@@ -93,6 +93,19 @@ def laws(rows):
             print(f"| {block} | {name} | " + " | ".join(line) + " |")
 
 
+def frobenius(rows, largest):
+    """|H_n| as it is, and without its noise, in units of the largest batch's without noise."""
+    sizes = sorted({row["tokens"] for row in rows})
+    print("\n| block | " + " | ".join(map(str, sizes)) + " |\n|---|" + "---|" * len(sizes))
+    for block, top in sorted(largest.items()):
+        unit = top["frobenius"] * math.sqrt(1 - top["noise_share"])
+        line = []
+        for row in (row for row in rows if row["block"] == block):
+            raw, share = row["frobenius"] / unit, row["noise_share"]
+            line.append(f"{raw:.2f}" + ("" if share is None else f" → {raw * math.sqrt(max(0.0, 1 - share)):.2f}"))
+        print(f"| {block} | " + " | ".join(line) + " |")
+
+
 def measure(steps, count):
     """Nodes and weights of the first `count` steps of one probe."""
     alpha, beta = (numpy.array([step[column] for step in steps[:count]]) for column in ("alpha", "beta"))
@@ -131,6 +144,7 @@ def main(url):
     largest = {row["block"]: row for row in study if row["tokens"] == most}
     changes(study)
     laws(study)
+    frobenius(study, largest)
     steps_alone(url, f"gpt2_convergence_small-{most}")
     coverage("Nested: each batch is part of the largest.", study, largest, False)
     by_size(study, largest, False)
