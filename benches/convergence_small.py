@@ -10,6 +10,7 @@ import math
 import sys
 from collections import defaultdict
 
+import numpy
 import pyarrow.dataset
 
 STATISTICS = {
@@ -92,6 +93,49 @@ def laws(rows):
             print(f"| {block} | {name} | " + " | ".join(line) + " |")
 
 
+def frobenius(rows, largest):
+    """|H_n| as it is, and without its noise, in units of the largest batch's without noise."""
+    sizes = sorted({row["tokens"] for row in rows})
+    print("\n| block | " + " | ".join(map(str, sizes)) + " |\n|---|" + "---|" * len(sizes))
+    for block, top in sorted(largest.items()):
+        unit = top["frobenius"] * math.sqrt(1 - top["noise_share"])
+        line = []
+        for row in (row for row in rows if row["block"] == block):
+            raw, share = row["frobenius"] / unit, row["noise_share"]
+            line.append(f"{raw:.2f}" + ("" if share is None else f" → {raw * math.sqrt(max(0.0, 1 - share)):.2f}"))
+        print(f"| {block} | " + " | ".join(line) + " |")
+
+
+def measure(steps, count):
+    """Nodes and weights of the first `count` steps of one probe."""
+    alpha, beta = (numpy.array([step[column] for step in steps[:count]]) for column in ("alpha", "beta"))
+    beside = beta[: count - 1]
+    nodes, vectors = numpy.linalg.eigh(numpy.diag(alpha) + numpy.diag(beside, 1) + numpy.diag(beside, -1))
+    return nodes, vectors[0] ** 2
+
+
+def wasserstein(a, b):
+    nodes, weights = numpy.concatenate([a[0], b[0]]), numpy.concatenate([a[1], -b[1]])
+    order = numpy.argsort(nodes)
+    return float(numpy.sum(numpy.abs(numpy.cumsum(weights[order])[:-1]) * numpy.diff(nodes[order])))
+
+
+def steps_alone(url, name):
+    """W1 between the quadratures of m - 1 and m steps on the same batch: what the number of steps leaves open."""
+    rows = sorted((row for row in read(url, "tridiagonal") if row["run"] == name), key=lambda row: row["step"])
+    probes = defaultdict(list)
+    for row in rows:
+        probes[row["block"], row["probe"]].append(row)
+    print("\n| block | W1 between 19 and 20 steps |\n|---|---|")
+    for block in sorted({block for block, _ in probes}):
+        of_block = [steps for (name, _), steps in probes.items() if name == block]
+        found = []
+        for steps in of_block:
+            all_steps = measure(steps, len(steps))
+            found.append(wasserstein(all_steps, measure(steps, len(steps) - 1)) / numpy.ptp(all_steps[0]))
+        print(f"| {block} | {numpy.mean(found):.1e} |")
+
+
 def main(url):
     rows = read(url, "convergence")
     study = [row for row in rows if row["run"] == "gpt2_convergence_small"]
@@ -100,7 +144,10 @@ def main(url):
     largest = {row["block"]: row for row in study if row["tokens"] == most}
     changes(study)
     laws(study)
+    frobenius(study, largest)
+    steps_alone(url, f"gpt2_convergence_small-{most}")
     coverage("Nested: each batch is part of the largest.", study, largest, False)
+    by_size(study, largest, False)
     if others:
         coverage(f"Independent: {len({row['run'] for row in others})} other permutations of the windows.", others, largest, True)
         by_size(others, largest, True)

@@ -19,5 +19,5 @@ for seed in {1..8}; do
     "$HESSPEC" run "$config" --set run.name="seed-$seed" --set batch.seed="$seed" --set convergence.to=2048 >&2
 done
 "$HESSPEC" report "$url" --run gpt2_convergence_small >&2
-need_venv pyarrow
+need_venv numpy pyarrow
 "$python" benches/convergence_small.py "$url"
