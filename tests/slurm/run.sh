@@ -75,7 +75,7 @@ if [[ ${WORLDS_ONLY:-0} == 1 ]]; then summary; exit; fi
 # slurm/gpt2_nano.sh with the toy model in place of GPT2-nano
 toy=(--set model.gpt2.layers=2 --set model.gpt2.heads=2 --set model.gpt2.embedding=32 --set model.gpt2.mlp=128
     --set model.gpt2.context=32 --set "data.tokens.path=$folder/train.bin" --set batch.tokens=3072 --set batch.segments=4
-    --set batch.micro_batch=4 --set hessian.slots=2 --set lanczos.steps=${SLURM_TEST_STEPS:-30} --set lanczos.probes=2
+    --set batch.micro_batch=4 --set hessian.slots=2 --set lanczos.steps=${SLURM_TEST_STEPS:-100} --set lanczos.probes=2
     --set lanczos.full_probes=2 --set distance.grid_points=5000)
 nano=(--nodes=2 --ntasks-per-node=1 --cpus-per-task=1 --output="$folder/%x-%j.out" slurm/gpt2_nano.sh "${toy[@]}")
 state() { squeue --noheader --jobs "$1" --format %T 2>/dev/null || true; }
