@@ -122,12 +122,14 @@ where
         let detail = "a Gauss-Newton matrix is no derivative of a gradient".into();
         return Ok(Check { name: NAME, outcome: Outcome::NotApplicable, detail });
     }
-    let wide_model = cast_parameters::<K, _>(operator.model.clone(), f64::DTYPE);
     let wide_v: Vec<f64> = v.iter().map(|x| x.to_f64()).collect();
-    let in_f64 = quietly(|| {
-        let wide = operator.with_model::<f64>(&wide_model);
-        let hv = wide.on_micro_batch(0, &borrowed(&[(0, wide_v.clone())]))?.remove(0);
-        smallest_error(&wide, &wide_v, &hv)
+    let wide_model = K::HAS_F64.then(|| cast_parameters::<K, _>(operator.model.clone(), f64::DTYPE));
+    let in_f64 = wide_model.as_ref().and_then(|wide_model| {
+        quietly(|| {
+            let wide = operator.with_model::<f64>(wide_model);
+            let hv = wide.on_micro_batch(0, &borrowed(&[(0, wide_v.clone())]))?.remove(0);
+            smallest_error(&wide, &wide_v, &hv)
+        })
     });
     let (error, tolerance, precision) = match in_f64 {
         Some(error) => (error?, TOLERANCE.0, "f64"),

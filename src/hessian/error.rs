@@ -65,7 +65,7 @@ where
     Ok(found)
 }
 
-/// The model in f64, where that is more than the run's precision. BatchNorm's running statistics, which all clones of a
+/// The model in f64, where the backend has it and it is more than the run's precision. BatchNorm's running statistics, which all clones of a
 /// model share, stay as they are: such a model is then measured by rescaling.
 pub(super) fn wide_model<K, P, D, T>(operator: &BlockOperator<'_, K, P, D, T>) -> Option<P::Model>
 where
@@ -73,7 +73,7 @@ where
     P: Problem<SecondOrder<K>>,
     T: Precision,
 {
-    (T::DTYPE != f64::DTYPE).then(|| cast_parameters::<K, _>(operator.model.clone(), f64::DTYPE))
+    (K::HAS_F64 && T::DTYPE != f64::DTYPE).then(|| cast_parameters::<K, _>(operator.model.clone(), f64::DTYPE))
 }
 
 /// The errors of the products of these slots on one micro-batch, unweighted. `reference`: [`wide_model`].

@@ -41,6 +41,9 @@ pub type AttentionAdjoints<B> = (Dual<B>, Dual<B>, Dual<B>);
 ///
 /// A user implements [`Problem`](crate::hessian::Problem), never a kernel; the project provides them for its backends.
 pub trait Kernels: Backend {
+    /// Whether its tensors may be f64 beside f32 (fusion on GPUs panics at the first).
+    const HAS_F64: bool = false;
+
     /// `sum_i lhs_i @ rhs_i` over pairs of matrices (or equal batches of matrices), accumulated in one buffer
     /// where the backend can. `terms` is never empty.
     fn sum_of_products(terms: Vec<(FloatTensor<Self>, FloatTensor<Self>)>) -> FloatTensor<Self> {

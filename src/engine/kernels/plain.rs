@@ -2,8 +2,12 @@
 
 use super::Kernels;
 
-impl Kernels for burn_ndarray::NdArray<f64> {}
-impl Kernels for burn_ndarray::NdArray<f32> {}
+impl Kernels for burn_ndarray::NdArray<f64> {
+    const HAS_F64: bool = true;
+}
+impl Kernels for burn_ndarray::NdArray<f32> {
+    const HAS_F64: bool = true;
+}
 
 /// burn-wgpu without fusion of elementwise operations.
 #[cfg(feature = "wgpu")]

@@ -45,6 +45,8 @@ macro_rules! by_dtype {
 }
 
 impl Kernels for Flex {
+    const HAS_F64: bool = true;
+
     fn sum_of_products(terms: Vec<(FlexTensor, FlexTensor)>) -> FlexTensor {
         match terms[0].0.dtype() {
             DType::F32 => products::sum_of_products::<f32>(&terms),
