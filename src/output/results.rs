@@ -8,6 +8,10 @@ use super::parts;
 use crate::storage::{Access, Location};
 use crate::{Error, Result};
 
+/// What is said of a finished run without its manifest.
+pub(super) const NO_MANIFEST: &str =
+    "it is missing, although the run is done. Restore it, or use a new run.name and compute again";
+
 /// An output URL, for reading.
 pub struct Results {
     location: Location,
@@ -66,6 +70,7 @@ impl RunResults {
         let is_done = location.get(&paths::done(run))?.is_some();
         let parts = match finished(&location, run)? {
             Some(manifest) if is_done => manifest.parts,
+            None if is_done => return Err(location.failed("read", &paths::manifest(run), NO_MANIFEST)),
             _ => groups(&location, run)?.into_iter().flat_map(|group| group.parts).collect(),
         };
         Ok(Self { location, record, parts, is_done })

@@ -87,9 +87,7 @@ impl RunStore {
     fn look(&mut self) -> Result<()> {
         self.is_done = self.location.get(&paths::done(&self.run))?.is_some();
         if self.is_done && results::finished(&self.location, &self.run)?.is_none() {
-            let problem =
-                "it is missing, although the run is done. Restore it, or use a new run.name and compute again";
-            return Err(self.location.failed("read", &paths::manifest(&self.run), problem));
+            return Err(self.location.failed("read", &paths::manifest(&self.run), results::NO_MANIFEST));
         }
         let groups = results::groups(&self.location, &self.run)?;
         self.groups = groups.into_iter().map(|group| (group.name, group.parts)).collect();

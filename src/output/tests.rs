@@ -333,8 +333,10 @@ fn a_finished_run_that_was_damaged_is_neither_read_nor_taken_for_done() {
             error.to_string().contains("density/run=r/part-final.parquet") && error.to_string().contains("5 bytes")
         );
     }
-    let (opened, _) = damage("_runs/r/manifest.json");
-    assert!(opened.exit_code() == 5 && opened.to_string().contains("manifest.json"), "{opened}");
+    let (opened, read) = damage("_runs/r/manifest.json");
+    for error in [opened, read.unwrap()] {
+        assert!(error.exit_code() == 5 && error.to_string().contains("manifest.json"), "{error}");
+    }
 }
 
 #[test]
