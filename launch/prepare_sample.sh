@@ -16,5 +16,6 @@ launch/prepare_shakespeare.sh
 if [[ -s $folder/train.bin && -s $folder/meta.json && ! $text -nt $folder/train.bin ]]; then
     echo "$folder is ready"
 else
+    rm -f "$folder"/{train.bin,meta.json,progress.json} # of an older text
     "$HESSPEC" data prepare --tokenizer gpt2 --output "$folder" "$text"
 fi

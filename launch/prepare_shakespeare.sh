@@ -47,5 +47,6 @@ if [[ -s $folder/train.bin && -s $folder/meta.json && ! $folder/input.txt -nt $f
     echo "$folder is ready"
 else
     hesspec=$(find_hesspec)
+    rm -f "$folder"/{train.bin,meta.json,progress.json} # of an older input.txt
     "$hesspec" data prepare --tokenizer char --output "$folder" "$folder/input.txt"
 fi

@@ -7,13 +7,13 @@ use clap::{Args, Subcommand};
 use super::common::{print, print_json};
 use super::progress::Counter;
 use crate::Result;
-use crate::data::{self, Advance, Inspection, Preparation, Tokenizer};
+use crate::data::{self, Advance, Inspection, Meta, Preparation, Prepared, Tokenizer};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Text to tokens: train.bin or shards (uint16), and meta.json, in one folder.
     Prepare(Prepare),
-    /// What a file of tokens, or a glob of them, holds.
+    /// What a file of tokens, or a glob of them, holds; checks it against the hashes in meta.json.
     Inspect(Inspect),
 }
 
@@ -22,7 +22,7 @@ pub struct Prepare {
     /// How text becomes tokens: char, byte or gpt2.
     #[arg(long)]
     tokenizer: Tokenizer,
-    /// Folder for the tokens and meta.json.
+    /// Folder for the tokens and meta.json. Where they are, the same command does nothing and another one is refused.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
     /// Write shards train_000000.bin, ... of so many tokens (say 100000000) instead of one file; killed and started again,
@@ -57,34 +57,53 @@ fn prepare(arguments: Prepare, json: bool) -> Result<()> {
     let request = Preparation { inputs, output: output.clone(), tokenizer, text_field, shard_tokens };
     let meter = Counter::new();
     let mut state = None;
-    let meta = data::prepare(&request, &mut |advance| {
+    let Prepared { meta, was_done } = data::prepare(&request, &mut |advance| {
         meter.show(&rates(advance, meter.seconds()));
         state = Some(*advance);
     })?;
     if json {
         return print_json(&meta);
     }
-    let seconds = meter.seconds();
-    let rates = state.map_or(String::new(), |state| format!("\n{} in {seconds:.1} s", rates(&state, seconds)));
+    let file = output.join(&meta.file);
+    let (done, now) = match state.filter(|_| !was_done) {
+        None => ("already done: ", String::new()),
+        Some(state) => ("", format!("\n{}", summary(&state, meter.seconds()))),
+    };
+    let Meta { num_tokens, num_documents, vocabulary_size, .. } = meta;
     print(&format!(
-        "{}: {} tokens of {} documents, vocabulary {}{rates}",
-        output.join(&meta.file).display(),
-        meta.num_tokens,
-        meta.num_documents,
-        meta.vocabulary_size
+        "{}: {done}{num_tokens} tokens of {num_documents} documents, vocabulary {vocabulary_size}{now}",
+        file.display()
     ))
 }
 
-/// `source 3 of 80, 512 MB of text, 128.4 M tokens, 1.21 M tokens/s`
+/// What this process did, apart from what it found.
+fn summary(advance: &Advance, seconds: f64) -> String {
+    let now = format!("made now: {}, in {seconds:.1} s", made(advance, seconds));
+    match advance.old_tokens {
+        0 => now,
+        old => format!("{now}\nkept from before: {}", millions(old)),
+    }
+}
+
+/// `source 3 of 80, 128.4 M tokens of 512 MB of text, 1.21 M tokens/s, and 50.0 M tokens from before`
 fn rates(advance: &Advance, seconds: f64) -> String {
-    format!(
-        "source {} of {}, {:.0} MB of text, {:.1} M tokens, {:.2} M tokens/s",
-        advance.source.0 + 1,
-        advance.source.1,
-        advance.text_bytes as f64 / 1e6,
-        advance.num_tokens as f64 / 1e6,
-        advance.new_tokens as f64 / 1e6 / seconds.max(1e-9)
-    )
+    let (source, sources) = advance.source;
+    let before = match advance.old_tokens {
+        0 => String::new(),
+        old => format!(", and {} from before", millions(old)),
+    };
+    format!("source {} of {sources}, {}{before}", source + 1, made(advance, seconds))
+}
+
+/// `128.4 M tokens of 512 MB of text, 1.21 M tokens/s`
+fn made(advance: &Advance, seconds: f64) -> String {
+    let rate = advance.new_tokens as f64 / 1e6 / seconds.max(1e-9);
+    let text = advance.text_bytes as f64 / 1e6;
+    format!("{} of {text:.1} MB of text, {rate:.2} M tokens/s", millions(advance.new_tokens))
+}
+
+fn millions(tokens: u64) -> String {
+    format!("{:.1} M tokens", tokens as f64 / 1e6)
 }
 
 fn inspect(path: &str, json: bool) -> Result<()> {
@@ -94,6 +113,9 @@ fn inspect(path: &str, json: bool) -> Result<()> {
 
 fn describe(found: &Inspection) -> String {
     let mut lines: Vec<String> = found.formats.iter().map(|(file, format)| format!("{file}: {format}")).collect();
+    if found.num_verified > 0 {
+        lines.push(format!("sha256       as in meta.json ({} of {} files)", found.num_verified, found.formats.len()));
+    }
     lines.push(format!("tokens       {}", found.num_tokens));
     lines.push(format!("distinct     {}", found.num_distinct));
     lines.push(format!("largest      {} (the model's vocabulary must be larger)", found.max_token));

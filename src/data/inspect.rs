@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
-use super::meta::Meta;
-use super::{Format, Tokenizer, Tokens};
+use super::shard::Shard;
+use super::{Format, Tokenizer, Tokens, file_error};
 use crate::Result;
 
 /// Tokens that are read at a time.
@@ -24,6 +25,8 @@ pub struct Inspection {
     pub path: String,
     /// The format of each file.
     pub formats: Vec<(String, &'static str)>,
+    /// Files whose SHA-256 is the one in meta.json; those that meta.json does not list are not counted.
+    pub num_verified: usize,
     /// Number of tokens in all.
     pub num_tokens: usize,
     /// The largest token: the model's vocabulary must be larger.
@@ -51,19 +54,15 @@ pub struct Frequency {
     pub count: u64,
 }
 
-/// Reads all tokens of a file or glob.
+/// Reads all tokens of a file or glob, and holds each file's SHA-256 against meta.json, where it is listed there.
 ///
 /// # Errors
-/// As [`Tokens::open`]; also where meta.json describes other tokens than those beside it.
+/// As [`Tokens::open`]; [`crate::Error::Config`] for a file with another hash.
 pub fn inspect(path: &str) -> Result<Inspection> {
     let tokens = Tokens::open(path, CACHE)?;
     let counts = count(&tokens)?;
-    let first = tokens.files().next().map(|(first, _)| first);
-    let meta = match first.filter(|_| !tokens.is_remote()) {
-        Some(first) => Meta::beside(Path::new(first))?,
-        None => None,
-    };
-    let decode = |tokens: &[u16]| meta.as_ref().map(|meta| meta.decode(tokens));
+    let meta = tokens.meta();
+    let decode = |tokens: &[u16]| meta.map(|meta| meta.decode(tokens));
 
     let mut present: Vec<(u16, u64)> = (0..=u16::MAX).zip(counts).filter(|(_, count)| *count > 0).collect();
     let max_token = present.last().map_or(0, |(token, _)| *token);
@@ -73,14 +72,15 @@ pub fn inspect(path: &str) -> Result<Inspection> {
     Ok(Inspection {
         path: path.into(),
         formats: tokens.files().map(|(file, format)| (file.to_string(), name(format))).collect(),
+        num_verified: tokens.shards().iter().filter(|shard| shard.sha256.is_some()).count(),
         num_tokens: tokens.len(),
         max_token,
         num_distinct,
         most_frequent: most_frequent
             .map(|(token, count)| Frequency { token: *token, text: decode(&[*token]), count: *count })
             .collect(),
-        tokenizer: meta.as_ref().map(|meta| meta.tokenizer),
-        vocabulary_size: meta.as_ref().map(|meta| meta.vocabulary_size),
+        tokenizer: meta.map(|meta| meta.tokenizer),
+        vocabulary_size: meta.map(|meta| meta.vocabulary_size),
         excerpt: decode(&tokens.read(0..tokens.len().min(EXCERPT))?),
     })
 }
@@ -92,13 +92,32 @@ fn name(format: Format) -> &'static str {
     }
 }
 
-/// Occurrences of each of the 65,536 tokens.
+/// Occurrences of each of the 65,536 tokens; every file with a known hash has it.
 fn count(tokens: &Tokens) -> Result<Vec<u64>> {
     let mut counts = vec![0u64; 1 << 16];
-    for start in (0..tokens.len()).step_by(PIECE) {
-        for token in tokens.read(start..(start + PIECE).min(tokens.len()))? {
-            counts[usize::from(token)] += 1;
+    for shard in tokens.shards() {
+        let end = shard.first + shard.len;
+        let mut hasher = Sha256::new();
+        for start in (shard.first..end).step_by(PIECE) {
+            let some = tokens.read(start..(start + PIECE).min(end))?;
+            some.iter().for_each(|token| counts[usize::from(*token)] += 1);
+            hasher.update(some.iter().flat_map(|token| token.to_le_bytes()).collect::<Vec<u8>>());
         }
+        check(shard, &format!("{:x}", hasher.finalize()))?;
     }
     Ok(counts)
+}
+
+/// The hash of a file's tokens is that of the file: what meta.json describes has no header.
+fn check(shard: &Shard, found: &str) -> Result<()> {
+    match &shard.sha256 {
+        Some(expected) if expected != found => Err(file_error(
+            Path::new(&shard.name),
+            format!(
+                "its SHA-256 is {found}, but meta.json beside it says {expected}\nHINT: the file was changed, or has the name \
+                 of another; fetch it again"
+            ),
+        )),
+        _ => Ok(()),
+    }
 }

@@ -1,15 +1,19 @@
 //! `meta.json` beside prepared tokens: how to read them back. It is written last, so that where it is, the tokens are whole.
 
+use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use tiktoken_rs::r50k_base_singleton;
 
 use super::file_error;
+use super::settings::Settings;
 use crate::Result;
 
 /// Name of the file, in the folder of the tokens.
 pub(super) const FILE_NAME: &str = "meta.json";
+/// Name of the record that stands there until then (`prepare`).
+pub(super) const PROGRESS: &str = "progress.json";
 
 /// GPT-2's token between documents.
 pub(super) const END_OF_TEXT: u16 = 50256;
@@ -24,6 +28,16 @@ pub enum Tokenizer {
     Byte,
     /// GPT-2's byte-pair encoding.
     Gpt2,
+}
+
+impl fmt::Display for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Char => "char",
+            Self::Byte => "byte",
+            Self::Gpt2 => "gpt2",
+        })
+    }
 }
 
 impl std::str::FromStr for Tokenizer {
@@ -48,6 +62,23 @@ pub struct TokenFile {
     pub num_tokens: u64,
     /// SHA-256 of the file.
     pub sha256: String,
+}
+
+impl TokenFile {
+    fn described(&self) -> Described<'_> {
+        Described { file: &self.file, num_tokens: self.num_tokens, sha256: Some(&self.sha256) }
+    }
+}
+
+/// What is said of one file of tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Described<'a> {
+    /// Its name.
+    pub file: &'a str,
+    /// Number of tokens in it.
+    pub num_tokens: u64,
+    /// SHA-256 of the file, where it was written down.
+    pub sha256: Option<&'a str>,
 }
 
 /// What prepared tokens are.
@@ -75,6 +106,9 @@ pub struct Meta {
     pub shards: Vec<TokenFile>,
     /// The files it was made from, as they were named.
     pub sources: Vec<String>,
+    /// How it was made, to tell whether the same is asked for again; absent in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Settings>,
     /// `char`: the character of each token, by its number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocabulary: Option<Vec<String>>,
@@ -90,19 +124,31 @@ impl Meta {
         if !path.exists() {
             return Ok(None);
         }
-        let text = std::fs::read_to_string(&path).map_err(|error| file_error(&path, error))?;
-        serde_json::from_str(&text).map(Some).map_err(|error| {
+        let text = std::fs::read(&path).map_err(|error| file_error(&path, error))?;
+        Self::parse(&path, &text).map(Some)
+    }
+
+    /// From the content of the file that is named.
+    pub(super) fn parse(path: &Path, text: &[u8]) -> Result<Self> {
+        serde_json::from_slice(text).map_err(|error| {
             file_error(
-                &path,
-                format!("not a description of tokens: {error}\nHINT: make it with `hesspec data prepare`"),
+                path,
+                format!(
+                    "not a description of tokens: {error}\nHINT: restore it; if it has nothing to do with the tokens beside \
+                     it, move it elsewhere"
+                ),
             )
         })
     }
 
-    /// How many tokens this file of the folder should have, where it is described here.
-    pub fn num_tokens_of(&self, file: &str) -> Option<u64> {
-        let shard = self.shards.iter().find(|shard| shard.file == file).map(|shard| shard.num_tokens);
-        shard.or((self.file == file).then_some(self.num_tokens))
+    /// The files that it describes, in order.
+    pub fn files(&self) -> impl Iterator<Item = Described<'_>> {
+        let single = self.shards.is_empty().then(|| Described {
+            file: &self.file,
+            num_tokens: self.num_tokens,
+            sha256: self.sha256.as_deref(),
+        });
+        self.shards.iter().map(TokenFile::described).chain(single)
     }
 
     /// The text of some tokens; a character that is cut, or a token beyond the vocabulary, is U+FFFD.

@@ -1,9 +1,11 @@
 //! Token files and the batches cut from them.
 //!
 //! This room owns the formats on disk (`shard`, `tokens`, over a network `remote`), how files of text become them (`prepare`,
-//! `meta`), what they hold (`inspect`), and which windows make up a batch (`windows`, `permutation`, `micro_batches`), and
+//! `settings`), how that is written down and held against what is there (`meta`, `beside`), what they hold (`inspect`), and
+//! which windows make up a batch (`windows`, `permutation`, `micro_batches`), and
 //! when (`feed`). It knows no tensors and no models: a batch leaves as integers.
 
+mod beside;
 mod feed;
 mod inspect;
 mod meta;
@@ -11,16 +13,18 @@ mod micro_batches;
 mod permutation;
 mod prepare;
 mod remote;
+mod settings;
 mod shard;
 mod tokens;
 mod windows;
 
 pub use feed::Feed;
 pub use inspect::{Frequency, Inspection, inspect};
-pub use meta::{Meta, TokenFile, Tokenizer};
+pub use meta::{Described, Meta, TokenFile, Tokenizer};
 pub use micro_batches::{Cut, MicroBatch, MicroBatches};
 pub use permutation::Permutation;
-pub use prepare::{Advance, Preparation, prepare};
+pub use prepare::{Advance, Preparation, Prepared, prepare};
+pub use settings::{Settings, Source};
 pub use shard::Format;
 pub use tokens::Tokens;
 pub use windows::{Batch, Windows, num_windows};
@@ -33,6 +37,7 @@ use crate::config::absolute;
 
 /// `path: problem`, with the absolute path where the given one is relative.
 fn file_error(path: &Path, problem: impl Display) -> Error {
-    let tried = if path.is_absolute() { String::new() } else { format!(" (tried {})", absolute(path)) };
+    let is_url = path.to_string_lossy().contains("://");
+    let tried = if path.is_absolute() || is_url { String::new() } else { format!(" (tried {})", absolute(path)) };
     Error::Config(format!("{}: {problem}{tried}", path.display()))
 }

@@ -70,6 +70,8 @@ pub(super) struct Shard {
     pub first: usize,
     /// Number of tokens.
     pub len: usize,
+    /// SHA-256 that the meta.json beside it gives.
+    pub sha256: Option<String>,
 }
 
 impl Shard {
@@ -101,8 +103,8 @@ impl Shard {
             Format::NanoGpt => raw_len(path, bytes)?,
             Format::LlmC => shard_len(path, header, bytes)?,
         };
-        check_meta(path, len, meta)?;
-        Ok(Self { format, content, first: 0, len, name })
+        let sha256 = check_meta(path, len, meta)?;
+        Ok(Self { format, content, first: 0, len, name, sha256 })
     }
 
     /// Where these of its tokens lie.
@@ -112,19 +114,21 @@ impl Shard {
     }
 }
 
-/// A raw file has nothing in it that says how long it should be; the meta.json beside it has.
-fn check_meta(path: &Path, len: usize, meta: Option<&Meta>) -> Result<()> {
+/// A raw file has nothing in it that says how long it should be; the meta.json beside it has, and a hash, which is returned.
+fn check_meta(path: &Path, len: usize, meta: Option<&Meta>) -> Result<Option<String>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    match meta.and_then(|meta| meta.num_tokens_of(&name)) {
-        Some(expected) if expected != len as u64 => Err(file_error(
+    let Some(described) = meta.and_then(|meta| meta.files().find(|file| file.file == name)) else { return Ok(None) };
+    if described.num_tokens != len as u64 {
+        return Err(file_error(
             path,
             format!(
-                "has {len} tokens, but meta.json beside it says {expected}\nHINT: the file is truncated or one of them was \
-                 replaced; fetch it again, or run `hesspec data prepare` again"
+                "has {len} tokens, but meta.json beside it says {}\nHINT: the file is truncated or one of them was replaced; \
+                 fetch it again, or prepare the tokens again into another folder",
+                described.num_tokens
             ),
-        )),
-        _ => Ok(()),
+        ));
     }
+    Ok(described.sha256.map(str::to_owned))
 }
 
 /// Entry `index` of a header, where the file is long enough to have one.

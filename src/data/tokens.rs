@@ -1,9 +1,10 @@
 //! Files of 16-bit tokens, one after the other: local ones memory-mapped, those on object storage read in ranges.
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::meta::{FILE_NAME, Meta};
+use super::beside;
+use super::meta::Meta;
 use super::remote::Remote;
 use super::shard::{Content, Format, Shard};
 use crate::storage::{Access, Location, expand, local_path};
@@ -16,6 +17,8 @@ pub struct Tokens {
     len: usize,
     /// Where the shards are, unless they are local.
     remote: Option<Remote>,
+    /// The description beside the first of them.
+    meta: Option<Meta>,
 }
 
 impl Tokens {
@@ -24,12 +27,12 @@ impl Tokens {
     ///
     /// # Errors
     /// [`Error::Config`]: no such file, or not a whole number of tokens, or not what its header or the meta.json beside it
-    /// says; [`Error::Environment`] for a URL whose feature is not built; [`Error::Storage`] where it does not answer.
+    /// says, or of an unfinished preparation; [`Error::Environment`] for a URL whose feature is not built; [`Error::Storage`] where it does not answer.
     pub fn open(path: &str, cache: u64) -> Result<Self> {
         let names = expand(path)?;
         let mut tokens = match local_path(path)? {
-            Some(_) => Self { shards: local(names)?, len: 0, remote: None },
-            None => Self::on_storage(names, cache)?,
+            Some(_) => Self::local(path, &names)?,
+            None => Self::on_storage(path, names, cache)?,
         };
         for shard in &mut tokens.shards {
             shard.first = tokens.len;
@@ -38,24 +41,48 @@ impl Tokens {
         Ok(tokens)
     }
 
-    fn on_storage(names: Vec<String>, cache: u64) -> Result<Self> {
+    /// Local files, mapped.
+    fn local(pattern: &str, names: &[String]) -> Result<Self> {
+        let paths = names.iter().map(|name| Ok(local_path(name)?.unwrap_or_default()));
+        let paths: Vec<PathBuf> = paths.collect::<Result<_>>()?;
+        let (mut shards, mut metas) = (Vec::new(), Vec::new());
+        for files in paths.chunk_by(|a, b| a.parent() == b.parent()) {
+            let folder = files[0].parent().unwrap_or(Path::new(""));
+            let meta = beside::local(folder)?;
+            if let Some(meta) = &meta {
+                let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let found: Vec<String> = files.iter().map(name).collect();
+                beside::check(&folder.to_string_lossy(), pattern, meta, &found)?;
+            }
+            for path in files {
+                shards.push(Shard::map(path, meta.as_ref())?);
+            }
+            metas.push(meta);
+        }
+        Ok(Self { shards, len: 0, remote: None, meta: metas.into_iter().next().flatten() })
+    }
+
+    fn on_storage(pattern: &str, names: Vec<String>, cache: u64) -> Result<Self> {
         let parent = names.first().and_then(|name| name.rsplit_once('/')).map_or("", |(parent, _)| parent).to_string();
         let location = Location::open(&parent, Access::Read)?;
-        let meta = location.get(FILE_NAME)?.and_then(|text| serde_json::from_slice::<Meta>(&text).ok());
         let inside = |name: &String| match name.rsplit_once('/') {
             Some((folder, object)) if folder == parent => Ok(object.to_string()),
             _ => {
                 Err(Error::Config(format!("{name}: is not in `{parent}`; all files of a glob must lie in one folder")))
             }
         };
-        let objects = names.iter().map(inside).collect::<Result<_>>()?;
+        let objects: Vec<String> = names.iter().map(inside).collect::<Result<_>>()?;
+        let meta = beside::remote(&location)?;
+        if let Some(meta) = &meta {
+            beside::check(&parent, pattern, meta, &objects)?;
+        }
         let remote = Remote::new(location, objects, cache)?;
         let mut shards = Vec::new();
         for (object, name) in names.into_iter().enumerate() {
             let (bytes, header) = remote.describe(object)?;
             shards.push(Shard::new(name, Content::Object(object), bytes, &header, meta.as_ref())?);
         }
-        Ok(Self { shards, len: 0, remote: Some(remote) })
+        Ok(Self { shards, len: 0, remote: Some(remote), meta })
     }
 
     /// Number of tokens.
@@ -76,6 +103,16 @@ impl Tokens {
     /// The files, in order, with their formats.
     pub fn files(&self) -> impl Iterator<Item = (&str, Format)> {
         self.shards.iter().map(|shard| (shard.name.as_str(), shard.format))
+    }
+
+    /// The files, with what is known of each.
+    pub(super) fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// What meta.json says that stands beside the first file, where one does.
+    pub fn meta(&self) -> Option<&Meta> {
+        self.meta.as_ref()
     }
 
     /// The tokens at these positions, across shards.
@@ -159,21 +196,6 @@ impl Tokens {
     }
 }
 
-/// Local files, mapped.
-fn local(names: Vec<String>) -> Result<Vec<Shard>> {
-    let mut folder: Option<(std::path::PathBuf, Option<Meta>)> = None;
-    let mut shards = Vec::new();
-    for name in names {
-        let path = local_path(&name)?.unwrap_or_default();
-        let parent = path.parent().unwrap_or(Path::new("")).to_path_buf();
-        let known = folder.take().filter(|(known, _)| *known == parent);
-        // a meta.json that is none of ours says nothing about the tokens
-        let (_, meta) = folder.insert(known.unwrap_or_else(|| (parent, Meta::beside(&path).ok().flatten())));
-        shards.push(Shard::map(&path, meta.as_ref())?);
-    }
-    Ok(shards)
-}
-
 /// Little-endian numbers of 16 bits.
 fn numbers(bytes: &[u8]) -> impl Iterator<Item = u16> {
     bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
@@ -247,6 +269,13 @@ mod tests {
         for range in [0..40_004, 3..4, 39_990..40_004, 8_000..9_000, 5..5] {
             assert_eq!(remote.read(range.clone()).unwrap(), local.read(range).unwrap());
         }
+        location.put("progress.json", "{}").unwrap();
+        assert!(Tokens::open("memory://tokens/some/shards/c.bin", 0).unwrap_err().to_string().contains("unfinished"));
+        location.delete("progress.json").unwrap();
+        location.put("meta.json", "").unwrap();
+        let error = Tokens::open("memory://tokens/some/shards/c.bin", 0).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains("shards/meta.json: not a description"), "{error}");
+        location.delete("meta.json").unwrap();
         location.put("c.bin", vec![1, 2, 3]).unwrap();
         let error = Tokens::open("memory://tokens/some/shards/c.bin", 0).unwrap_err().to_string();
         assert!(error.contains("c.bin: has 3 bytes"), "{error}");

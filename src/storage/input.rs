@@ -5,6 +5,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use globset::GlobBuilder;
@@ -24,6 +25,7 @@ pub struct Input {
     pub name: String,
     place: Place,
     len: u64,
+    version: Option<String>,
     /// The first failure to read: libraries in between keep its text at most.
     failure: Arc<Mutex<Option<Error>>>,
 }
@@ -55,8 +57,11 @@ impl Input {
     /// As [`Input::open`].
     pub fn object(location: &Location, relative: &str) -> Result<Self> {
         let name = format!("{}/{relative}", location.url);
-        let len = location.size(relative)?.ok_or_else(|| Error::Config(format!("{name}: there is no such object")))?;
-        Ok(Self { name, place: Place::Object(location.clone(), relative.into()), len, failure: Arc::default() })
+        let object =
+            location.describe(relative)?.ok_or_else(|| Error::Config(format!("{name}: there is no such object")))?;
+        let version = object.e_tag.map_or_else(|| time(object.last_modified.into()), |tag| format!("entity tag {tag}"));
+        let (place, len) = (Place::Object(location.clone(), relative.into()), object.size);
+        Ok(Self { name, place, len, version: Some(version), failure: Arc::default() })
     }
 
     fn file(name: &str, path: PathBuf) -> Result<Self> {
@@ -67,7 +72,14 @@ impl Input {
         if metadata.is_dir() {
             return Err(Error::Config(format!("{name}: is a folder; name the files in it, or a glob in quotes")));
         }
-        Ok(Self { name: name.into(), place: Place::File(path), len: metadata.len(), failure: Arc::default() })
+        let (place, version) = (Place::File(path), metadata.modified().ok().map(time));
+        Ok(Self { name: name.into(), place, len: metadata.len(), version, failure: Arc::default() })
+    }
+
+    /// What is different once the content has been replaced: an object's entity tag, or when it was written; `None` where
+    /// the file system keeps no times.
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref()
     }
 
     /// Its bytes.
@@ -141,6 +153,12 @@ impl Input {
     }
 }
 
+/// To the nanosecond: two writes of a file differ.
+fn time(modified: SystemTime) -> String {
+    let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("written {}.{:09} s after 1970", since.as_secs(), since.subsec_nanos())
+}
+
 /// Reads an object from front to back.
 struct Reader {
     input: Input,
@@ -196,6 +214,13 @@ pub fn local_path(name: &str) -> Result<Option<PathBuf>> {
 
 fn is_glob(name: &str) -> bool {
     name.contains(['*', '?', '['])
+}
+
+/// Whether the last part of a path or URL, which may be a glob, stands for a file of this name.
+pub fn stands_for(path: &str, file: &str) -> bool {
+    let last = path.rsplit('/').next().unwrap_or(path);
+    let glob = || GlobBuilder::new(last).build().is_ok_and(|glob| glob.compile_matcher().is_match(file));
+    last == file || (is_glob(last) && glob())
 }
 
 /// The names that a glob stands for, sorted; a name that is no glob stands for itself.
@@ -268,6 +293,31 @@ mod tests {
         for name in [path.with_extension("none").display().to_string(), format!("{url}/none"), url] {
             assert_eq!(Input::open(&name).err().unwrap().exit_code(), 2, "{name}");
         }
+    }
+
+    #[test]
+    fn what_was_written_again_has_another_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.txt");
+        std::fs::write(&path, b"one").unwrap();
+        let url = place("input-version", &[("x.txt", b"one")]);
+        let versions = || {
+            let names = [path.display().to_string(), format!("{url}/x.txt")];
+            names.map(|name| Input::open(&name).unwrap().version().unwrap().to_string())
+        };
+        let before = versions();
+        assert_eq!(versions(), before);
+        let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+        std::fs::write(&path, b"two").unwrap();
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(modified + std::time::Duration::from_nanos(1000))
+            .unwrap();
+        place("input-version", &[("x.txt", b"two")]);
+        let after = versions();
+        assert!(before[0] != after[0] && before[1] != after[1], "{before:?} {after:?}");
     }
 
     #[test]

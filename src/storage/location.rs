@@ -14,7 +14,7 @@ use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, WriteMultipart};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload, WriteMultipart};
 use tokio::runtime::Runtime;
 
 use super::cloud;
@@ -181,9 +181,14 @@ impl Location {
 
     /// Bytes of an object; None when there is none.
     pub fn size(&self, relative: &str) -> Result<Option<u64>> {
+        Ok(self.describe(relative)?.map(|object| object.size))
+    }
+
+    /// Size, time and entity tag of an object; None when there is none.
+    pub fn describe(&self, relative: &str) -> Result<Option<ObjectMeta>> {
         let path = self.path(relative);
         match self.repeated(can_pass, || self.store.head(&path)) {
-            Ok(object) => Ok(Some(object.size)),
+            Ok(object) => Ok(Some(object)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.unreadable(relative, &error)),
         }

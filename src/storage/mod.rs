@@ -7,5 +7,5 @@ mod cloud;
 mod input;
 mod location;
 
-pub use input::{Input, expand, local_path};
+pub use input::{Input, expand, local_path, stands_for};
 pub use location::{Access, Location};

@@ -43,11 +43,18 @@ fn a_killed_preparation_goes_on_with_the_same_bytes() {
         );
         std::thread::sleep(Duration::from_millis(1));
     }
+    let second = command("killed").output().unwrap();
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(second.status.code() == Some(5) && said.contains("killed: another process is preparing tokens"), "{said}");
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!folder.path("killed/meta.json").exists(), "it was killed before its end");
     let kept = std::fs::metadata(folder.path("killed/train_000002.bin")).unwrap().modified().unwrap();
-    assert!(command("killed").output().unwrap().status.success());
+    let unfinished = "check tiny.toml --set data.tokens.path=\"killed/train_*.bin\"";
+    folder.hesspec(unfinished).failed(2, &["killed/progress.json", "unfinished preparation", "data prepare"]);
+    let resumed = command("killed").output().unwrap();
+    let said = String::from_utf8_lossy(&resumed.stdout);
+    assert!(resumed.status.success() && said.contains("made now: ") && said.contains("kept from before: "), "{said}");
     let again = std::fs::metadata(folder.path("killed/train_000002.bin")).unwrap().modified().unwrap();
     assert_eq!(kept, again, "what was there was not made again");
 
@@ -62,6 +69,15 @@ fn a_killed_preparation_goes_on_with_the_same_bytes() {
     }
     let left = std::fs::read_dir(folder.path("killed")).unwrap().count();
     assert_eq!(left, shards.len() + 1);
+
+    let command = prepare.join(" ") + " killed";
+    assert!(folder.hesspec(&command).ok().stdout.contains("killed/train_*.bin: already done"));
+    let other = folder.hesspec(&command.replace("100000", "90000"));
+    other.failed(2, &["killed: holds finished tokens", "--shard-tokens 100000, now 90000", "choose another --output"]);
+    let away = |from: &str, to: &str| std::fs::rename(folder.path(from), folder.path(to)).unwrap();
+    away("killed/train_000001.bin", "away");
+    folder.hesspec(unfinished).failed(2, &["killed/meta.json", "files are missing: train_000001.bin"]);
+    away("away", "killed/train_000001.bin");
 
     let check = "check tiny.toml --set data.tokens.path=\"killed/train_*.bin\" --set model.gpt2.vocabulary=";
     folder.hesspec(&format!("{check}50257")).ok();

@@ -22,7 +22,18 @@ fn prepared_text_is_read_back() {
     let prepare = "data prepare --tokenizer byte --output bytes lines.jsonl";
     folder.hesspec(&format!("{prepare} --text-field body")).ok();
     assert_eq!(std::fs::read(folder.path("bytes/train.bin")).unwrap(), b"a\0b\0c\0\n\0d\0");
-    folder.hesspec(prepare).failed(2, &["lines.jsonl", "text"]);
+    folder.hesspec(prepare).failed(2, &["bytes: holds finished tokens", "--text-field body, now text", "--output"]);
+    folder.hesspec(&prepare.replace("bytes", "none")).failed(2, &["lines.jsonl", "text"]);
+    let same = "data prepare --tokenizer char --output tokens input.txt";
+    assert!(folder.hesspec(same).ok().stdout.contains("tokens/train.bin: already done: 20 tokens of 1 documents"));
+    assert_eq!(folder.hesspec(&format!("{same} --json")).ok().json(), meta);
+    let said = folder.hesspec("data inspect tokens/train.bin").ok().stdout;
+    assert!(said.contains("sha256       as in meta.json (1 of 1 files)"), "{said}");
+    // equal in size
+    let mut bytes = std::fs::read(folder.path("tokens/train.bin")).unwrap();
+    bytes.swap(0, 2);
+    folder.write("tokens/train.bin", &bytes);
+    folder.hesspec("data inspect tokens/train.bin").failed(2, &["tokens/train.bin", "SHA-256", "meta.json"]);
 }
 
 #[test]

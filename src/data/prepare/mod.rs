@@ -3,9 +3,11 @@
 //! Everything streams: memory stays at some hundred megabytes, whatever the corpus (a JSON line or a Parquet batch must
 //! fit). The character tokeniser reads its sources twice, first for the vocabulary. Files appear whole or not at all,
 //! `meta.json` last. In shards, a preparation that was killed goes on after the last finished one, with the same bytes.
+//! What is finished is never replaced: the same preparation finds it done, another one is refused.
 
 mod cut;
 mod encode;
+mod lock;
 mod record;
 mod shards;
 mod source;
@@ -20,16 +22,20 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use self::cut::PIECE_BYTES;
 use self::encode::{Characters, Encoder};
-use self::record::{Position, Record, Settings};
+use self::lock::Lock;
+use self::record::{Position, Record};
 use self::shards::{PATTERN, SINGLE, Shards};
 use self::source::{Sink, each_document};
 use self::stream::each_batch;
 use self::utf8::Utf8;
 use self::write::replace;
+use super::file_error;
 use super::meta::{FILE_NAME, Meta, Tokenizer};
+use super::settings::{Settings, Source};
 use crate::storage::{Input, expand};
 use crate::{Error, Result};
 
@@ -58,66 +64,107 @@ pub struct Advance {
     pub text_bytes: u64,
     /// Tokens that this process made.
     pub new_tokens: u64,
-    /// Tokens in all, those of an interrupted preparation included.
-    pub num_tokens: u64,
+    /// Tokens that an interrupted preparation had left.
+    pub old_tokens: u64,
 }
 
-/// Writes the tokens and their description, and returns the latter.
+/// What [`prepare`] leaves in the folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// The description.
+    pub meta: Meta,
+    /// Whether all of it had been there before.
+    pub was_done: bool,
+}
+
+/// Writes the tokens and their description, and returns the latter; nothing is done where they are there already.
 ///
 /// Between documents stands GPT-2's end-of-text token, or for `char` and `byte` a newline where the document has none at
 /// its end. (nanoGPT also writes an end-of-text after the last one.)
 ///
 /// # Errors
-/// [`Error::Config`] for inputs that are missing or not what they should be, with file and line, or an unfinished
-/// preparation of something else in the same folder; [`Error::Storage`] where an input cannot be read on or the output
-/// cannot be written.
-pub fn prepare(request: &Preparation, advance: &mut dyn FnMut(&Advance)) -> Result<Meta> {
+/// [`Error::Config`] for inputs that are missing or not what they should be, with file and line, or tokens of another
+/// preparation in the same folder; [`Error::Storage`] where an input cannot be read on, the output cannot be written or
+/// another process writes to it.
+pub fn prepare(request: &Preparation, advance: &mut dyn FnMut(&Advance)) -> Result<Prepared> {
     if request.shard_tokens == Some(0) {
         return Err(Error::Config("--shard-tokens 0: expected at least 1".into()));
     }
     let sources = sources(&request.inputs)?;
-    let settings = Settings::new(request.tokenizer, &request.text_field, request.shard_tokens, &sources);
+    let settings = settings(request, &sources);
+    fs::create_dir_all(&request.output)
+        .map_err(|error| Error::Storage(format!("{}: {error}", request.output.display())))?;
+    let _lock = Lock::acquire(&request.output)?;
+    if let Some(meta) = finished(&request.output, &settings)? {
+        record::remove(&request.output)?; // left by a kill right after the description was written
+        return Ok(Prepared { meta, was_done: true });
+    }
     let stored = Record::load(&request.output, &settings)?;
-    let is_new = stored.is_none();
-    let (encoder, vocabulary) = encoder(request, &sources, stored.as_ref())?;
+    if stored.is_none() {
+        shards::refuse_unknown(&request.output)?;
+    }
+    let meta = make(request, &sources, settings, stored, advance)?;
+    Ok(Prepared { meta, was_done: false })
+}
+
+fn settings(request: &Preparation, sources: &[Input]) -> Settings {
+    Settings {
+        tokenizer: request.tokenizer,
+        text_field: request.text_field.clone(),
+        shard_tokens: request.shard_tokens,
+        piece_bytes: PIECE_BYTES,
+        sources: sources.iter().map(Source::of).collect(),
+    }
+}
+
+/// The description of finished tokens in the folder, which are those that are asked for and whole.
+///
+/// # Errors
+/// [`Error::Config`] where they are not.
+fn finished(folder: &Path, settings: &Settings) -> Result<Option<Meta>> {
+    let Some(meta) = Meta::beside(&folder.join(SINGLE))? else { return Ok(None) };
+    let difference = match &meta.settings {
+        Some(theirs) => theirs.difference(settings).map(|difference| format!("made with {difference}")),
+        None => Some("which does not say how they were made (an earlier version wrote it)".into()),
+    };
+    if let Some(difference) = difference {
+        let problem = format!("holds finished tokens with a meta.json, {difference}");
+        let hint = format!("choose another --output; {}", record::anew(folder));
+        return Err(file_error(folder, format!("{problem}\nHINT: {hint}")));
+    }
+    meta.files().try_for_each(|file| record::check_file(folder, file.file, file.num_tokens))?;
+    Ok(Some(meta))
+}
+
+/// All of the tokens, or those that `stored` lacks.
+fn make(
+    request: &Preparation,
+    sources: &[Input],
+    settings: Settings,
+    stored: Option<Record>,
+    advance: &mut dyn FnMut(&Advance),
+) -> Result<Meta> {
+    let (encoder, vocabulary) = encoder(request, sources, stored.as_ref())?;
     let new = || Record { settings, vocabulary: vocabulary.clone(), shards: Vec::new(), position: Position::default() };
     let record = stored.unwrap_or_else(new);
-
-    let storage = |error: std::io::Error| Error::Storage(format!("{}: {error}", request.output.display()));
-    fs::create_dir_all(&request.output).map_err(storage)?;
-    if is_new && request.shard_tokens.is_some() {
-        forget(request)?;
-    }
     let from = record.position.place;
     let mut shards = Shards::new(&request.output, &encoder, record);
     let before = shards.num_tokens();
-    let mut state = Advance { source: (0, sources.len()), text_bytes: 0, new_tokens: 0, num_tokens: before };
-    each_batch(&sources, &request.text_field, &encoder, from, |batch| {
+    let mut state = Advance { source: (0, sources.len()), text_bytes: 0, new_tokens: 0, old_tokens: before };
+    each_batch(sources, &request.text_field, &encoder, from, |batch| {
         for (piece, tokens) in batch {
             shards.push(piece, tokens)?;
             state.text_bytes += piece.text.len() as u64;
             state.source.0 = piece.place.source;
         }
-        state.num_tokens = shards.num_tokens();
-        state.new_tokens = state.num_tokens - before;
+        state.new_tokens = shards.num_tokens() - before;
         advance(&state);
         Ok(())
     })?;
     if shards.num_tokens() == 0 {
         return Err(Error::Config("the inputs hold no text at all; nothing was written".into()));
     }
-    finish(request, &sources, vocabulary, shards)
-}
-
-/// Removes the description of an earlier preparation and the files that would be taken for those of this one.
-fn forget(request: &Preparation) -> Result<()> {
-    let single = request.output.join(SINGLE);
-    let earlier = Meta::beside(&single).ok().flatten();
-    write::remove(&request.output.join(FILE_NAME))?;
-    if request.shard_tokens.is_some() && earlier.is_some_and(|meta| meta.file == SINGLE) {
-        write::remove(&single)?; // `*.bin` would take it in
-    }
-    shards::remove_shards(&request.output)
+    finish(request, sources, vocabulary, shards)
 }
 
 fn finish(
@@ -126,9 +173,6 @@ fn finish(
     vocabulary: Option<Vec<String>>,
     shards: Shards<'_>,
 ) -> Result<Meta> {
-    if request.shard_tokens.is_none() {
-        forget(request)?; // it describes the tokens that are about to be replaced
-    }
     let num_documents = shards.num_documents();
     let files = shards.finish()?;
     let is_single = request.shard_tokens.is_none();
@@ -143,6 +187,7 @@ fn finish(
         sha256: files.first().filter(|_| is_single).map(|file| file.sha256.clone()),
         shards: if is_single { Vec::new() } else { files },
         sources: sources.iter().map(|source| source.name.clone()).collect(),
+        settings: Some(settings(request, sources)),
         vocabulary,
     };
     let text = serde_json::to_string_pretty(&meta).map_err(|error| Error::Other(format!("meta.json: {error}")))?;

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::meta::TokenFile;
+use super::super::file_error;
+use super::super::meta::{PROGRESS, TokenFile};
 use super::cut::Piece;
 use super::encode::Encoder;
-use super::record::{Position, Record};
-use super::write::{TokenWriter, remove};
+use super::record::{Position, Record, anew};
+use super::write::TokenWriter;
 use crate::{Error, Result};
 
 /// Name of the file where there is one.
@@ -24,13 +25,15 @@ fn is_shard(name: &str) -> bool {
     number.is_some_and(|number| number.len() >= 6 && number.bytes().all(|digit| digit.is_ascii_digit()))
 }
 
-/// Removes the shards of an earlier preparation.
-pub(super) fn remove_shards(folder: &Path) -> Result<()> {
+/// Refuses a folder with tokens of which nothing says what they are.
+pub(super) fn refuse_unknown(folder: &Path) -> Result<()> {
     let unreadable = |error: std::io::Error| Error::Storage(format!("{}: {error}", folder.display()));
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let name = entry.map_err(unreadable)?.file_name();
-        if name.to_str().is_some_and(is_shard) {
-            remove(&folder.join(name))?;
+        if let Some(name) = name.to_str().filter(|name| *name == SINGLE || is_shard(name)) {
+            let problem = format!("holds {name}, and neither meta.json nor {PROGRESS} says what it is");
+            let hint = format!("choose another --output; {}", anew(folder));
+            return Err(file_error(folder, format!("{problem}\nHINT: {hint}")));
         }
     }
     Ok(())
@@ -119,8 +122,9 @@ impl<'a> Shards<'a> {
         Ok(())
     }
 
-    /// Puts the last file in its place; all files, in order.
+    /// Puts the last file in its place; all files, in order. Until meta.json is there, the record says that they are unfinished.
     pub fn finish(mut self) -> Result<Vec<TokenFile>> {
+        self.record.save(&self.folder)?;
         self.close()?;
         Ok(self.record.shards)
     }

@@ -94,8 +94,21 @@ pub(super) fn each_document(input: &Input, text_field: &str, sink: &mut dyn Sink
     }
 }
 
+/// Characters of foreign text that a message repeats at most.
+const MOST_QUOTED: usize = 120;
+
+/// Text out of a file, as a message may repeat it: damaged archives put their raw bytes into their errors.
+fn quoted(text: &str) -> String {
+    let escaped =
+        |c: char| if c.is_control() || c == '\u{fffd}' { c.escape_default().to_string() } else { c.to_string() };
+    let all: Vec<char> = text.trim().chars().take(MOST_QUOTED + 1).collect();
+    let rest = if all.len() > MOST_QUOTED { "..." } else { "" };
+    all.into_iter().take(MOST_QUOTED).map(escaped).collect::<String>() + rest
+}
+
 /// A reader failed: the storage did, or what is stored is damaged.
 fn unread(input: &Input, error: &io::Error) -> Error {
+    let error = quoted(&error.to_string());
     input.error(format!("cannot be read: {error}\nHINT: the file is damaged or cut short; fetch it again"))
 }
 
@@ -126,7 +139,9 @@ fn json_lines(input: &Input, name: &str, reader: impl Read, text_field: &str, si
         let value: Value = serde_json::from_slice(&line).map_err(|error| at(format!("not JSON: {error}")))?;
         match value.get(text_field) {
             Some(Value::String(text)) => sink.document(&place, text)?,
-            Some(other) => return Err(at(format!("the field `{text_field}` is {other}; expected a text"))),
+            Some(other) => {
+                return Err(at(format!("the field `{text_field}` is {}; expected a text", quoted(&other.to_string()))));
+            }
             None => return Err(at(format!("there is no field `{text_field}`; {}", fields(&value)))),
         }
     }
@@ -135,7 +150,9 @@ fn json_lines(input: &Input, name: &str, reader: impl Read, text_field: &str, si
 
 fn fields(value: &Value) -> String {
     match value {
-        Value::Object(table) => format!("there are {}", table.keys().cloned().collect::<Vec<_>>().join(", ")),
+        Value::Object(table) => {
+            format!("there are {}", quoted(&table.keys().cloned().collect::<Vec<_>>().join(", ")))
+        }
         _ => "the line is no object".into(),
     }
 }
@@ -149,7 +166,7 @@ fn archive(input: &Input, reader: impl Read, text_field: &str, sink: &mut dyn Si
             continue;
         }
         let inside = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let name = format!("{}: {inside}", input.name);
+        let name = format!("{}: {}", input.name, quoted(&inside));
         match kind(&inside) {
             (Kind::Text, Compression::None) => text(input, &name, entry, sink)?,
             (Kind::JsonLines, Compression::None) => json_lines(input, &name, entry, text_field, sink)?,

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::*;
-use crate::data::Tokens;
+use crate::data::{Tokens, inspect};
 use crate::storage::{Access, Location};
 
 fn request(folder: &TempDir, inputs: &[String], shard_tokens: Option<u64>) -> Preparation {
@@ -16,7 +16,12 @@ fn request(folder: &TempDir, inputs: &[String], shard_tokens: Option<u64>) -> Pr
 }
 
 fn run(request: &Preparation) -> Result<Meta> {
-    prepare(request, &mut |_| {})
+    prepare(request, &mut |_| {}).map(|prepared| prepared.meta)
+}
+
+/// The same into another folder.
+fn into(request: &Preparation, name: &str) -> Preparation {
+    Preparation { output: request.output.with_file_name(name), ..request.clone() }
 }
 
 fn tokens_of(request: &Preparation, pattern: &str) -> Vec<u16> {
@@ -72,8 +77,9 @@ fn packed_sources_are_the_same_documents_from_files_and_urls() {
     for (name, bytes) in sources {
         write(folder.path().join(name), &bytes).unwrap();
         location.put(name, bytes).unwrap();
-        for input in [folder.path().join(name).display().to_string(), format!("memory://prepare/corpus/{name}")] {
-            let request = request(&folder, &[input], None);
+        let inputs = [folder.path().join(name).display().to_string(), format!("memory://prepare/corpus/{name}")];
+        for (number, input) in inputs.into_iter().enumerate() {
+            let request = into(&request(&folder, &[input], None), &format!("out-{name}-{number}"));
             let meta = run(&request).unwrap();
             assert_eq!(meta.num_documents, 2);
             let tokens = tokens_of(&request, "train.bin");
@@ -104,6 +110,11 @@ fn damaged_packages_are_refused() {
     let whole = zstd::encode_all(text(5000, 1).as_bytes(), 3).unwrap();
     assert!(refused("a.txt.zst", &whole[..whole.len() / 2]).contains("cut short"));
     assert!(refused("b.tar", &archived(&[("x.txt", &[b'a'; 2000])])[..1000]).contains("cut short"));
+    let mut damaged = archived(&[("x.txt", b"a")]);
+    damaged[148..156].copy_from_slice(b"\x1b[\xff\0\x07zz\0"); // the header's checksum
+    let said = refused("f.tar", &damaged);
+    let is_plain = said.chars().all(|c| c == '\n' || !c.is_control());
+    assert!(said.contains("cannot be read") && is_plain && said.chars().count() < 500, "{said:?}");
     assert!(refused("c.tar", &archived(&[("x.parquet", b"")])).contains("c.tar: x.parquet: only texts"));
     assert!(refused("d.parquet.gz", b"").contains("compressed inside"));
     assert!(refused("e.tar", &archived(&[("x.jsonl", b"{}")])).contains("e.tar: x.jsonl:1: there is no field"));
@@ -126,8 +137,9 @@ fn corpus(folder: &TempDir) -> Vec<String> {
 fn shards_are_the_same_tokens_in_equal_parts() {
     let folder = tempfile::tempdir().unwrap();
     let inputs = corpus(&folder);
-    let single = run(&request(&folder, &inputs, None)).unwrap();
-    let whole = tokens_of(&request(&folder, &inputs, None), "train.bin");
+    let single_file = into(&request(&folder, &inputs, None), "single");
+    let single = run(&single_file).unwrap();
+    let whole = tokens_of(&single_file, "train.bin");
     let request = request(&folder, &inputs, Some(7001));
     let meta = run(&request).unwrap();
     assert_eq!((meta.num_tokens, meta.num_documents), (single.num_tokens, single.num_documents));
@@ -144,17 +156,51 @@ fn shards_are_the_same_tokens_in_equal_parts() {
     assert!(!request.output.join("train.bin").exists() && !request.output.join("progress.json").exists());
 
     // a shard that lost its end is found, though its number of bytes is even
+    let shards = request.output.join("train_*.bin").display().to_string();
     let path = request.output.join("train_000001.bin");
     let bytes = read(&path).unwrap();
     write(&path, &bytes[..bytes.len() - 2]).unwrap();
-    let error = Tokens::open(request.output.join("train_*.bin").to_str().unwrap(), 0).unwrap_err().to_string();
+    let error = Tokens::open(&shards, 0).unwrap_err().to_string();
     assert!(error.contains("train_000001.bin: has 7000 tokens, but meta.json beside it says 7001"), "{error}");
+    write(&path, &bytes).unwrap();
+    assert_eq!(inspect(&shards).unwrap().num_verified, meta.shards.len());
+}
 
-    // fewer shards leave no old ones behind, one file none at all
-    let fewer = run(&Preparation { shard_tokens: Some(50_000), ..request.clone() }).unwrap();
-    assert_eq!(tokens_of(&request, "train_*.bin").len() as u64, fewer.num_tokens);
-    run(&Preparation { shard_tokens: None, ..request.clone() }).unwrap();
-    assert_eq!(tokens_of(&request, "*.bin"), whole);
+#[test]
+fn missing_unlisted_and_exchanged_shards_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let inputs = corpus(&folder);
+    let request = request(&folder, &inputs, Some(29_000));
+    let meta = run(&request).unwrap();
+    let at = |name: &str| request.output.join(name).display().to_string();
+    let refused = |pattern: &str, parts: &[&str]| {
+        let error = Tokens::open(&at(pattern), 0).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        for part in ["meta.json"].iter().chain(parts) {
+            assert!(error.to_string().contains(part), "`{part}` is not in: {error}");
+        }
+    };
+    // some of them may be asked for
+    assert_eq!(Tokens::open(&at("train_00000[0-1].bin"), 0).unwrap().len(), 58_000);
+    fs::rename(at("train_000001.bin"), at("away")).unwrap();
+    let missing = format!("1 of its {} files are missing: train_000001.bin", meta.shards.len());
+    refused("train_*.bin", &[&missing]);
+    refused("*", &[&missing]);
+    refused("train_00000[0-1].bin", &["train_000001.bin"]);
+    assert!(run(&request).unwrap_err().to_string().contains("train_000001.bin: has 0 bytes, expected 58000"));
+    assert_eq!(Tokens::open(&at("train_000002.bin"), 0).unwrap().len(), 29_000);
+    // equal in size, the wrong way round: only the hash can tell
+    fs::rename(at("train_000000.bin"), at("train_000001.bin")).unwrap();
+    fs::rename(at("away"), at("train_000000.bin")).unwrap();
+    assert!(Tokens::open(&at("train_*.bin"), 0).is_ok());
+    let error = inspect(&at("train_*.bin")).unwrap_err().to_string();
+    assert!(error.contains("train_000000.bin: its SHA-256 is"), "{error}");
+    fs::copy(at("train_000002.bin"), at("train_000099.bin")).unwrap();
+    refused("train_*.bin", &["train_000099.bin is not in it"]);
+    fs::remove_file(at("train_000099.bin")).unwrap();
+    let turned = Meta { shards: meta.shards.iter().rev().cloned().collect(), ..meta };
+    write(at("meta.json"), serde_json::to_string(&turned).unwrap()).unwrap();
+    refused("train_*.bin", &["another order"]);
 }
 
 #[test]
@@ -167,27 +213,65 @@ fn an_interrupted_preparation_keeps_its_shards_and_goes_on() {
     let reference = Preparation { output: folder.path().join("reference"), ..request(&folder, &inputs, Some(7001)) };
     let expected = run(&reference).unwrap();
     let stopped = request(&folder, &inputs, Some(7001));
-    write(&last, b"go\xffd").unwrap(); // as many bytes, but not UTF-8
+    let written = fs::metadata(&last).unwrap().modified().unwrap();
+    let replace = |content: &[u8]| {
+        write(&last, content).unwrap();
+        fs::File::options().write(true).open(&last).unwrap().set_modified(written).unwrap();
+    };
+    replace(b"go\xffd"); // as many bytes, but not UTF-8
     assert!(run(&stopped).unwrap_err().to_string().contains("d.txt: not UTF-8"));
     let left = read_dir(&stopped.output).unwrap().count();
     assert_eq!(left, expected.shards.len(), "all whole shards and the record");
+    let error = Tokens::open(stopped.output.join("train_*.bin").to_str().unwrap(), 0).unwrap_err();
+    assert!(error.exit_code() == 2 && error.to_string().contains("unfinished preparation"), "{error}");
 
     let other = Preparation { shard_tokens: Some(7002), ..stopped.clone() };
     let error = run(&other).unwrap_err().to_string();
-    assert!(error.contains("--shard-tokens Some(7001), now Some(7002)") && error.contains("remove"), "{error}");
-    write(&last, "better").unwrap();
-    assert!(run(&stopped).unwrap_err().to_string().contains("d.txt of 4 bytes, now"));
-    write(&last, "good").unwrap();
+    assert!(error.contains("--shard-tokens 7001, now 7002") && error.contains("choose another --output"), "{error}");
+    write(&last, "good").unwrap(); // as many bytes, at another time
+    let file = fs::File::options().write(true).open(&last).unwrap();
+    file.set_modified(written + std::time::Duration::from_millis(5)).unwrap();
+    let error = run(&stopped).unwrap_err().to_string();
+    assert!(error.contains("d.txt (4 bytes, written") && error.contains(", now "), "{error}");
+    replace(b"better");
+    assert!(run(&stopped).unwrap_err().to_string().contains("d.txt (6 bytes"));
+    replace(b"good");
     let shard = stopped.output.join("train_000002.bin");
     let bytes = read(&shard).unwrap();
     write(&shard, &bytes[..100]).unwrap();
     assert!(run(&stopped).unwrap_err().to_string().contains("train_000002.bin: has 100 bytes, expected 14002"));
     write(&shard, bytes).unwrap();
 
-    let mut made = 0;
-    let meta = prepare(&stopped, &mut |advance| made = advance.new_tokens).unwrap();
-    assert_eq!(meta, expected);
-    assert!(made < 7001, "{made} tokens were made again");
+    let mut last = None;
+    let meta = prepare(&stopped, &mut |advance| last = Some(*advance)).unwrap().meta;
+    assert_eq!((&meta.shards, meta.num_documents), (&expected.shards, expected.num_documents));
+    let Advance { new_tokens, old_tokens, .. } = last.unwrap();
+    assert!(new_tokens < 7001, "{new_tokens} tokens were made again");
+    assert_eq!((old_tokens % 7001, old_tokens + new_tokens), (0, meta.num_tokens));
+}
+
+/// A kill just before the description of a single file, and one just after it: what is left says what it is.
+#[test]
+fn a_kill_at_the_end_leaves_what_the_same_command_finishes() {
+    let folder = tempfile::tempdir().unwrap();
+    let inputs = corpus(&folder);
+    let request = request(&folder, &inputs, None);
+    let meta = run(&request).unwrap();
+    let sources = sources(&request.inputs).unwrap();
+    let settings = settings(&request, &sources);
+    let record = Record { settings, vocabulary: None, shards: Vec::new(), position: Position::default() };
+    let path = request.output.join("train.bin");
+    for is_described in [true, false] {
+        record.save(&request.output).unwrap();
+        if !is_described {
+            fs::remove_file(request.output.join("meta.json")).unwrap();
+        }
+        let error = Tokens::open(path.to_str().unwrap(), 0).unwrap_err().to_string();
+        assert!(error.contains("progress.json") && error.contains("unfinished"), "{error}");
+        let again = prepare(&request, &mut |_| {}).unwrap();
+        assert_eq!(again, Prepared { meta: meta.clone(), was_done: is_described });
+        assert!(Tokens::open(path.to_str().unwrap(), 0).is_ok());
+    }
 }
 
 #[test]
@@ -204,6 +288,7 @@ fn every_place_to_stop_at_is_one_to_go_on_from() {
             for shard in expected.shards.iter().filter(|shard| !record.shards.contains(shard)) {
                 super::write::remove(&again.output.join(&shard.file)).unwrap();
             }
+            super::write::remove(&again.output.join(FILE_NAME)).unwrap();
             record.save(&again.output).unwrap();
             assert_eq!(run(&again).unwrap(), expected);
             for shard in &expected.shards {
@@ -217,7 +302,7 @@ fn every_place_to_stop_at_is_one_to_go_on_from() {
 /// What a killed process leaves, at every place where it can: taken while one runs through.
 fn records(request: &Preparation) -> Vec<Record> {
     let sources = sources(&request.inputs).unwrap();
-    let settings = Settings::new(request.tokenizer, "text", request.shard_tokens, &sources);
+    let settings = settings(request, &sources);
     let (encoder, vocabulary) = encoder(request, &sources, None).unwrap();
     fs::create_dir_all(&request.output).unwrap();
     let record = Record { settings: settings.clone(), vocabulary, shards: Vec::new(), position: Position::default() };

@@ -17,7 +17,7 @@ fn prepare_in(folder: &TempDir, inputs: &[(&str, &[u8])], tokenizer: Tokenizer) 
         write(folder.path().join(name), content).unwrap();
     }
     let names: Vec<&str> = inputs.iter().map(|(name, _)| *name).collect();
-    prepare(&request(folder, &names, tokenizer), &mut |_| {})
+    prepare(&request(folder, &names, tokenizer), &mut |_| {}).map(|prepared| prepared.meta)
 }
 
 /// These files of the folder into its `out`, as one file.
@@ -166,22 +166,85 @@ fn bad_inputs_are_refused_and_leave_nothing() {
     assert_eq!(fails(Preparation { output: input, ..request(&folder, &["a.txt"], Tokenizer::Char) }).exit_code(), 5);
 }
 
+/// Names, content and times of everything in the output folder.
+fn listing(folder: &TempDir) -> Vec<(std::ffi::OsString, Vec<u8>, std::time::SystemTime)> {
+    let entry = |entry: std::io::Result<fs::DirEntry>| {
+        let entry = entry.unwrap();
+        (entry.file_name(), read(entry.path()).unwrap(), entry.metadata().unwrap().modified().unwrap())
+    };
+    let mut found: Vec<_> = read_dir(folder.path().join("out")).unwrap().map(entry).collect();
+    found.sort();
+    found
+}
+
 #[test]
-fn the_files_are_replaced_whole_and_described() {
+fn finished_tokens_are_described_found_again_and_never_replaced() {
     let folder = tempfile::tempdir().unwrap();
-    prepare_in(&folder, &[("a.txt", b"first")], Tokenizer::Char).unwrap();
-    let meta = prepare_in(&folder, &[("a.txt", b"second time")], Tokenizer::Char).unwrap();
-    let mut files: Vec<_> = read_dir(folder.path().join("out")).unwrap().map(|e| e.unwrap().file_name()).collect();
-    files.sort();
-    assert_eq!(files, ["meta.json", "train.bin"]);
+    let inputs: &[(&str, &[u8])] = &[("a.txt", b"first"), ("bad.txt", b"ok\xff")];
+    let meta = prepare_in(&folder, &inputs[..1], Tokenizer::Char).unwrap();
+    let before = listing(&folder);
+    let names: Vec<_> = before.iter().map(|(name, ..)| name.to_str().unwrap()).collect();
+    assert_eq!(names, ["meta.json", "train.bin"]);
     let path = folder.path().join("out/train.bin");
     assert_eq!(Meta::beside(&path).unwrap(), Some(meta.clone()));
     assert_eq!(meta.sha256, Some(format!("{:x}", Sha256::digest(read(&path).unwrap()))));
 
-    // A failure on the way leaves the old pair as it was.
-    prepare_in(&folder, &[("b.txt", b"ok\xff")], Tokenizer::Gpt2).unwrap_err();
-    assert_eq!(Meta::beside(&path).unwrap(), Some(meta.clone()));
-    assert_eq!(read(&path).unwrap().len() as u64, 2 * meta.num_tokens);
+    let mut advances = 0;
+    let same = request(&folder, &["a.txt"], Tokenizer::Char);
+    let again = prepare(&same, &mut |_| advances += 1).unwrap();
+    assert_eq!((again, advances), (Prepared { meta, was_done: true }, 0));
+    // another one is refused, also one that would have failed
+    write(folder.path().join("bad.txt"), b"ok\xff").unwrap();
+    let refused = |request: &Preparation, parts: &[&str]| {
+        let error = prepare(request, &mut |_| {}).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let out = folder.path().join("out");
+        for part in [out.to_str().unwrap(), "choose another --output"].iter().chain(parts) {
+            assert!(error.to_string().contains(part), "`{part}` is not in: {error}");
+        }
+        assert_eq!(listing(&folder), before);
+    };
+    refused(&request(&folder, &["a.txt"], Tokenizer::Byte), &["--tokenizer char, now byte"]);
+    refused(&request(&folder, &["bad.txt"], Tokenizer::Char), &["source", "a.txt (5 bytes", "bad.txt (3 bytes"]);
+    refused(&Preparation { shard_tokens: Some(2), ..same.clone() }, &["--shard-tokens none, now 2"]);
+    refused(&Preparation { text_field: "body".into(), ..same.clone() }, &["--text-field text, now body"]);
+    write(folder.path().join("a.txt"), b"later").unwrap(); // as many bytes
+    let file = fs::File::options().write(true).open(folder.path().join("a.txt")).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    refused(&same, &["a.txt (5 bytes, written 0.000000000 s after 1970)"]);
+}
+
+#[test]
+fn tokens_of_which_nothing_is_known_are_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path().join("a.txt"), b"text").unwrap();
+    let out = folder.path().join("out");
+    let refused = |part: &str| {
+        let before = listing(&folder);
+        let error = prepare(&request(&folder, &["a.txt"], Tokenizer::Byte), &mut |_| {}).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains(part), "{error}");
+        assert_eq!(listing(&folder), before);
+    };
+    fs::create_dir(&out).unwrap();
+    write(out.join("train_000007.bin"), b"mine").unwrap();
+    refused("holds train_000007.bin, and neither meta.json nor progress.json says what it is");
+    fs::rename(out.join("train_000007.bin"), out.join("train.bin")).unwrap();
+    refused("holds train.bin");
+    let mut meta = prepared(&[("a.txt", b"text")], Tokenizer::Byte).0;
+    meta.settings = None;
+    write(out.join("meta.json"), serde_json::to_string(&meta).unwrap()).unwrap();
+    refused("an earlier version wrote it");
+    for text in ["", "{}"] {
+        write(out.join("meta.json"), text).unwrap();
+        refused("meta.json: not a description of tokens");
+    }
+    // other files may be there
+    fs::remove_file(out.join("meta.json")).unwrap();
+    fs::rename(out.join("train.bin"), out.join("val.bin")).unwrap();
+    assert!(!prepare(&request(&folder, &["a.txt"], Tokenizer::Byte), &mut |_| {}).unwrap().was_done);
+    // one that lost its end is not taken for done
+    write(out.join("train.bin"), b"ab").unwrap();
+    refused("train.bin: has 2 bytes, expected 8 of 4 tokens");
 }
 
 #[test]
@@ -197,6 +260,13 @@ fn an_inspection_shows_what_was_prepared() {
     assert_eq!(head, [(1, "a", 3), (2, "b", 2), (0, "\n", 1), (3, "c", 1)]);
     assert_eq!(seen.formats[0].1, "nanoGPT uint16");
 
+    assert_eq!(seen.num_verified, 1);
+
+    let bytes = read(&path).unwrap();
+    let swapped = [&bytes[2..4], &bytes[..2], &bytes[4..]].concat();
+    write(&path, swapped).unwrap();
+    let error = inspect(path.to_str().unwrap()).unwrap_err();
+    assert!(error.exit_code() == 2 && error.to_string().contains("train.bin: its SHA-256 is"), "{error}");
     write(&path, [0u8; 6]).unwrap();
     let error = inspect(path.to_str().unwrap()).unwrap_err().to_string();
     assert!(error.contains("has 3 tokens, but meta.json beside it says 7"), "{error}");
@@ -204,5 +274,5 @@ fn an_inspection_shows_what_was_prepared() {
     assert!(inspect(path.to_str().unwrap()).unwrap_err().to_string().contains("not a description of tokens"));
     std::fs::remove_file(folder.path().join("out/meta.json")).unwrap();
     let bare = inspect(path.to_str().unwrap()).unwrap();
-    assert_eq!((bare.excerpt, bare.tokenizer, bare.max_token), (None, None, 0));
+    assert_eq!((bare.excerpt, bare.tokenizer, bare.max_token, bare.num_verified), (None, None, 0, 0));
 }

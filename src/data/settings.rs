@@ -1,0 +1,65 @@
+//! What decides about prepared tokens: compared before anything is made again or gone on with.
+
+use serde::{Deserialize, Serialize};
+
+use super::meta::Tokenizer;
+use crate::storage::Input;
+
+/// How tokens are made, and of what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// How text becomes tokens.
+    pub tokenizer: Tokenizer,
+    /// Field of a JSON line or column of a Parquet file.
+    pub text_field: String,
+    /// Tokens of a shard; `None`: one file.
+    pub shard_tokens: Option<u64>,
+    /// Most bytes of a piece of a document: places count pieces.
+    pub piece_bytes: usize,
+    /// The sources, in order.
+    pub sources: Vec<Source>,
+}
+
+/// One source as it was when it was opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// As it was named.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// What is different once its content has been replaced ([`Input::version`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+impl Source {
+    /// Of an input.
+    pub fn of(input: &Input) -> Self {
+        Self { name: input.name.clone(), bytes: input.len(), version: input.version().map(str::to_owned) }
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let version = self.version.as_ref().map_or(String::new(), |version| format!(", {version}"));
+        write!(f, "{} ({} bytes{version})", self.name, self.bytes)
+    }
+}
+
+impl Settings {
+    /// The first thing that differs from `now`, in words.
+    pub fn difference(&self, now: &Self) -> Option<String> {
+        let shards = |tokens: Option<u64>| tokens.map_or("none".to_string(), |tokens| tokens.to_string());
+        let pairs = [
+            ("--tokenizer", self.tokenizer.to_string(), now.tokenizer.to_string()),
+            ("--text-field", self.text_field.clone(), now.text_field.clone()),
+            ("--shard-tokens", shards(self.shard_tokens), shards(now.shard_tokens)),
+            ("bytes of a piece", self.piece_bytes.to_string(), now.piece_bytes.to_string()),
+            ("number of sources", self.sources.len().to_string(), now.sources.len().to_string()),
+        ];
+        let source = self.sources.iter().zip(&now.sources).find(|(old, new)| old != new);
+        let source = source.map(|(old, new)| ("source", old.to_string(), new.to_string()));
+        let pair = pairs.into_iter().find(|(_, old, new)| old != new).or(source);
+        pair.map(|(what, old, new)| format!("{what} {old}, now {new}"))
+    }
+}
