@@ -233,7 +233,7 @@ impl<K: Kernels, T: Precision> Job<K, T> {
         let sizes = gpt2(config)?;
         let files = token_files(config);
         let tokens = Tokens::open(&files.path, files.cache_bytes())?;
-        let windows = Windows::new(&config.batch, sizes.context, tokens.len())?;
+        let windows = Windows::asked_by(config.tokens_key(), &config.batch, sizes.context, tokens.len())?;
         let (num_windows, num_predictions) = (windows.num_windows(), windows.num_predictions());
         let source = Source::Files(Feed::new(tokens, windows));
         let model = model::<K, T>(config, device)?;

@@ -15,6 +15,11 @@ use crate::plan::scale::{ScalePlan, Target};
 use crate::plan::{self, Expectation, Plan};
 use crate::{Error, Result};
 
+/// A thousand devices for a year.
+const MOST_HOURS: f64 = 1e7;
+/// Nothing that computes is so far from its peak.
+const LEAST_SHARE: f64 = 1e-3;
+
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -50,8 +55,9 @@ pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
     if arguments.world == 0 {
         return Err(Error::Config("--world 0: expected 1 or more".into()));
     }
-    if let Some(share) = arguments.efficiency.filter(|share| !(*share > 0.0 && *share <= 1.0)) {
-        return Err(Error::Config(format!("--efficiency {share}: expected a number above 0 and at most 1")));
+    if let Some(share) = arguments.efficiency.filter(|share| !(LEAST_SHARE..=1.0).contains(share)) {
+        let expected = format!("expected a share of the peak, from {LEAST_SHARE} to 1");
+        return Err(Error::Config(format!("--efficiency {share:?}: {expected}")));
     }
     let config = arguments.config.load()?;
     if let Some(hours) = arguments.budget {
@@ -113,8 +119,9 @@ fn elsewhere(config: &Config, target: Target, json: bool) -> Result<()> {
 }
 
 fn budget(arguments: &Arguments, config: &Config, hours: f64, json: bool) -> Result<()> {
-    if !(hours > 0.0 && hours.is_finite()) {
-        return Err(Error::Config(format!("--budget {hours}: expected hours of one device, above 0")));
+    if !(hours > 0.0 && hours <= MOST_HOURS) {
+        let expected = format!("expected hours of one device, above 0 and at most {MOST_HOURS:e}");
+        return Err(Error::Config(format!("--budget {hours:?}: {expected}")));
     }
     let expectation = match &arguments.convergence {
         Some(url) => Expectation::from_results(url, arguments.run.as_deref())?,

@@ -74,6 +74,13 @@ pub struct Config {
     pub output: Output,
 }
 
+impl Config {
+    /// The key that says how many tokens the batch has.
+    pub fn tokens_key(&self) -> &'static str {
+        if self.convergence.is_some() { "convergence.to" } else { "batch.tokens" }
+    }
+}
+
 /// Reads, merges and checks the TOML file at `path`; every override is `table.key=value`, as given to `--set`.
 ///
 /// # Errors
@@ -101,6 +108,11 @@ pub fn parse(text: &str, source: &str, default_name: &str, overrides: &[String])
     let config = document.resolve(default_name);
     validate::check(&config, &tree)?;
     Ok(config)
+}
+
+/// A value as the TOML file has it, for messages.
+pub fn as_toml(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_else(|error| error.to_string()) // texts, numbers and lists are written alike
 }
 
 /// The absolute form of a path for error messages; relative paths count from the current directory.

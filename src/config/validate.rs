@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use super::tree::Node;
-use super::{Blocks, Config, Convergence, Gpt2, Model, Reduction, Reorthogonalize, Sigma, WeightKind};
+use super::{Blocks, Config, Convergence, Gpt2, Model, Reduction, Reorthogonalize, Sigma, WeightKind, as_toml};
 use crate::{Error, Result};
 
 /// Tokens are stored as uint16.
@@ -34,7 +34,7 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<()> {
     check.density(config)?;
     check.that(!config.distance.metrics.is_empty(), "distance.metrics", "[]", "name at least one metric")?;
     let repeated = config.distance.metrics.iter().enumerate().any(|(at, m)| config.distance.metrics[..at].contains(m));
-    check.that(!repeated, "distance.metrics", format!("{:?}", config.distance.metrics), "name each metric once")?;
+    check.that(!repeated, "distance.metrics", as_toml(&config.distance.metrics), "name each metric once")?;
     check.that(
         (2..=MOST_GRID_POINTS).contains(&config.distance.grid_points),
         "distance.grid_points",

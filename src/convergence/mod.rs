@@ -17,7 +17,7 @@ use crate::data::{Tokens, Windows};
 use crate::lock::Lock;
 use crate::output::{Results, RunStore, rfc3339};
 use crate::spectrum::nested::{Verdict, data_errors};
-use crate::{Error, Result, job};
+use crate::{Error, Result, job, tables};
 use batch::Batch;
 
 /// The run of one batch: the study's configuration with so many tokens, under a name of its own.
@@ -33,7 +33,7 @@ pub fn batch_config(config: &Config, study: &Convergence, tokens: usize) -> Conf
 ///
 /// # Errors
 /// Those of [`coordinator::run`]; [`Error::Config`] before anything is spent if the data has not as many tokens as the
-/// largest batch.
+/// largest batch, or a batch's name is that of a run with another configuration.
 pub fn run(config: &Config, study: &Convergence, comm: &Comm, progress: &dyn Progress) -> Result<Outcome> {
     let (begin, started) = (Instant::now(), SystemTime::now());
     let mut root = if comm.is_root() { Some(Root::open(config, study, progress)?) } else { None };
@@ -107,7 +107,9 @@ impl<'a> Root<'a> {
     fn open(config: &'a Config, study: &'a Convergence, progress: &dyn Progress) -> Result<Self> {
         let found = Results::open(&config.output.url).and_then(|results| results.run(Some(&config.run.name)));
         if !found.is_ok_and(|run| run.is_done()) {
-            check_data(config)?; // before the name is claimed for a study that cannot be
+            // before the name is claimed for a study that cannot be
+            check_data(config)?;
+            check_names(config, study)?;
         }
         let (store, lock) = open_store(config, progress)?;
         let store = store.ok_or_else(|| Error::Other("the output could not be opened".into()))?;
@@ -163,5 +165,20 @@ const SEQUENTIAL: &str = "sequential_batches; windows that follow one another ar
 fn check_data(config: &Config) -> Result<()> {
     let crate::config::Data::Tokens(files) = &config.data;
     let num_tokens = Tokens::open(&files.path, files.cache_bytes())?.len();
-    Windows::new(&config.batch, job::gpt2(config)?.context, num_tokens).map(drop)
+    Windows::asked_by(config.tokens_key(), &config.batch, job::gpt2(config)?.context, num_tokens).map(drop)
+}
+
+/// Refuses a study one of whose batches has the name of a run with another configuration.
+fn check_names(config: &Config, study: &Convergence) -> Result<()> {
+    study.sizes().into_iter().try_for_each(|tokens| {
+        let batch = batch_config(config, study, tokens);
+        let (url, run, provenance) = (&batch.output.url, &batch.run.name, tables::provenance(&batch)?);
+        RunStore::check(url, run, &provenance, tables::differing).map_err(|error| match error {
+            Error::Config(text) => Error::Config(format!(
+                "{text}\nHINT: it would be this study's batch of {tokens} tokens; batches are named after \
+                 convergence.batches, by default after run.name"
+            )),
+            other => other,
+        })
+    })
 }

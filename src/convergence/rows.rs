@@ -28,7 +28,7 @@ pub fn comparison(config: &Config, study: &Convergence, batches: &[Batch], remar
             let to = |other: Option<usize>| other.map(|other| Change::new(&seen[at][block], &seen[other][block]));
             let last = batches.len() - 1;
             let changes = (to(at.checked_sub(1)), to((at < last).then_some(last)));
-            let noise = at.checked_sub(1).map(|before| noise(&batches[before], batch, block)).filter(|x| x.is_finite());
+            let noise = at.checked_sub(1).and_then(|before| noise(&batches[before], batch, block));
             let row = row(batch, &batch.spectra[block], errors, changes, remark);
             tables.convergence.push(ConvergenceRow { noise_share: noise, ..row });
         }
@@ -38,8 +38,11 @@ pub fn comparison(config: &Config, study: &Convergence, batches: &[Batch], remar
     Ok(tables)
 }
 
-/// Share of sampling noise in a block's squared Frobenius norm.
-fn noise(before: &Batch, batch: &Batch, block: usize) -> f64 {
+/// Share of sampling noise in a block's squared Frobenius norm; none where all of that is rounding.
+fn noise(before: &Batch, batch: &Batch, block: usize) -> Option<f64> {
+    if batch.spectra[block].is_zero() {
+        return None;
+    }
     let frobenius = |batch: &Batch| moments(&batch.spectra[block]).frobenius;
     noise_share(frobenius(batch), frobenius(before), batch.tokens as f64 / before.tokens as f64)
 }

@@ -46,12 +46,20 @@ impl Windows {
     /// # Errors
     /// [`Error::Config`] where the data has fewer windows than asked for, or none.
     pub fn new(batch: &config::Batch, context: usize, num_tokens: usize) -> Result<Self> {
+        Self::asked_by("batch.tokens", batch, context, num_tokens)
+    }
+
+    /// The same where another key than `batch.tokens` says how many there are, for messages.
+    ///
+    /// # Errors
+    /// As [`Windows::new`].
+    pub fn asked_by(key: &str, batch: &config::Batch, context: usize, num_tokens: usize) -> Result<Self> {
         // The last target is one token beyond the last input.
         let needed = batch.start.saturating_add(context).saturating_add(1);
         let available = if num_tokens < needed { 0 } else { (num_tokens - needed) / batch.stride + 1 };
         let num_windows = num_windows(batch, context).unwrap_or(available);
         if available == 0 || num_windows > available {
-            return Err(too_few(batch, context, num_tokens, num_windows.max(1), available));
+            return Err(too_few(key, batch, context, num_tokens, [num_windows.max(1), available]));
         }
         let permutation = (batch.order == Order::Permuted).then(|| Permutation::new(available, batch.seed));
         Ok(Self { context, start: batch.start, stride: batch.stride, num_windows, permutation })
@@ -110,15 +118,21 @@ impl Windows {
     }
 }
 
-fn too_few(batch: &config::Batch, context: usize, num_tokens: usize, asked: usize, available: usize) -> Error {
+fn too_few(
+    key: &str,
+    batch: &config::Batch,
+    context: usize,
+    num_tokens: usize,
+    [asked, available]: [usize; 2],
+) -> Error {
     let most = available * context;
     let hint = if available == 0 {
         format!("a window needs {} tokens from batch.start on", context + 1)
     } else {
-        format!("set batch.tokens to {most} or less, lower batch.start or batch.stride, or prepare more data")
+        format!("set {key} to {most} or less, lower batch.start or batch.stride, or prepare more data")
     };
     Error::Config(format!(
-        "batch.tokens = {}: {asked} windows of {context} tokens, {} apart, from token {}, are asked for; the data's {num_tokens} \
+        "{key} = {}: {asked} windows of {context} tokens, {} apart, from token {}, are asked for; the data's {num_tokens} \
          tokens hold {available}\nHINT: {hint}",
         asked * context,
         batch.stride,

@@ -11,8 +11,11 @@ pub struct Part {
     pub path: String,
     /// Number of rows.
     pub num_rows: u64,
-    /// Size of the object in bytes: what a finished group is checked against.
+    /// Size of the object in bytes: what a finished group is checked against when a run is opened.
     pub num_bytes: u64,
+    /// SHA-256 of the object: checked whenever it is read. Earlier versions wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
 /// Parts of a finished group (or of the whole run).
@@ -89,5 +92,11 @@ pub(super) mod paths {
 
     pub fn part(table: &str, run: &str, part: &str) -> String {
         format!("{table}/run={run}/part-{part}.parquet")
+    }
+
+    /// The name that a part's path has from [`part`].
+    pub fn group_of(path: &str) -> &str {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        name.strip_prefix("part-").and_then(|name| name.strip_suffix(".parquet")).unwrap_or(name)
     }
 }

@@ -16,6 +16,8 @@
 
 #[macro_use]
 mod column;
+#[cfg(test)]
+mod damage_tests;
 mod manifest;
 mod parts;
 mod results;

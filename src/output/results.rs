@@ -8,9 +8,14 @@ use super::parts;
 use crate::storage::{Access, Location};
 use crate::{Error, Result};
 
+/// What helps where a finished run is damaged. The batches of a study are runs that are named after another key.
+const ANOTHER_RUN: &str =
+    "use a new run.name (in a study that sets convergence.batches a new one of these, too) and compute again";
+
 /// What is said of a finished run without its manifest.
-pub(super) const NO_MANIFEST: &str =
-    "it is missing, although the run is done. Restore it, or use a new run.name and compute again";
+pub(super) fn no_manifest() -> String {
+    format!("it is missing, although the run is done. Restore it, or {ANOTHER_RUN}")
+}
 
 /// An output URL, for reading.
 pub struct Results {
@@ -70,7 +75,7 @@ impl RunResults {
         let is_done = location.get(&paths::done(run))?.is_some();
         let parts = match finished(&location, run)? {
             Some(manifest) if is_done => manifest.parts,
-            None if is_done => return Err(location.failed("read", &paths::manifest(run), NO_MANIFEST)),
+            None if is_done => return Err(location.failed("read", &paths::manifest(run), no_manifest())),
             _ => groups(&location, run)?.into_iter().flat_map(|group| group.parts).collect(),
         };
         Ok(Self { location, record, parts, is_done })
@@ -88,19 +93,30 @@ impl RunResults {
 
     /// All rows of a table, parts by name.
     pub fn read<T: Table>(&self) -> Result<Vec<T>> {
-        read_table(&self.location, &self.parts)
+        let run = &self.record.run;
+        read_table(&self.location, &self.parts, |part| if self.is_done { ANOTHER_RUN.into() } else { again(run, part) })
     }
 }
 
-/// Rows of the parts that belong to the table `T`.
-pub(super) fn read_table<'a, T: Table>(location: &Location, all: impl IntoIterator<Item = &'a Part>) -> Result<Vec<T>> {
-    let mut paths: Vec<_> = all.into_iter().filter(|part| part.table == T::NAME).map(|part| &part.path).collect();
-    paths.sort();
+/// Rows of the parts that belong to the table `T`; `advice` says what to do about a damaged one.
+pub(super) fn read_table<'a, T: Table>(
+    location: &Location,
+    all: impl IntoIterator<Item = &'a Part>,
+    advice: impl Fn(&Part) -> String,
+) -> Result<Vec<T>> {
+    let mut parts: Vec<_> = all.into_iter().filter(|part| part.table == T::NAME).collect();
+    parts.sort_by(|a, b| a.path.cmp(&b.path));
     let mut rows = Vec::new();
-    for path in paths {
-        rows.extend(parts::read::<T>(location, path)?);
+    for part in parts {
+        rows.extend(parts::read::<T>(location, part, &advice(part))?);
     }
     Ok(rows)
+}
+
+/// How to compute the group of a part again, in a run that is not done.
+pub(super) fn again(run: &str, part: &Part) -> String {
+    let group = paths::group_of(&part.path);
+    format!("delete `{}` to compute group `{group}` again", paths::group(run, group))
 }
 
 /// The run's record; None where the name is free.
@@ -115,11 +131,12 @@ fn manifest(location: &Location, path: &str) -> Result<Option<Manifest>> {
 /// The manifest of a whole run, if it was written; each part is checked as in [`groups`].
 pub(super) fn finished(location: &Location, run: &str) -> Result<Option<Manifest>> {
     let Some(manifest) = manifest(location, &paths::manifest(run))? else { return Ok(None) };
-    check_sizes(location, &sizes(location, run)?, &manifest, "use a new run.name and compute again")?;
+    check_sizes(location, &sizes(location, run)?, &manifest, ANOTHER_RUN)?;
     Ok(Some(manifest))
 }
 
-/// Manifests of the finished groups, by name; each part is checked to be there in the size that was written.
+/// Manifests of the finished groups, by name; each part is checked to be there in the size that was written. Its hash is
+/// checked when it is read.
 pub(super) fn groups(location: &Location, run: &str) -> Result<Vec<Manifest>> {
     let sizes = sizes(location, run)?;
     let mut groups = Vec::new();
@@ -156,7 +173,7 @@ fn json<T: serde::de::DeserializeOwned>(location: &Location, path: &str) -> Resu
     let Some(bytes) = location.get(path)? else { return Ok(None) };
     serde_json::from_slice(&bytes).map(Some).map_err(|error| {
         Error::Storage(format!(
-            "`{path}` under `{}` is not what hesspec writes: {error}. Restore it, or use a new run.name",
+            "`{path}` under `{}` is not what hesspec writes: {error}. Restore it, or {ANOTHER_RUN}",
             location.url
         ))
     })

@@ -238,7 +238,9 @@ tables! {
         /// Its error.
         frobenius_error: f64,
         /// Share of the squared Frobenius norm that is sampling noise of this batch, as its fall since the previous batch
-        /// shows: |H_n|^2 = |H|^2 + c / n in expectation. About 0 where tokens are enough, about 1 where they are far too few.
+        /// shows: |H_n|^2 = |H|^2 + c / n in expectation. About 0 where tokens are enough, about 1 where they are far too few;
+        /// an estimate that is not cut off, so that chance may take it below 0 or above 1. Null without a previous batch and
+        /// for a block without curvature above its noise floor.
         noise_share: Option<f64>,
         /// Smallest node.
         lambda_min: f64,

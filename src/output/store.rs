@@ -58,18 +58,32 @@ impl RunStore {
     ) -> Result<Self> {
         check_name("run.name", run)?;
         let location = Location::open(url, Access::Write)?;
-        if results::record(&location, run)?.is_none() {
-            refuse_unknown_parts(&location, run)?;
+        if !is_ours(&location, run, provenance, &differing)? {
             check_writable(&location, run)?;
             claim(&location, run, provenance)?;
+            // somebody else may have been faster
+            if !is_ours(&location, run, provenance, &differing)? {
+                return Err(location.failed("read", &paths::record(run), "it vanished after it was written"));
+            }
         }
-        let stored = results::record(&location, run)?
-            .ok_or_else(|| location.failed("read", &paths::record(run), "it vanished after it was written"))?;
-        check_same(&location, &stored, provenance, differing)?;
         let (metadata, groups) = (metadata(run, provenance), BTreeMap::new());
         let mut store = Self { location, run: run.into(), metadata, groups, is_done: false };
         store.look()?;
         Ok(store)
+    }
+
+    /// Whether [`RunStore::open`] would take this name; claims nothing.
+    ///
+    /// # Errors
+    /// As [`RunStore::open`].
+    pub fn check(
+        url: &str,
+        run: &str,
+        provenance: &Provenance,
+        differing: impl Fn(&str, &str) -> Vec<String>,
+    ) -> Result<()> {
+        check_name("run.name", run)?;
+        is_ours(&Location::open(url, Access::Write)?, run, provenance, &differing).map(drop)
     }
 
     /// Starts or continues writing, in the one process that may: looks again, and deletes what a killed run left.
@@ -87,7 +101,7 @@ impl RunStore {
     fn look(&mut self) -> Result<()> {
         self.is_done = self.location.get(&paths::done(&self.run))?.is_some();
         if self.is_done && results::finished(&self.location, &self.run)?.is_none() {
-            return Err(self.location.failed("read", &paths::manifest(&self.run), results::NO_MANIFEST));
+            return Err(self.location.failed("read", &paths::manifest(&self.run), results::no_manifest()));
         }
         let groups = results::groups(&self.location, &self.run)?;
         self.groups = groups.into_iter().map(|group| (group.name, group.parts)).collect();
@@ -119,7 +133,8 @@ impl RunStore {
 
     /// Rows of a table from all finished groups.
     pub fn read<T: Table>(&self) -> Result<Vec<T>> {
-        results::read_table(&self.location, self.groups.values().flatten())
+        let parts = self.groups.values().flatten();
+        results::read_table(&self.location, parts, |part| results::again(&self.run, part))
     }
 
     /// Writes the run's last tables, then the manifest, then `DONE`. A table that has no rows at all gets an empty
@@ -205,6 +220,19 @@ fn parts_of(location: &Location, run: &str) -> Result<Vec<String>> {
     Ok(found)
 }
 
+/// Whether the name is claimed by a run of the same configuration (true) or free (false).
+fn is_ours(
+    location: &Location,
+    run: &str,
+    provenance: &Provenance,
+    differing: &impl Fn(&str, &str) -> Vec<String>,
+) -> Result<bool> {
+    match results::record(location, run)? {
+        None => refuse_unknown_parts(location, run).map(|()| false),
+        Some(stored) => check_same(location, &stored, provenance, differing).map(|()| true),
+    }
+}
+
 /// Parts without a record were not written by a run we know: they are never touched.
 fn refuse_unknown_parts(location: &Location, run: &str) -> Result<()> {
     match parts_of(location, run)?.first() {
@@ -238,7 +266,7 @@ fn check_same(
     location: &Location,
     stored: &RunRecord,
     ours: &Provenance,
-    differing: impl Fn(&str, &str) -> Vec<String>,
+    differing: &impl Fn(&str, &str) -> Vec<String>,
 ) -> Result<()> {
     let (run, url) = (&stored.run, &location.url);
     if stored.schema_version != SCHEMA_VERSION {

@@ -1,15 +1,15 @@
 use super::*;
 use crate::Error;
 
-fn provenance(config: &str) -> Provenance {
+pub(super) fn provenance(config: &str) -> Provenance {
     Provenance { config: config.into(), versions: [("hesspec".into(), "0.1.0".into())].into() }
 }
 
-fn differing(stored: &str, ours: &str) -> Vec<String> {
+pub(super) fn differing(stored: &str, ours: &str) -> Vec<String> {
     if stored == ours { vec![] } else { vec![format!("{stored} -> {ours}")] }
 }
 
-fn open(url: &str) -> RunStore {
+pub(super) fn open(url: &str) -> RunStore {
     let mut store = RunStore::open(url, "r", &provenance("steps = 3"), differing).unwrap();
     store.begin().unwrap();
     store
@@ -29,7 +29,7 @@ fn node(block: &str, probe: i32, node_index: i32) -> NodeRow {
     }
 }
 
-fn group(block: &str) -> Tables {
+pub(super) fn group(block: &str) -> Tables {
     Tables { nodes: (0..8).map(|n| node(block, n / 4, n % 4)).collect(), ..Tables::default() }
 }
 
@@ -67,7 +67,7 @@ fn convergence(change: Option<f64>) -> ConvergenceRow {
 }
 
 /// Every table, with a null in every nullable column and a value beside it.
-fn one_of_each() -> Tables {
+pub(super) fn one_of_each() -> Tables {
     let block = "transformer.h.0.attn.q.weight".to_string();
     let shape = "[384, 384]".to_string();
     let blocks = [Some(0), None].map(|layer| BlockRow {
@@ -298,45 +298,15 @@ fn a_kill_before_done_writes_the_last_tables_again() {
 }
 
 #[test]
-fn a_damaged_part_is_an_error_that_says_which() {
-    let folder = tempfile::tempdir().unwrap();
-    let url = folder.path().to_str().unwrap();
-    open(url).write_group("a", &group("a")).unwrap();
-    let part = folder.path().join("nodes/run=r/part-a.parquet");
-    std::fs::write(&part, "short").unwrap();
-    let error = RunStore::open(url, "r", &provenance("steps = 3"), differing).err().unwrap();
-    assert_eq!(error.exit_code(), 5);
-    assert!(error.to_string().contains("part-a.parquet") && error.to_string().contains("5 bytes"), "{error}");
-}
-
-#[test]
-fn a_finished_run_that_was_damaged_is_neither_read_nor_taken_for_done() {
-    let damage = |what: &str| {
-        let folder = tempfile::tempdir().unwrap();
-        let url = folder.path().to_str().unwrap();
-        let mut store = open(url);
-        store.write_group("a", &group("a")).unwrap();
-        store.finish(&Tables::default()).unwrap();
-        let path = folder.path().join(what);
-        if what.ends_with(".json") {
-            std::fs::remove_file(&path).unwrap()
-        } else {
-            std::fs::write(&path, "short").unwrap()
-        }
-        let opened = RunStore::open(url, "r", &provenance("steps = 3"), differing).err().unwrap();
-        (opened, Results::open(url).and_then(|results| results.run(Some("r"))).err())
-    };
-    let (opened, read) = damage("density/run=r/part-final.parquet");
-    for error in [opened, read.unwrap()] {
-        assert_eq!(error.exit_code(), 5, "{error}");
-        assert!(
-            error.to_string().contains("density/run=r/part-final.parquet") && error.to_string().contains("5 bytes")
-        );
-    }
-    let (opened, read) = damage("_runs/r/manifest.json");
-    for error in [opened, read.unwrap()] {
-        assert!(error.exit_code() == 5 && error.to_string().contains("manifest.json"), "{error}");
-    }
+fn a_name_can_be_looked_at_without_a_claim() {
+    let url = "memory://looked-at";
+    let check = |config: &str| RunStore::check(url, "r", &provenance(config), differing);
+    check("steps = 3").unwrap();
+    assert!(Results::open(url).is_err(), "nothing was claimed");
+    open(url);
+    check("steps = 3").unwrap();
+    let error = check("steps = 4").unwrap_err();
+    assert!(error.exit_code() == 2 && error.to_string().contains("steps = 3 -> steps = 4"), "{error}");
 }
 
 #[test]

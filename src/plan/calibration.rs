@@ -1,15 +1,18 @@
 //! The rate of products as `hesspec bench --calibration FILE` measured it on some machine, for plans made elsewhere.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::devices::mode_name;
+use super::devices::Device;
 use crate::config::{self, Backend, Math, Precision};
 use crate::{Error, Result};
 
 /// Version of the file.
 const FORMAT: u32 = 1;
+/// Rates (GFLOP/s) and memory (GB) of anything that there is: the largest machines reach 1e9 GFLOP/s.
+const POSSIBLE: RangeInclusive<f64> = 1e-3..=1e10;
 
 /// Where and how it was measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -101,10 +104,15 @@ impl Calibration {
         if found.format != FORMAT {
             return Err(wrong(format!("format {}, this program reads {FORMAT}", found.format)));
         }
-        if !(found.gflops.is_finite() && found.gflops > 0.0) {
-            return Err(wrong(format!("gflops = {}, expected a number above 0", found.gflops)));
+        let Conditions { memory_gb, sgemm_gflops, .. } = found.conditions;
+        let values = [("gflops", found.gflops), ("memory_gb", memory_gb), ("sgemm_gflops", sgemm_gflops)];
+        match values.into_iter().find(|(_, value)| !POSSIBLE.contains(value)) {
+            Some((key, value)) => {
+                let (least, most) = (POSSIBLE.start(), POSSIBLE.end());
+                Err(wrong(format!("{key} = {value:?}, expected a number from {least:?} to {most:?}")))
+            }
+            None => Ok(found),
         }
-        Ok(found)
     }
 
     /// Refuses a configuration in another arithmetic than was measured.
@@ -112,7 +120,9 @@ impl Calibration {
     /// # Errors
     /// [`Error::Config`]
     pub fn check(&self, hessian: &config::Hessian) -> Result<()> {
-        let text = |precision: Precision, math: Math| format!("precision {precision:?}, math {}", mode_name(math));
+        let text = |precision: Precision, math: Math| {
+            format!("precision = {}, math = {}", config::as_toml(&precision), config::as_toml(&math))
+        };
         let (theirs, ours) =
             (text(self.conditions.precision, self.conditions.math), text(hessian.precision, hessian.math));
         if theirs == ours {
@@ -120,6 +130,24 @@ impl Calibration {
         }
         Err(Error::Config(format!(
             "--calibration: it was measured in {theirs}, the configuration has {ours}; measure again with the same settings"
+        )))
+    }
+
+    /// Refuses an accelerator where a processor was measured.
+    ///
+    /// # Errors
+    /// [`Error::Config`]
+    pub fn check_device(&self, device: &Device) -> Result<()> {
+        let Conditions { backend, machine, .. } = &self.conditions;
+        if !matches!(backend, Backend::Flex | Backend::Ndarray) {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "--device {}: the calibration was measured on a processor ({machine}, hessian.backend = {}); leave --device out, \
+             or measure such a device ({}) with hesspec bench CONFIG --calibration FILE",
+            device.name,
+            config::as_toml(backend),
+            device.product
         )))
     }
 }
@@ -155,7 +183,24 @@ mod tests {
         assert_eq!(Calibration::load(&path).unwrap(), found);
         let hessian = config::Hessian { math: Math::Tf32, ..config::Hessian::default() };
         assert!(found.check(&config::Hessian::default()).is_ok());
-        assert!(found.check(&hessian).unwrap_err().to_string().contains("math tf32"));
+        let differs = found.check(&hessian).unwrap_err().to_string();
+        assert!(differs.contains("precision = \"f32\", math = \"tf32\""), "{differs}");
+        let device = Device::named("h100").unwrap();
+        let other = found.check_device(&device).unwrap_err();
+        assert!(other.exit_code() == 2 && other.to_string().contains("hessian.backend = \"flex\""), "{other}");
+        let on_cuda = Conditions { backend: Backend::Cuda, ..conditions() };
+        assert!(Calibration { conditions: on_cuda, ..found.clone() }.check_device(&device).is_ok());
+        for value in [1e300, -1.0, 0.0, 1e-300] {
+            let of = |memory_gb| Conditions { memory_gb, ..conditions() };
+            for (absurd, key) in [
+                (Calibration { gflops: value, ..found.clone() }, "gflops = "),
+                (Calibration { conditions: of(value), ..found.clone() }, "memory_gb = "),
+            ] {
+                absurd.save(&path).unwrap();
+                let text = Calibration::load(&path).unwrap_err().to_string();
+                assert!(text.contains(&format!("{key}{value:?}, expected a number from 0.001 to ")), "{text}");
+            }
+        }
         for text in ["", "{}", "{\"format\": 1}"] {
             std::fs::write(&path, text).unwrap();
             assert_eq!(Calibration::load(&path).unwrap_err().exit_code(), 2, "{text}");

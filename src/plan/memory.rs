@@ -107,13 +107,22 @@ pub fn available() -> Result<f64> {
     Ok((free * 1024.0).min(contained.unwrap_or(f64::INFINITY)))
 }
 
+/// `1.50 GB`: bytes in the largest unit that leaves a number from 1 on.
+pub fn amount(bytes: f64) -> String {
+    let units = [("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)];
+    match units.into_iter().find(|(_, size)| bytes >= *size) {
+        Some((unit, size)) => format!("{:.2} {unit}", bytes / size),
+        None => format!("{bytes:.0} B"),
+    }
+}
+
 /// The message for a group that does not fit even with one slot.
 pub fn does_not_fit(block: &str, needed: f64, budget: f64) -> Error {
     Error::Environment(format!(
-        "block `{}`: one slot of it needs {:.2} GB, {:.2} GB may be used. Take fewer lanczos.steps (the basis is steps x dimension), \
+        "block `{}`: one slot of it needs {}, {} may be used. Take fewer lanczos.steps (the basis is steps x dimension), \
          a smaller batch.micro_batch, leave the block out, or raise hessian.memory",
         block,
-        needed / 1e9,
-        budget / 1e9
+        amount(needed),
+        amount(budget)
     ))
 }

@@ -354,8 +354,8 @@ impl fmt::Display for Plan {
         if let Some(flop) = self.flop {
             writeln!(f, "work             {flop:.3e} FLOP")?;
         }
-        let (peak, budget) = (self.memory_bytes / 1e9, self.budget_bytes / 1e9);
-        writeln!(f, "memory           {peak:.2} GB of {budget:.2} GB that may be used")?;
+        let (peak, budget) = (memory::amount(self.memory_bytes), memory::amount(self.budget_bytes));
+        writeln!(f, "memory           {peak} of {budget} that may be used")?;
         if let Some(rate) = &self.rate {
             writeln!(f, "rate             {:.1} GFLOP/s, measured on one micro-batch", rate.gflops)?;
         }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::calibration::Calibration;
 use super::devices::{Device, assumed_efficiency, mode_name};
-use super::memory::Resources;
+use super::memory::{Resources, amount as bytes};
 use super::paper::{Beside, beside};
 use super::volume::Storage;
 use super::{Plan, Planner, Rate, duration};
@@ -83,9 +83,10 @@ impl Target {
     /// From a measurement elsewhere; the memory is the device's, if one is named.
     ///
     /// # Errors
-    /// [`Error::Config`] for another arithmetic than was measured.
+    /// [`Error::Config`] for another arithmetic than was measured, or another kind of device.
     pub fn of_calibration(found: &Calibration, device: Option<&Device>, ranks: usize, config: &Config) -> Result<Self> {
         found.check(&config.hessian)?;
+        device.map_or(Ok(()), |device| found.check_device(device))?;
         Ok(Self {
             name: device.map_or(found.conditions.machine.clone(), |device| device.name.into()),
             ranks,
@@ -343,14 +344,4 @@ impl ScalePlan {
 /// `33.5 TFLOP/s`.
 fn rate(gflops: f64) -> String {
     if gflops >= 1e3 { format!("{:.1} TFLOP/s", gflops / 1e3) } else { format!("{gflops:.1} GFLOP/s") }
-}
-
-/// `1.5 GB`.
-fn bytes(count: f64) -> String {
-    for (unit, size) in [("TB", 1e12), ("GB", 1e9), ("MB", 1e6)] {
-        if count >= size {
-            return format!("{:.1} {unit}", count / size);
-        }
-    }
-    format!("{:.0} kB", count / 1e3)
 }

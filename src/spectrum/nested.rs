@@ -160,9 +160,10 @@ impl Drawn {
 
 /// Share of a batch's squared Frobenius norm that is sampling noise. A mean over n windows has
 /// E|H_n|^2 = |H|^2 + c / n, so that two batches tell c: with f times as many tokens as in the batch before,
-/// c / n = (|H_before|^2 - |H_n|^2) / (f - 1). The same probes serve both, so that their own noise largely cancels.
-pub fn noise_share(frobenius: f64, before: f64, factor: f64) -> f64 {
-    ((before / frobenius).powi(2) - 1.0) / (factor - 1.0)
+/// c / n = (|H_before|^2 - |H_n|^2) / (f - 1). The same probes serve both, so that their own noise largely cancels. What is
+/// left of it may take the estimate below 0 or above 1; `None` of a zero Hessian, which has no shares.
+pub fn noise_share(frobenius: f64, before: f64, factor: f64) -> Option<f64> {
+    (frobenius > 0.0).then(|| ((before / frobenius).powi(2) - 1.0) / (factor - 1.0))
 }
 
 /// How near a batch is to be enough: the block for which it is least so.

@@ -97,9 +97,11 @@ fn the_share_of_noise_is_seen_in_the_fall_of_the_frobenius_norm() {
     let mean = |windows: usize| (0..replicas).map(|replica| square(replica, windows) / replicas as f64).sum::<f64>();
     let (here, before) = (mean(2 * n), mean(n));
     let noise = (DIM * DIM) as f64 / (2 * n) as f64;
-    let (found, expected) = (nested::noise_share(here.sqrt(), before.sqrt(), 2.0), noise / (signal + noise));
+    let (found, expected) = (nested::noise_share(here.sqrt(), before.sqrt(), 2.0).unwrap(), noise / (signal + noise));
     // the difference of two squared norms of about 530, each known to 2 sqrt(400 / 16) / sqrt(40) = 1.6 of 12.5
     assert!((found - expected).abs() < 4.0 * 1.6 / here, "{found}, expected {expected}");
+    assert_eq!(nested::noise_share(0.0, 1.0, 2.0), None);
+    assert_eq!(nested::noise_share(2.0, 1.0, 2.0), Some(-0.75), "not cut off at 0");
 }
 
 #[test]

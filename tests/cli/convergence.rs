@@ -154,10 +154,49 @@ fn a_study_ends_when_error_and_change_are_small() {
 fn too_little_data_is_found_before_anything_is_computed() {
     let folder = folder();
     let command = "run tiny.toml --output out --set convergence.to=192";
-    folder.hesspec(command).failed(2, &["batch.tokens = 192", "to 156 or less"]);
+    for command in [command, "check tiny.toml --set convergence.to=192"] {
+        folder.hesspec(command).failed(2, &["convergence.to = 192", "set convergence.to to 156 or less"]);
+    }
     assert!(!folder.path("out").exists());
     let check = folder.hesspec("check tiny.toml --json").ok().json();
     assert_eq!(check["tokens"], 96, "commands that take one batch take the largest");
+}
+
+/// The third batch's name is taken: nothing else is claimed. A reused batch that was damaged: what would help is said.
+#[test]
+fn batches_that_are_not_ours_and_batches_that_are_damaged_are_refused() {
+    let folder = folder();
+    let text = std::fs::read_to_string(folder.path("tiny.toml")).unwrap().replace(STUDY, "");
+    folder.write("plain.toml", text.as_bytes());
+    let few = "--set blocks.include=[\"*.wte.weight\"] --set blocks.full=false --set lanczos.steps=2";
+    folder.hesspec(&format!("run plain.toml --output out {few} --set run.name=tiny-48 --set batch.tokens=12")).ok();
+    let study = format!("run tiny.toml --output out {few}");
+    let parts = ["`tiny-48`", "batch.tokens: there 12, here 48", "batch of 48 tokens", "convergence.batches"];
+    folder.hesspec(&study).failed(2, &parts);
+    let runs = std::fs::read_dir(folder.path("out/_runs")).unwrap();
+    assert_eq!(runs.map(|run| run.unwrap().file_name()).collect::<Vec<_>>(), ["tiny-48"]);
+
+    folder.hesspec(&format!("{study} --set run.name=first")).ok();
+    let part = folder.path("out/segments/run=first-24").read_dir().unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&part).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&part, &bytes).unwrap();
+    let second = format!("{study} --set run.name=second --set convergence.batches=first");
+    folder.hesspec(&second).failed(5, &["run=first-24/part-", "SHA-256", "new run.name", "sets convergence.batches"]);
+    std::fs::write(&part, &bytes[..100]).unwrap();
+    folder.hesspec(&second).failed(5, &["run=first-24/part-", "100 bytes", "new run.name", "sets convergence.batches"]);
+}
+
+/// A key bias: softmax does not see it. Of what is rounding there are no shares.
+#[test]
+fn a_zero_block_has_no_share_of_noise() {
+    let folder = folder();
+    let only = "--set blocks.exclude=[] --set blocks.include=[\"*.h.1.attn.k.bias\"] --set blocks.full=false";
+    folder.hesspec(&format!("run tiny.toml --output out {only} --set lanczos.steps=2 --set convergence.to=24")).ok();
+    let (found, _) = rows(&folder, "out");
+    assert!(found.len() == 2 && found.iter().all(|row| row.status.starts_with("zero_block")), "{found:?}");
+    assert!(found.iter().all(|row| row.noise_share.is_none()), "{found:?}");
 }
 
 #[test]

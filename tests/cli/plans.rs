@@ -64,11 +64,18 @@ fn wrong_questions_are_refused() {
     ask("--device v100 --set hessian.math=tf32").failed(2, &["hessian.math = \"tf32\"", "V100"]);
     ask("--device h100 --set hessian.precision=f64").failed(2, &["f64"]);
     ask("--device h100 --budget 1 --set hessian.precision=f64").failed(2, &["f64"]);
-    ask("--device h100 --efficiency 1.5").failed(2, &["--efficiency 1.5"]);
+    for share in ["1.5", "inf", "0", "1e-300", "NaN"] {
+        ask(&format!("--device h100 --efficiency {share}")).failed(2, &["--efficiency ", "from 0.001 to 1"]);
+    }
+    for hours in ["inf", "0", "-3", "1e300", "NaN"] {
+        ask(&format!("--device h100 --budget={hours}")).failed(2, &["--budget ", "above 0 and at most 1e7"]);
+    }
+    ask("--no-timing --set hessian.memory=1MB").failed(3, &["MB, 1.00 MB may be used"]);
+    let metrics = "--set distance.metrics=[\"js\",\"wasserstein1\",\"js\"]";
+    ask(metrics).failed(2, &["[\"js\",\"wasserstein1\",\"js\"]"]);
     ask("--world 0").failed(2, &["--world 0"]);
     ask("--world 4 --no-timing").failed(2, &["--device"]);
     ask("--budget 10").failed(2, &["--device"]);
-    ask("--budget=-1 --device h100").failed(2, &["--budget"]);
     ask("--device h100 --calibration none.json").failed(2, &["none.json"]);
     folder.hesspec("run tiny.toml --output out --set blocks.full=false --set lanczos.steps=2").ok();
     ask("--device h100 --budget 1 --convergence out").failed(2, &["[convergence]", "found 0"]);
@@ -92,7 +99,11 @@ fn a_calibration_is_measured_here_and_planned_with_elsewhere() {
     close(plan["target"]["gflops"].as_f64().unwrap(), of("matmul_gflop_per_slot") / of("seconds_per_slot"), 1e-9);
     assert_eq!(plan["target"]["ranks"], 3);
     let wrong = "plan tiny.toml --calibration here.json --set hessian.precision=f64";
-    folder.hesspec(wrong).failed(2, &["F32", "F64", "measure again"]);
+    folder.hesspec(wrong).failed(2, &["precision = \"f32\"", "precision = \"f64\"", "measure again"]);
+    for more in ["", "--budget 1"] {
+        let other = format!("plan tiny.toml --calibration here.json --device h100 {settings} {more}");
+        folder.hesspec(&other).failed(2, &["--device h100", "on a processor", "hessian.backend = \"flex\""]);
+    }
     let budget =
         folder.hesspec(&format!("plan tiny.toml --json --calibration here.json --budget 0.01 {settings}")).ok().json();
     assert!(budget["fits"].as_array().unwrap().iter().all(|fit| fit["math"] == "f32"));

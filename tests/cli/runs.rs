@@ -197,6 +197,13 @@ fn a_report_is_drawn_beside_the_tables_or_where_it_is_told() {
     let said = folder.hesspec("report out").ok();
     assert!(said.stdout.contains("out/report/index.html"), "{}", said.stdout);
     assert!(folder.path("out/report/index.html").exists());
+    let part = folder.path("out/density/run=tiny/part-final.parquet");
+    let whole = std::fs::read(&part).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    std::fs::write(&part, flipped).unwrap();
+    folder.hesspec("report out").failed(5, &["density/run=tiny/part-final.parquet", "SHA-256"]);
+    std::fs::write(&part, whole).unwrap();
     let answer = folder.hesspec("report out --out elsewhere --json").ok().json();
     assert_eq!(answer["page"], "elsewhere/index.html");
     assert!(answer["figures"].as_array().unwrap().iter().all(|f| folder.path(f.as_str().unwrap()).exists()));

@@ -50,7 +50,7 @@ pub fn load<B: Backend, M: Module<B>>(module: M, names: &Names, source: &str, dt
 
 /// Loads the bytes of a file; `source` names it in errors. A zip archive is PyTorch's, everything else safetensors.
 ///
-/// Errors, all [`Error::Config`]: neither of them; tensors missing, left over or of the wrong shape; a type other than
+/// Errors, all [`Error::Config`]: nothing in it; neither of them; tensors missing, left over or of the wrong shape; a type other than
 /// f64, f32, f16, bf16; NaN or infinite numbers; a copy (tied head) that differs from its original.
 pub fn load_bytes<B: Backend, M: Module<B>>(
     module: M,
@@ -59,6 +59,9 @@ pub fn load_bytes<B: Backend, M: Module<B>>(
     source: &str,
     dtype: DType,
 ) -> Result<M> {
+    if bytes.is_empty() {
+        return Err(Error::Config(format!("{source}: the file is empty\nHINT: fetch it, or save it, again")));
+    }
     let file = if pytorch::is_archive(bytes) { pytorch::tensors(bytes, source)? } else { safetensors(bytes, source)? };
     let layout = parameters(&module, names);
     let matched = Matched::new(file, &layout, names, source)?;

@@ -71,6 +71,17 @@ fn eighths(config: &Gpt2Config) -> Vec<f64> {
 }
 
 #[test]
+fn an_empty_file_is_said_to_be_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["ckpt.pt", "model.safetensors"] {
+        let path = folder.path().join(name).display().to_string();
+        std::fs::write(&path, "").unwrap();
+        let error = load(empty::<Flex>(&small()), &Names::GPT2, &path, DType::F32).err().unwrap();
+        assert!(error.exit_code() == 2 && error.to_string().contains(&format!("{path}: the file is empty")), "{error}");
+    }
+}
+
+#[test]
 fn every_type_of_number_lands_where_its_name_says() {
     let config = small();
     assert_eq!(loaded(&config, &singles(&config)).unwrap(), eighths(&config));

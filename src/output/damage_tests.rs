@@ -1,0 +1,88 @@
+//! What was cut short, taken away or changed behind the program's back.
+
+use sha2::{Digest, Sha256};
+
+use super::tests::{differing, group, one_of_each, open, provenance};
+use super::*;
+use crate::Result;
+
+#[test]
+fn a_damaged_part_is_an_error_that_says_which() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = folder.path().to_str().unwrap();
+    open(url).write_group("a", &group("a")).unwrap();
+    let part = folder.path().join("nodes/run=r/part-a.parquet");
+    std::fs::write(&part, "short").unwrap();
+    let error = RunStore::open(url, "r", &provenance("steps = 3"), differing).err().unwrap();
+    assert_eq!(error.exit_code(), 5);
+    assert!(error.to_string().contains("part-a.parquet") && error.to_string().contains("5 bytes"), "{error}");
+}
+
+#[test]
+fn a_finished_run_that_was_damaged_is_neither_read_nor_taken_for_done() {
+    let damage = |what: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let url = folder.path().to_str().unwrap();
+        let mut store = open(url);
+        store.write_group("a", &group("a")).unwrap();
+        store.finish(&Tables::default()).unwrap();
+        let path = folder.path().join(what);
+        if what.ends_with(".json") {
+            std::fs::remove_file(&path).unwrap()
+        } else {
+            std::fs::write(&path, "short").unwrap()
+        }
+        let opened = RunStore::open(url, "r", &provenance("steps = 3"), differing).err().unwrap();
+        (opened, Results::open(url).and_then(|results| results.run(Some("r"))).err())
+    };
+    let (opened, read) = damage("density/run=r/part-final.parquet");
+    for error in [opened, read.unwrap()] {
+        assert_eq!(error.exit_code(), 5, "{error}");
+        assert!(
+            error.to_string().contains("density/run=r/part-final.parquet") && error.to_string().contains("5 bytes")
+        );
+    }
+    let (opened, read) = damage("_runs/r/manifest.json");
+    for error in [opened, read.unwrap()] {
+        assert!(error.exit_code() == 5 && error.to_string().contains("manifest.json"), "{error}");
+    }
+}
+
+/// As long as before: only the hash can tell. Wherever the byte is, in data, padding or footer.
+#[test]
+fn a_flipped_byte_is_found_when_its_part_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = folder.path().to_str().unwrap();
+    let mut store = open(url);
+    store.write_group("a", &group("a")).unwrap();
+    let part = folder.path().join("nodes/run=r/part-a.parquet");
+    let bytes = std::fs::read(&part).unwrap();
+    for at in (0..bytes.len()).step_by(7) {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1;
+        std::fs::write(&part, &flipped).unwrap();
+        let errors = [open(url).read::<NodeRow>(), Results::open(url).unwrap().run(None).unwrap().read::<NodeRow>()];
+        for error in errors.map(Result::unwrap_err) {
+            let text = error.to_string();
+            assert!(error.exit_code() == 5 && text.contains("nodes/run=r/part-a.parquet"), "byte {at}: {text}");
+            assert!(text.contains("delete `_runs/r/groups/a.json` to compute group `a` again"), "{text}");
+        }
+    }
+    // manifests of earlier versions have no hashes
+    let manifest = folder.path().join("_runs/r/groups/a.json");
+    let mut old: serde_json::Value = serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
+    let hash = old["parts"][0].as_object_mut().unwrap().remove("sha256").unwrap();
+    assert_eq!(hash, format!("{:x}", Sha256::digest(&bytes)));
+    std::fs::write(&part, &bytes).unwrap();
+    std::fs::write(&manifest, old.to_string()).unwrap();
+    assert_eq!(open(url).read::<NodeRow>().unwrap(), group("a").nodes);
+    // a finished run cannot compute one group again
+    open(url).finish(&one_of_each()).unwrap();
+    let part = folder.path().join("summary/run=r/part-final.parquet");
+    let mut flipped = std::fs::read(&part).unwrap();
+    flipped[4] ^= 1;
+    std::fs::write(&part, flipped).unwrap();
+    let read = Results::open(url).unwrap().run(None).unwrap().read::<SummaryRow>();
+    let text = read.unwrap_err().to_string();
+    assert!(text.contains("summary/run=r/part-final.parquet") && text.contains("use a new run.name"), "{text}");
+}
