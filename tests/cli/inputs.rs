@@ -167,6 +167,6 @@ fn too_little_memory_is_said_before_the_start() {
     let folder = Folder::new();
     for command in ["plan", "run"] {
         let said = folder.hesspec(&format!("{command} tiny.toml --set hessian.memory=\"1MB\""));
-        said.failed(3, &["GB", "hessian.memory"]);
+        said.failed(3, &["MB", "hessian.memory"]);
     }
 }

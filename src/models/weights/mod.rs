@@ -60,7 +60,9 @@ pub fn load_bytes<B: Backend, M: Module<B>>(
     dtype: DType,
 ) -> Result<M> {
     if bytes.is_empty() {
-        return Err(Error::Config(format!("{source}: the file is empty\nHINT: fetch it, or save it, again")));
+        return Err(Error::Config(format!(
+            "{source}: the file is empty; expected safetensors, or a checkpoint of torch.save\nHINT: fetch or save it again"
+        )));
     }
     let file = if pytorch::is_archive(bytes) { pytorch::tensors(bytes, source)? } else { safetensors(bytes, source)? };
     let layout = parameters(&module, names);
