@@ -173,6 +173,11 @@ fn check_names(config: &Config, study: &Convergence) -> Result<()> {
     study.sizes().into_iter().try_for_each(|tokens| {
         let batch = batch_config(config, study, tokens);
         let (url, run, provenance) = (&batch.output.url, &batch.run.name, tables::provenance(&batch)?);
+        if *run == config.run.name {
+            return Err(Error::Config(format!(
+                "run.name = \"{run}\" is also the name of this study's batch of {tokens} tokens; choose another run.name"
+            )));
+        }
         RunStore::check(url, run, &provenance, tables::differing).map_err(|error| match error {
             Error::Config(text) => Error::Config(format!(
                 "{text}\nHINT: it would be this study's batch of {tokens} tokens; batches are named after \

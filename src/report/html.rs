@@ -218,7 +218,7 @@ fn convergence_table(content: &Content) -> String {
     };
     let body = table(&header, rows.iter().map(cells));
     format!(
-        "<details><summary>all blocks and batches</summary>{body}<p class=\"soft\">±: bootstrap error over segments. Noise share: how much of the squared Frobenius norm is sampling noise of the batch.</p></details>"
+        "<details><summary>all blocks and batches</summary>{body}<p class=\"soft\">±: bootstrap error over segments. Noise share: how much of the squared Frobenius norm is sampling noise of the batch, as its fall since the previous one shows; by chance it may lie below 0 or above 1.</p></details>"
     )
 }
 

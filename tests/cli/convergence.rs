@@ -175,6 +175,9 @@ fn batches_that_are_not_ours_and_batches_that_are_damaged_are_refused() {
     folder.hesspec(&study).failed(2, &parts);
     let runs = std::fs::read_dir(folder.path("out/_runs")).unwrap();
     assert_eq!(runs.map(|run| run.unwrap().file_name()).collect::<Vec<_>>(), ["tiny-48"]);
+    let itself = format!("{study} --set run.name=self-96 --set convergence.batches=self");
+    folder.hesspec(&itself).failed(2, &["run.name = \"self-96\"", "batch of 96 tokens"]);
+    assert!(!folder.path("out/_runs/self-96").exists());
 
     folder.hesspec(&format!("{study} --set run.name=first")).ok();
     let part = folder.path("out/segments/run=first-24").read_dir().unwrap().next().unwrap().unwrap().path();
