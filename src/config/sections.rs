@@ -74,6 +74,8 @@ pub struct Hessian {
     /// Memory the plan may use on each rank, like "8GB". Default: what the machine has free.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Bytes>,
+    /// Whether a long run first tries a few sizes of micro-batch and numbers of slots, where these are not given. Default: true.
+    pub autotune: bool,
     /// Where the activations below a group's blocks are kept between its sweeps. Default: memory.
     pub prefix_cache: PrefixCache,
 }
@@ -90,6 +92,7 @@ impl Default for Hessian {
             device: None,
             slots: None,
             memory: None,
+            autotune: true,
             prefix_cache: PrefixCache::Memory,
         }
     }
