@@ -21,7 +21,10 @@ use crate::engine::Kernels;
 use crate::hessian::{Precision, PrefixBudget, Settings, start};
 use crate::job::{self, Job, Task};
 use crate::plan::calibration::{Calibration, CalibrationCase, Conditions};
-use crate::plan::{self, cost::Cost};
+use crate::plan::{
+    self,
+    cost::{Cost, Kept},
+};
 use crate::{Error, Result, data};
 
 /// Rows and columns of the product that gives the machine's rate.
@@ -147,12 +150,13 @@ fn cases(config: &Config, slots: &[usize]) -> Result<Vec<Planned>> {
     let gflop = |passes: f64| 2.0 * cost.forward() * passes * tokens as f64 / 1e9;
     let single = |what: &str, passes| Planned { what: what.into(), slots: 1, gflop_per_slot: gflop(passes) };
     let mut cases = vec![single("forward", 1.0), single("gradient", GRADIENT_PASSES)];
+    let kept = Kept { prefix: true, recompute: config.hessian.recompute };
     let mut blocks = job::blocks(config, &layout)?;
     blocks.sort_by_key(|block| block.kind != "full"); // stable: the whole network first
     for block in &blocks {
         for &slots in slots {
             let shares = (cost.block(&layout, block), block.kind == "full");
-            let passes = cost.sweep(&vec![shares; slots], true) / slots as f64;
+            let passes = cost.sweep(&vec![shares; slots], kept) / slots as f64;
             cases.push(Planned { what: block.name.clone(), slots, gflop_per_slot: gflop(passes) });
         }
     }

@@ -6,7 +6,7 @@ use super::Config;
 use crate::{Error, Result};
 
 /// Keys that say where or how fast, but not what is computed: a run may be continued with other values.
-const NOT_RESULTS: [&str; 10] = [
+const NOT_RESULTS: [&str; 11] = [
     "output.url",
     "run.threads",
     "data.tokens.cache",
@@ -14,6 +14,7 @@ const NOT_RESULTS: [&str; 10] = [
     "hessian.slots",
     "hessian.memory",
     "hessian.autotune",
+    "hessian.recompute",
     "hessian.prefix_cache",
     "checkpoint.every",
     "checkpoint.basis",
@@ -45,8 +46,8 @@ impl Config {
 /// The keys of two [`Config::resolved_json`] that differ and matter to results, in the order of the file.
 ///
 /// Left out: `output.url`, `run.threads`, `data.tokens.cache`, `hessian.device`, `hessian.slots`, `hessian.memory`,
-/// `hessian.autotune`, `hessian.prefix_cache`, `checkpoint.*`. `batch.micro_batch` counts only with `reduction = "sum"`:
-/// otherwise the loss and its segments do not depend on it, results only within rounding.
+/// `hessian.autotune`, `hessian.recompute`, `hessian.prefix_cache`, `checkpoint.*`. `batch.micro_batch` counts only with
+/// `reduction = "sum"`: otherwise the loss and its segments do not depend on it, results only within rounding.
 pub fn differences(stored: &Value, current: &Value) -> Vec<Difference> {
     let (mut old, mut new) = (Vec::new(), Vec::new());
     flatten("", stored, &mut old);

@@ -76,6 +76,9 @@ pub struct Hessian {
     pub memory: Option<Bytes>,
     /// Whether a long run first tries a few sizes of micro-batch and numbers of slots, where these are not given. Default: true.
     pub autotune: bool,
+    /// Whether activations inside the layers are computed again in the reverse pass instead of kept: a fraction of the
+    /// memory for a third more time. Default: false.
+    pub recompute: bool,
     /// Where the activations below a group's blocks are kept between its sweeps. Default: memory.
     pub prefix_cache: PrefixCache,
 }
@@ -93,6 +96,7 @@ impl Default for Hessian {
             slots: None,
             memory: None,
             autotune: true,
+            recompute: false,
             prefix_cache: PrefixCache::Memory,
         }
     }

@@ -24,7 +24,7 @@ use crate::config::{Config, Precision, PrefixCache, Reorthogonalize};
 use crate::hessian::PrefixBudget;
 use crate::models::Gpt2Config;
 use crate::{Result, data, job};
-use cost::{Cost, Shares};
+use cost::{Cost, Kept, Shares};
 use memory::{Memory, Resources};
 
 pub use expectation::Expectation;
@@ -231,7 +231,10 @@ impl<'a> Planner<'a> {
             Reorthogonalize::Full => config.lanczos.steps + 1,
             Reorthogonalize::None => 3,
         };
-        let of = |windows| Memory::of(sizes, windows, number, basis, ranks);
+        let of = |windows| match (Memory::of(sizes, windows, number, basis, ranks), config.hessian.recompute) {
+            (memory, true) => memory.recomputed(sizes),
+            (memory, false) => memory,
+        };
         let mut micro_batch = micro_batch(config)?;
         let windows = data::num_windows(&config.batch, sizes.context);
         let prefix_bytes =
@@ -311,13 +314,13 @@ impl<'a> Planner<'a> {
         let (at, probe) = pairs[0];
         let memory_bytes = self.bytes(&slots);
         let prefix = self.keeps_prefix(memory_bytes);
-        let forward_passes = self.cost.sweep(&costs, prefix);
+        let forward_passes = self.cost.sweep(&costs, Kept { prefix, recompute: self.config.hessian.recompute });
         Group { name: format!("b{at:05}-p{probe:03}"), forward_passes, memory_bytes, prefix, pairs }
     }
 
     /// The same for products in f64 that are made once.
     fn in_f64(&self) -> Self {
-        let memory = Memory::of(self.sizes, self.micro_batch, size_of::<f64>(), 1, 1);
+        let memory = Memory { number: size_of::<f64>() as f64, basis: 1.0, ranks: 1.0, ..self.memory.clone() };
         Self { memory, cost: Cost::of(self.sizes), ..*self }
     }
 

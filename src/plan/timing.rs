@@ -5,7 +5,8 @@ use std::time::Instant;
 use burn_backend::tensor::Device;
 use serde::Serialize;
 
-use super::{Plan, PlannedBlock, cost::Cost};
+use super::cost::{Cost, Kept};
+use super::{Plan, PlannedBlock};
 use crate::block::Block;
 use crate::config::Config;
 use crate::engine::Kernels;
@@ -74,7 +75,7 @@ impl Task for Timing {
         operator.on_micro_batch(0, &vectors)?;
         let seconds = begin.elapsed().as_secs_f64();
         let shares: Vec<_> = slots.iter().map(|block| (cost.block(&job.layout, block), block.kind == "full")).collect();
-        let passes = cost.sweep(&shares, false);
+        let passes = cost.sweep(&shares, Kept { prefix: false, recompute: config.hessian.recompute });
         let flop = 2.0 * cost.forward() * passes * (self.micro_batch * sizes.context) as f64;
         Ok(Rate { gflops: flop / seconds / 1e9, seconds })
     }
