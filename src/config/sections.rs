@@ -77,7 +77,7 @@ pub struct Hessian {
     /// Whether a long run first tries a few sizes of micro-batch and numbers of slots, where these are not given. Default: true.
     pub autotune: bool,
     /// Whether activations inside the layers are computed again in the reverse pass instead of kept: a fraction of the
-    /// memory for a third more time. Default: false.
+    /// memory, for a third (the whole network) to a half (one block) more time. Default: false.
     pub recompute: bool,
     /// Where the activations below a group's blocks are kept between its sweeps. Default: memory.
     pub prefix_cache: PrefixCache,

@@ -38,7 +38,7 @@ pub struct Settings {
     /// Most (block, probe) pairs that share a sweep: the memory grows with it.
     pub slots: usize,
     /// Whether activations are computed again in the reverse pass, for problems with [`Stages`](super::Stages): a fraction
-    /// of the memory for a third more time.
+    /// of the memory, for a third (the whole network) to a half (one block) more time.
     pub recompute: bool,
     /// What may be kept of the activations below a group's blocks, for problems with [`Stages`](super::Stages).
     pub prefix: PrefixBudget,

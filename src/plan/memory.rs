@@ -56,7 +56,8 @@ impl Memory {
     pub fn recomputed(self, sizes: &Gpt2Config) -> Self {
         let (width, mlp) = (sizes.embedding as f64, sizes.mlp as f64);
         let norm = if sizes.layer_norm { width } else { 0.0 };
-        let branch = norm + (2.0 * mlp).max(4.0 * width) + width; // the MLP's two hidden rows, or q, k, v and its output
+        // the MLP's two hidden rows and the adjoint of one, or q, k, v, the output of attention, and their adjoints
+        let branch = norm + (3.0 * mlp).max(8.0 * width) + width;
         Self { per_token: 2.0 * sizes.layers as f64 * width, per_token_at_once: branch + 4.0 * width, ..self }
     }
 
