@@ -4,7 +4,7 @@
     benches/strong_scaling.py --hesspec target/debug/hesspec [--ranks 2] [--rounds 3] [--config CONFIG] [--set KEY=VALUE ...]
 
 Both keep R cores busy, so memory bandwidth and clock are the same; what is lost is exchange, imbalance and the coordinator's own
-work. Rates are products H v over the whole batch per second from the table `metrics` (median over steps, best of rounds);
+work. A third run, of one process with R threads, says which way to use the cores. Rates are products H v over the whole batch per second from the table `metrics` (median over steps, best of rounds);
 the share of rank 0's time outside of products and exchange is the coordinator's. A build with --features mpi, and pyarrow.
 """
 
@@ -20,16 +20,16 @@ from pathlib import Path
 import pyarrow.parquet as parquet
 
 HERE = Path(__file__).resolve().parent
-DEFAULTS = ["batch.tokens=2048", "batch.micro_batch=1", "batch.segments=2", "lanczos.steps=8", "lanczos.probes=2", "run.threads=1",
+DEFAULTS = ["batch.tokens=8192", "batch.micro_batch=1", "batch.segments=2", "lanczos.steps=5", "lanczos.probes=2",
             'blocks.include=["transformer.h.3.*"]', "blocks.full=false", "distance.grid_points=2000"]
 
 
-def start(options, name, ranks):
+def start(options, name, ranks, threads=1):
     out = Path(options.folder) / name
     launcher = [] if ranks == 1 else ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", str(ranks)]
     if ranks > 1 and os.getuid() == 0:
         launcher.insert(1, "--allow-run-as-root")
-    sets = [arg for pair in DEFAULTS + options.set for arg in ("--set", pair)]
+    sets = [arg for pair in DEFAULTS + [f"run.threads={threads}"] + options.set for arg in ("--set", pair)]
     command = launcher + [options.hesspec, "run", options.config, "--output", str(out), "--set", f"run.name=\"{name}\""] + sets
     return out, subprocess.Popen(command, cwd=HERE.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
@@ -57,15 +57,18 @@ def main():
     options.hesspec = str(Path(options.hesspec).resolve())
     options.folder = tempfile.mkdtemp()
     try:
-        together, apart, own, waits = [], [], [], []
+        together, apart, threaded, own, waits = [], [], [], [], []
         for turn in range(options.rounds):
             jobs = [start(options, f"apart{turn}-{index}", 1) for index in range(options.ranks)]
             apart.append(sum(finish(job)[0] for job in jobs))
             rate, coordinator, wait = finish(start(options, f"together{turn}", options.ranks))
             together.append(rate), own.append(coordinator), waits.append(wait)
-            print(f"round {turn}: apart {apart[-1]:.3f}, together {rate:.3f} products/s", flush=True)
+            threaded.append(finish(start(options, f"threads{turn}", 1, options.ranks))[0])
+            print(f"round {turn}: apart {apart[-1]:.3f}, together {rate:.3f}, one process of {options.ranks} threads {threaded[-1]:.3f} "
+                  "products/s", flush=True)
         print(f"ratio {max(together) / max(apart):.3f} (best of {options.rounds} rounds; by round "
               + ", ".join(f"{a / b:.3f}" for a, b in zip(together, apart)) + ")")
+        print(f"one process of {options.ranks} threads: {max(threaded) / max(apart):.3f}")
         print(f"rank 0 outside of products and exchange: {100 * statistics.median(own):.2f} % of a step; "
               f"exchange with the wait for others {100 * statistics.median(waits):.2f} %")
     finally:

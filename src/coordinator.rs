@@ -26,11 +26,15 @@ use crate::lock::Lock;
 use crate::metrics::StepMetrics;
 use crate::output::{RunStore, Tables, TridiagonalRow, rfc3339};
 use crate::plan::memory::Resources;
+use crate::plan::shape::{self, Choice, Shape};
 use crate::plan::{self, Pair, Plan};
 use crate::probe::ProbeKind;
 use crate::tables;
 use crate::worker::{self, Slot};
 use crate::{Error, Result};
+
+/// What the run's shape is remembered as.
+const SHAPE: &str = "shape";
 
 /// Who hears how far the run is.
 pub trait Progress {
@@ -85,11 +89,10 @@ pub fn run(config: &Config, comm: &Comm, progress: &dyn Progress) -> Result<Outc
         return Ok(outcome);
     }
     let resources = Resources::of(config, comm.size(), ranks_here(comm)?)?;
-    let plan = Plan::new(config, &[], resources)?;
-    plan::check_memory(&plan)?;
     // each rank's plan goes by its own machine's memory; how the data is cut must be the same for all
-    let micro_batch = told(comm, comm.is_root().then_some(plan.micro_batch))?;
-    let task = Run { store: &mut store, lock: lock.as_ref(), comm, resources, micro_batch, progress };
+    let choice = told(comm, store.as_ref().map(|store| shape(config, store, resources, progress)).transpose()?)?;
+    plan::check_memory(&Plan::new(&choice.shape.fixed(config), &[], resources)?)?;
+    let task = Run { store: &mut store, lock: lock.as_ref(), comm, resources, shape: choice.shape, progress };
     let computed = dispatch(config, task)?;
     outcome.groups_computed = computed.groups;
     outcome.num_products = computed.products;
@@ -110,6 +113,18 @@ pub fn open_store(config: &Config, progress: &dyn Progress) -> Result<(Option<Ru
     let lock = Lock::acquire(url, run, &|line| progress.log(line))?;
     store.begin()?;
     Ok((Some(store), Some(lock)))
+}
+
+/// How the run's sweeps are cut: as before if it was begun, for the same bits, else as chosen now. For rank 0.
+fn shape(config: &Config, store: &RunStore, resources: Resources, progress: &dyn Progress) -> Result<Choice> {
+    plan::check_memory(&Plan::new(config, &[], resources)?)?;
+    let choice = match store.recall::<Choice>(SHAPE)? {
+        Some(before) => Choice { shape: before.shape.unless_given(config), ..before },
+        None => shape::choose(config, resources)?,
+    };
+    store.remember(SHAPE, &choice)?;
+    progress.log(&choice.to_string());
+    Ok(choice)
 }
 
 /// Rank 0's value, on every rank.
@@ -147,7 +162,7 @@ struct Run<'a> {
     comm: &'a Comm,
     /// Of this rank.
     resources: Resources,
-    micro_batch: usize,
+    shape: Shape,
     progress: &'a dyn Progress,
 }
 
@@ -164,7 +179,8 @@ impl Task for Run<'_> {
 
     fn run<K: Kernels, T: Precision>(self, config: &Config, device: Device<K>) -> Result<Computed> {
         let (begin, started) = (Instant::now(), SystemTime::now());
-        let job = Job::<K, T>::open(config, &device, self.micro_batch)?;
+        let job = Job::<K, T>::open(config, &device, self.shape.micro_batch)?;
+        let planned = self.shape.fixed(config);
         let settings = settings(config);
         let checkpoint = match config.checkpoint.basis {
             config::Basis::Keep => Some(Checkpoint::open(&config.output.url, &config.run.name)?),
@@ -181,7 +197,7 @@ impl Task for Run<'_> {
         let etas =
             told(self.comm, start.as_ref().map(|s| s.errors.iter().map(|e| e.eta.to_bits()).collect::<Vec<_>>()))?;
         let etas: Vec<f64> = etas.into_iter().map(f64::from_bits).collect();
-        let plan = start.as_ref().map(|s| schedule(config, &s.finished, &s.begun, self.resources)).transpose()?;
+        let plan = start.as_ref().map(|s| schedule(&planned, &s.finished, &s.begun, self.resources)).transpose()?;
         let groups = told(self.comm, plan)?;
         let micro_batches = job.data.len() as u64;
         let sweeps: Vec<u64> = groups.iter().map(|(_, pairs)| num_sweeps(&job, pairs, &settings)).collect();
@@ -200,7 +216,7 @@ impl Task for Run<'_> {
                 etas: &etas,
                 checkpoint: checkpoint.as_ref(),
                 every: config.checkpoint.every.duration(),
-                prefix: plan::prefix_budget(config, pairs, self.resources)?,
+                prefix: plan::prefix_budget(&planned, pairs, self.resources)?,
                 advance: &|done| {
                     if is_root {
                         self.progress.advance(&message, before + done);
@@ -238,7 +254,7 @@ impl Task for Run<'_> {
                 seconds: begin.elapsed().as_secs_f64(),
                 world: self.comm.size(),
                 batch_sha256: job.data.sha256()?,
-                micro_batch: self.micro_batch,
+                shape: self.shape,
                 errors: start.errors,
                 matmul: start.matmul,
             };
@@ -270,7 +286,7 @@ impl Run<'_> {
         let comm = solo::comm();
         let mut operator = job.operator(&comm);
         operator.slots = job.blocks.iter().collect();
-        let groups = plan::error_groups(&job.config, self.micro_batch, self.resources)?;
+        let groups = plan::error_groups(&self.shape.fixed(&job.config), self.resources)?;
         let errors = product_errors(&operator, settings.seed, &groups)?;
         let largest = errors.iter().map(|error| error.eta).fold(0.0, f64::max);
         let summary =

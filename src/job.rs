@@ -3,6 +3,7 @@
 //! Owns the one place where a backend and a precision become types ([`dispatch`]); everything after it is generic.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -72,8 +73,22 @@ impl<K: Kernels> Stages<SecondOrder<K>, Gpt2<SecondOrder<K>>, TokenBatch<K>> for
         layer.parse::<usize>().map_or(0, |layer| 1 + 2 * layer + usize::from(in_mlp))
     }
 
-    fn entry(&self, model: &Gpt2<SecondOrder<K>>, batch: &TokenBatch<K>, stage: usize) -> Tensor<SecondOrder<K>, 2> {
-        model.stream(model.embed(batch.inputs.clone()), 0..stage - 1, batch.inputs.dims())
+    fn num_stages(&self, model: &Gpt2<SecondOrder<K>>) -> usize {
+        1 + model.num_branches()
+    }
+
+    fn first(&self, model: &Gpt2<SecondOrder<K>>, batch: &TokenBatch<K>) -> Tensor<SecondOrder<K>, 2> {
+        model.embed(batch.inputs.clone())
+    }
+
+    fn advance(
+        &self,
+        model: &Gpt2<SecondOrder<K>>,
+        stages: Range<usize>,
+        entry: Tensor<SecondOrder<K>, 2>,
+        batch: &TokenBatch<K>,
+    ) -> Tensor<SecondOrder<K>, 2> {
+        model.stream(entry, stages.start - 1..stages.end - 1, batch.inputs.dims())
     }
 
     fn outputs_from(
@@ -225,6 +240,7 @@ impl<K: Kernels, T: Precision> Job<K, T> {
             config::Reduction::Mean => Reduction::Mean,
             config::Reduction::Sum => Reduction::Sum,
         };
+        operator.recompute = self.config.hessian.recompute;
         operator
     }
 

@@ -13,6 +13,7 @@ use crate::output::{
     BlockRow, DensityRow, DivergenceRow, MetricsRow, NodeRow, Provenance, RunRow, RunStore, SegmentRow, SummaryRow,
     Tables, TridiagonalRow, rfc3339,
 };
+use crate::plan::shape::Shape;
 use crate::spectrum::{
     AxisChoice, BlockSpectrum, DistanceSettings, Metric, Sigma, View, density, divergences, moments,
 };
@@ -29,8 +30,8 @@ pub struct RunFacts {
     pub world: usize,
     /// Hash of the batch's tokens.
     pub batch_sha256: Option<String>,
-    /// Windows per micro-batch.
-    pub micro_batch: usize,
+    /// How its sweeps were cut.
+    pub shape: Shape,
     /// Error of a product, block by block.
     pub errors: Vec<ProductError>,
     /// Error of the device's matrix products.
@@ -314,7 +315,8 @@ fn run_row(config: &Config, facts: &RunFacts) -> Result<RunRow> {
     let largest = facts.errors.iter().map(|error| error.eta).fold(0.0, f64::max);
     let mut config_value = config.resolved_json()?;
     if let Some(table) = config_value.as_object_mut() {
-        let used = serde_json::json!({ "micro_batch": facts.micro_batch, "batch_sha256": hash });
+        let Shape { micro_batch, slots } = facts.shape;
+        let used = serde_json::json!({ "micro_batch": micro_batch, "slots": slots, "batch_sha256": hash });
         table.insert("used".into(), used);
     }
     Ok(RunRow {

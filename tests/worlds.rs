@@ -185,6 +185,31 @@ fn the_prefix_cache_changes_no_bit() {
     }
 }
 
+/// Activations that are computed again in the reverse pass are those that were kept, with and without the prefix cache.
+#[test]
+fn recomputation_changes_nothing() {
+    let folder = folder();
+    let with = |recompute: bool, operator: &str, include: &str, cache: &str| {
+        let overrides = [
+            format!("hessian.recompute={recompute}"),
+            format!("hessian.operator={operator}"),
+            format!("blocks.include=[\"{include}\"]"),
+            format!("hessian.prefix_cache={cache}"),
+            "hessian.precision=f64".to_owned(),
+            "hessian.slots=3".to_owned(),
+            "lanczos.steps=6".to_owned(),
+        ];
+        computed(&folder, 2, &overrides)
+    };
+    for operator in ["hessian", "gauss_newton"] {
+        for (include, cache) in [("*", "memory"), ("*", "off"), ("transformer.h.1.*", "off"), ("*.mlp.*", "memory")] {
+            let (kept, again) = (with(false, operator, include, cache), with(true, operator, include, cache));
+            let distance = distance_of_steps(&kept, &again);
+            assert!(distance <= 1e-13, "{operator}, {include}, {cache}: {distance:e}");
+        }
+    }
+}
+
 /// The comparison can fail.
 #[test]
 fn the_comparison_sees_a_little_more_than_its_tolerance() {

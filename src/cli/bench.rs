@@ -14,14 +14,16 @@ use serde::{Deserialize, Serialize};
 
 use super::common::{ConfigArguments, print, print_json};
 use super::table::table;
-use crate::block::{Block, Layout};
+use crate::block::Block;
 use crate::cluster::solo;
 use crate::config::Config;
 use crate::engine::Kernels;
 use crate::hessian::{Precision, PrefixBudget, Settings, start};
 use crate::job::{self, Job, Task};
 use crate::plan::calibration::{Calibration, CalibrationCase, Conditions};
-use crate::plan::{self, cost::Cost};
+use crate::plan::cost::{Cost, Kept};
+use crate::plan::memory::Resources;
+use crate::plan::{self, Plan};
 use crate::{Error, Result, data};
 
 /// Rows and columns of the product that gives the machine's rate.
@@ -30,6 +32,8 @@ const SGEMM: usize = 2048;
 const SGEMM_REPEATS: usize = 5;
 /// Activations below a block are kept, as between the sweeps of a run.
 const PREFIX: PrefixBudget = PrefixBudget { memory: 1 << 30, file: 0 };
+/// Name of the case of all blocks.
+const TOGETHER: &str = "together";
 /// Forward passes of a gradient: one forward, two backward.
 const GRADIENT_PASSES: f64 = 3.0;
 
@@ -43,6 +47,9 @@ pub struct Arguments {
     /// Timed repetitions, after one to warm up; the median counts.
     #[arg(long, default_value_t = 3)]
     repeats: usize,
+    /// Also all blocks together, with K probes each, in the groups of a run.
+    #[arg(long)]
+    together: bool,
     /// Also write the rate of products to FILE, for hesspec plan --calibration FILE.
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
@@ -101,7 +108,7 @@ pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
         return print_json(&job::dispatch(&config, Timing { what, slots, repeats })?);
     }
     let sgemm_gflops = job::dispatch(&config, Sgemm)?;
-    let cases = cases(&config, &arguments.slots)?
+    let cases = cases(&config, arguments)?
         .into_iter()
         .map(|planned| measured(arguments, planned, sgemm_gflops))
         .collect::<Result<Vec<_>>>()?;
@@ -140,23 +147,37 @@ struct Planned {
 }
 
 /// Forward pass, gradient, then the whole network (where the configuration has it) and its blocks at every number of slots.
-fn cases(config: &Config, slots: &[usize]) -> Result<Vec<Planned>> {
+fn cases(config: &Config, arguments: &Arguments) -> Result<Vec<Planned>> {
     let sizes = job::gpt2(config)?;
     let (layout, cost) = (sizes.layout(), Cost::of(&sizes));
     let tokens = num_windows(config)? * sizes.context;
     let gflop = |passes: f64| 2.0 * cost.forward() * passes * tokens as f64 / 1e9;
     let single = |what: &str, passes| Planned { what: what.into(), slots: 1, gflop_per_slot: gflop(passes) };
     let mut cases = vec![single("forward", 1.0), single("gradient", GRADIENT_PASSES)];
+    let kept = Kept { prefix: true, recompute: config.hessian.recompute };
     let mut blocks = job::blocks(config, &layout)?;
     blocks.sort_by_key(|block| block.kind != "full"); // stable: the whole network first
     for block in &blocks {
-        for &slots in slots {
+        for &slots in &arguments.slots {
             let shares = (cost.block(&layout, block), block.kind == "full");
-            let passes = cost.sweep(&vec![shares; slots], true) / slots as f64;
+            let passes = cost.sweep(&vec![shares; slots], kept) / slots as f64;
             cases.push(Planned { what: block.name.clone(), slots, gflop_per_slot: gflop(passes) });
         }
     }
+    for &probes in arguments.slots.iter().filter(|_| arguments.together) {
+        let plan = together(config, probes)?;
+        let slots: usize = plan.groups.iter().map(|group| group.pairs.len()).sum();
+        let passes: f64 = plan.groups.iter().map(|group| group.forward_passes).sum();
+        cases.push(Planned { what: TOGETHER.into(), slots: probes, gflop_per_slot: gflop(passes / slots as f64) });
+    }
     Ok(cases)
+}
+
+/// The plan of all blocks but the whole network with so many probes each.
+fn together(config: &Config, probes: usize) -> Result<Plan> {
+    let mut config = config.clone();
+    (config.blocks.full, config.lanczos.probes) = (false, probes);
+    Plan::new(&config, &[], Resources::alone(&config)?)
 }
 
 fn num_windows(config: &Config) -> Result<usize> {
@@ -203,28 +224,48 @@ impl Task for Timing<'_> {
     fn run<K: Kernels, T: Precision>(self, config: &Config, device: Device<K>) -> Result<Measured> {
         let job = Job::<K, T>::synthetic(config, &device, plan::micro_batch(config)?, num_windows(config)?)?;
         let comm = solo::comm();
-        let mut operator = job.operator(&comm);
+        let operator = job.operator(&comm);
         let seconds = match self.what {
             "forward" => median(self.repeats, || operator.loss().map(drop))?,
             "gradient" => {
                 let full = job.layout.full();
                 median(self.repeats, || operator.gradient(&full).map(drop))?
             }
+            TOGETHER => self.together(config, &job)?,
             name => {
                 let block = job::block_named(config, &job.layout, name)?;
-                operator.slots = vec![&block; self.slots];
-                let prefix = operator.prefix_of(&[&block], PREFIX);
-                operator.prefix = prefix.as_ref(); // filled by the call that warms up
-                let vectors = vectors::<T>(&block, &job.layout, self.slots);
-                median(self.repeats, || operator.products(&vectors).map(drop))?
+                let pairs: Vec<_> = (0..self.slots).map(|probe| (&block, probe as u32)).collect();
+                self.group(&job, &pairs)? / self.slots as f64
             }
         };
-        Ok(Measured { seconds_per_slot: seconds / self.slots as f64, peak_rss_mb: peak_rss_mb() })
+        Ok(Measured { seconds_per_slot: seconds, peak_rss_mb: peak_rss_mb() })
     }
 }
 
-fn vectors<T: Precision>(block: &Block, layout: &Layout, slots: usize) -> Vec<Vec<T>> {
-    (0..slots).map(|slot| start(block, layout, slot as u32, &Settings::default(), &solo::comm()).values).collect()
+impl Timing<'_> {
+    /// Seconds of the products of one group of (block, probe) pairs.
+    fn group<K: Kernels, T: Precision>(&self, job: &Job<K, T>, pairs: &[(&Block, u32)]) -> Result<f64> {
+        let comm = solo::comm();
+        let mut operator = job.operator(&comm);
+        operator.slots = pairs.iter().map(|(block, _)| *block).collect();
+        let prefix = operator.prefix_of(&operator.slots, PREFIX);
+        operator.prefix = prefix.as_ref(); // filled by the call that warms up
+        let start =
+            |(block, probe): &(&Block, u32)| start(block, &job.layout, *probe, &Settings::default(), &comm).values;
+        let vectors: Vec<Vec<T>> = pairs.iter().map(start).collect();
+        median(self.repeats, || operator.products(&vectors).map(drop))
+    }
+
+    /// Seconds of a slot of all groups with `slots` probes of each block.
+    fn together<K: Kernels, T: Precision>(&self, config: &Config, job: &Job<K, T>) -> Result<f64> {
+        let (mut seconds, mut slots) = (0.0, 0);
+        for group in together(config, self.slots)?.groups {
+            let pairs: Vec<_> = group.pairs.iter().map(|(at, probe)| (&job.blocks[*at], *probe)).collect();
+            seconds += self.group(job, &pairs)?;
+            slots += pairs.len();
+        }
+        Ok(seconds / slots as f64)
+    }
 }
 
 /// Median of the seconds of `repeats` calls, after one to warm up.

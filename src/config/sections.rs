@@ -74,6 +74,11 @@ pub struct Hessian {
     /// Memory the plan may use on each rank, like "8GB". Default: what the machine has free.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Bytes>,
+    /// Whether a long run first tries a few sizes of micro-batch and numbers of slots, where these are not given. Default: true.
+    pub autotune: bool,
+    /// Whether activations inside the layers are computed again in the reverse pass instead of kept: a fraction of the
+    /// memory, for a third (the whole network) to a half (one block) more time. Default: false.
+    pub recompute: bool,
     /// Where the activations below a group's blocks are kept between its sweeps. Default: memory.
     pub prefix_cache: PrefixCache,
 }
@@ -90,6 +95,8 @@ impl Default for Hessian {
             device: None,
             slots: None,
             memory: None,
+            autotune: true,
+            recompute: false,
             prefix_cache: PrefixCache::Memory,
         }
     }

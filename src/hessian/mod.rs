@@ -10,6 +10,7 @@ mod operator;
 mod pass;
 mod prefix;
 mod problem;
+mod recompute;
 mod seed;
 mod sharded;
 mod spectra;

@@ -8,8 +8,9 @@ use rayon::prelude::*;
 
 use super::pass::{self, Precision, Start};
 use super::prefix::{Prefix, PrefixBudget};
-use super::problem::{MicroBatches, Problem};
-use super::seed::{Seeds, seed};
+use super::problem::{MicroBatches, Problem, Stages};
+use super::recompute::Recompute;
+use super::seed::{Adjoints, Seeds, seed};
 use super::sharded::Slice;
 use crate::block::{Block, Layout};
 use crate::cluster::Comm;
@@ -55,6 +56,8 @@ pub struct BlockOperator<'a, K: Kernels, P: Problem<SecondOrder<K>>, D, T = f32>
     pub reduction: Reduction,
     /// The block of each slot.
     pub slots: Vec<&'a Block>,
+    /// Whether a pass keeps only what enters the network's stages ([`Problem::stages`]) and computes the rest again.
+    pub recompute: bool,
     /// What is kept of the activations below the slots' blocks.
     pub prefix: Option<&'a Prefix<T>>,
     /// Called after each micro-batch with the number done in this sweep; an error ends the sweep.
@@ -81,8 +84,8 @@ where
     /// The operator of a problem over all of its data, with no slots yet.
     pub fn new(problem: &'a P, model: &'a P::Model, layout: &'a Layout, data: &'a D, comm: &'a Comm) -> Self {
         let (kind, reduction, slots) = (Kind::Hessian, Reduction::Mean, Vec::new());
-        let (prefix, progress, types) = (None, None, PhantomData);
-        Self { problem, model, layout, data, kind, comm, reduction, slots, prefix, progress, types }
+        let (recompute, prefix, progress, types) = (false, None, None, PhantomData);
+        Self { problem, model, layout, data, kind, comm, reduction, slots, recompute, prefix, progress, types }
     }
 
     /// Factor of a micro-batch of this weight.
@@ -113,7 +116,37 @@ where
     pub(super) fn with_model<W: Precision>(&self, model: &'a P::Model) -> BlockOperator<'a, K, P, D, W> {
         let mut other = BlockOperator::new(self.problem, model, self.layout, self.data, self.comm);
         (other.kind, other.reduction, other.slots) = (self.kind, self.reduction, self.slots.clone());
+        other.recompute = self.recompute;
         other
+    }
+
+    /// One micro-batch of a seeded model whose leaves lie in `blocks`.
+    fn pass(
+        &self,
+        kind: Kind,
+        seeded: &P::Model,
+        batch: &P::Batch,
+        start: Start<K>,
+        blocks: &[&Block],
+    ) -> (f64, Adjoints<K>) {
+        let (problem, layout) = (self.problem, self.layout);
+        match problem.stages().filter(|_| self.recompute) {
+            None => pass::run(problem, seeded, batch, start, kind, layout),
+            Some(stages) => {
+                let lowest = self.lowest_stage(stages, blocks).unwrap_or(0);
+                Recompute { problem, stages, model: seeded, layout, kind, lowest }.run(batch, start)
+            }
+        }
+    }
+
+    /// The lowest stage that has a parameter of these blocks.
+    fn lowest_stage(
+        &self,
+        stages: &dyn Stages<SecondOrder<K>, P::Model, P::Batch>,
+        blocks: &[&Block],
+    ) -> Option<usize> {
+        let parameters = blocks.iter().flat_map(|block| &block.pieces).map(|piece| piece.parameter);
+        parameters.map(|at| stages.stage_of(self.model, &self.layout.parameters()[at].name)).min()
     }
 
     /// The products of all `vectors` on one micro-batch, unweighted.
@@ -121,7 +154,8 @@ where
         let batch = self.data.get(index)?;
         let slots: Vec<_> = vectors.iter().map(|(slot, v)| (self.slots[*slot], *v)).collect();
         let seeded = self.seeded(&slots);
-        let (_, adjoints) = pass::run(self.problem, &seeded, &batch, None, self.kind, self.layout);
+        let blocks: Vec<&Block> = slots.iter().map(|(block, _)| *block).collect();
+        let (_, adjoints) = self.pass(self.kind, &seeded, &batch, None, &blocks);
         Ok(slots.iter().enumerate().map(|(at, (block, _))| adjoints.product(self.layout, block, at)).collect())
     }
 
@@ -142,7 +176,7 @@ where
     pub(super) fn gradient_on(&self, model: P::Model, batch: &P::Batch, block: &Block) -> (f64, Vec<T>) {
         let seeds = Seeds::<T> { layout: self.layout, slots: &[], gradient: true, gradient_blocks: &[block] };
         let seeded = seed::<K, T, _>(model, self.problem.names(), &seeds);
-        let (loss, adjoints) = pass::run(self.problem, &seeded, batch, None, Kind::Hessian, self.layout);
+        let (loss, adjoints) = self.pass(Kind::Hessian, &seeded, batch, None, &[block]);
         (loss, adjoints.gradient(self.layout, block))
     }
 
@@ -186,9 +220,7 @@ where
     /// The prefix of these blocks, if the network can be entered above its bottom and the loss is a sum over rows.
     pub fn prefix_of(&self, blocks: &[&Block], budget: PrefixBudget) -> Option<Prefix<T>> {
         let stages = self.problem.stages().filter(|_| budget != PrefixBudget::NONE)?;
-        let parameters = blocks.iter().flat_map(|block| &block.pieces).map(|piece| piece.parameter);
-        let stage_of = |at: usize| stages.stage_of(self.model, &self.layout.parameters()[at].name);
-        let stage = parameters.map(stage_of).min().filter(|&stage| stage > 0)?;
+        let stage = self.lowest_stage(stages, blocks).filter(|&stage| stage > 0)?;
         Some(Prefix::new(stage, budget))
     }
 
@@ -245,8 +277,7 @@ where
                 let batch = operator.data.get(index)?;
                 let (factor, _) = operator.factor_and_divisor(operator.problem.weight(&batch));
                 let start = self.start(index, &batch);
-                let (_, adjoints) =
-                    pass::run(operator.problem, &self.model, &batch, start, operator.kind, operator.layout);
+                let (_, adjoints) = operator.pass(operator.kind, &self.model, &batch, start, &self.blocks);
                 adjoints.accumulate::<T>(operator.layout, &self.blocks, factor, &mut sums);
             }
             if let Some(progress) = operator.progress {

@@ -60,7 +60,8 @@ pub(super) fn run<K: Kernels, P: Problem<SecondOrder<K>>>(
     (loss, Adjoints::read(model, problem.names(), layout, &grads))
 }
 
-fn gauss_newton<K: Kernels, P: Problem<SecondOrder<K>>>(
+/// The micro-batch's loss, and the backward pass of J' H_out J v from the outputs and their tangents.
+pub(super) fn gauss_newton<K: Kernels, P: Problem<SecondOrder<K>>>(
     problem: &P,
     outputs: Tensor<SecondOrder<K>, 2>,
     batch: &P::Batch,
@@ -85,7 +86,8 @@ pub(super) fn loss<K: Kernels, P: Problem<SecondOrder<K>>>(problem: &P, model: &
     value(&problem.total_loss(model, batch))
 }
 
-fn value<K: Kernels>(loss: &Tensor<SecondOrder<K>, 1>) -> f64 {
+/// A loss as a number.
+pub(super) fn value<K: Kernels>(loss: &Tensor<SecondOrder<K>, 1>) -> f64 {
     let dual = loss.clone().inner().into_primitive().tensor();
     values::<K, f64>(&dual.primal).first().copied().unwrap_or(f64::NAN)
 }

@@ -1,5 +1,7 @@
 //! What a user brings: a model with a loss, and data.
 
+use std::ops::Range;
+
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -62,8 +64,19 @@ pub trait Stages<B: Backend, M, X> {
     /// that is also used at the bottom (a tied head).
     fn stage_of(&self, model: &M, parameter: &str) -> usize;
 
-    /// The activations that enter a stage from 1 on, (rows, width).
-    fn entry(&self, model: &M, batch: &X, stage: usize) -> Tensor<B, 2>;
+    /// The highest stage: what is above its entry (head and loss) is not cut further.
+    fn num_stages(&self, model: &M) -> usize;
+
+    /// The activations that enter stage 1, (rows, width).
+    fn first(&self, model: &M, batch: &X) -> Tensor<B, 2>;
+
+    /// The activations that enter stage `stages.end`, from those that enter stage `stages.start`, from 1 on.
+    fn advance(&self, model: &M, stages: Range<usize>, entry: Tensor<B, 2>, batch: &X) -> Tensor<B, 2>;
+
+    /// The activations that enter a stage from 1 on.
+    fn entry(&self, model: &M, batch: &X, stage: usize) -> Tensor<B, 2> {
+        self.advance(model, 1..stage, self.first(model, batch), batch)
+    }
 
     /// [`Problem::outputs`] from there.
     fn outputs_from(&self, model: &M, stage: usize, entry: Tensor<B, 2>, batch: &X) -> Tensor<B, 2>;

@@ -2,12 +2,14 @@
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Shape, Tensor, TensorData, TensorPrimitive};
+use burn_backend::AutodiffBackend;
+use burn_backend::ops::FloatTensorOps;
 use burn_backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
 use super::Precision;
 use crate::block::{Block, Layout};
-use crate::engine::{Dual, Gradients, Kernels, SecondOrder, adjoint, leaf};
+use crate::engine::{Dual, Gradients, Jvp, Kernels, SecondOrder, adjoint, leaf};
 use crate::models::names::{Names, Path};
 
 /// Which parameters get tangents in which slots.
@@ -80,6 +82,25 @@ impl<K: Kernels, T: Precision> ModuleMapper<SecondOrder<K>> for Seeder<'_, T> {
     }
 }
 
+/// A seeded module without its leaves: the same values and tangents, and no graph.
+pub(super) fn untracked<K: Kernels, M: Module<SecondOrder<K>>>(model: M) -> M {
+    model.map(&mut Untrack)
+}
+
+struct Untrack;
+
+impl<K: Kernels> ModuleMapper<SecondOrder<K>> for Untrack {
+    fn map_float<const D: usize>(
+        &mut self,
+        param: Param<Tensor<SecondOrder<K>, D>>,
+    ) -> Param<Tensor<SecondOrder<K>, D>> {
+        param.map(|tensor| {
+            let dual = SecondOrder::<K>::inner(tensor.into_primitive().tensor());
+            Tensor::from_primitive(TensorPrimitive::Float(SecondOrder::<K>::from_inner(dual)))
+        })
+    }
+}
+
 /// What a backward pass left on the parameters.
 pub(super) struct Adjoints<K: Kernels> {
     /// By parameter of the layout; `None` where the loss does not depend on it or nobody asked.
@@ -87,8 +108,24 @@ pub(super) struct Adjoints<K: Kernels> {
 }
 
 impl<K: Kernels> Adjoints<K> {
+    /// Of no parameter.
+    pub fn none(layout: &Layout) -> Self {
+        Self { by_parameter: layout.parameters().iter().map(|_| None).collect() }
+    }
+
+    /// Adds what another part of the network left on the parameters.
+    pub fn add(&mut self, other: Self) {
+        for (sum, part) in self.by_parameter.iter_mut().zip(other.by_parameter) {
+            *sum = match (sum.take(), part) {
+                (Some(a), Some(b)) => Some(Jvp::<K>::float_add(a, b)),
+                (a, b) => a.or(b),
+            };
+        }
+    }
+
+    /// The adjoints that a backward pass left.
     pub fn read<M: Module<SecondOrder<K>>>(model: &M, names: &Names, layout: &Layout, grads: &Gradients<K>) -> Self {
-        let by_parameter = layout.parameters().iter().map(|_| None).collect();
+        let Self { by_parameter } = Self::none(layout);
         let mut visitor = Collector { path: Path::new(names), layout, grads, by_parameter };
         model.visit(&mut visitor);
         Self { by_parameter: visitor.by_parameter }

@@ -37,6 +37,9 @@ pub struct Settings {
     pub variance_reduced: bool,
     /// Most (block, probe) pairs that share a sweep: the memory grows with it.
     pub slots: usize,
+    /// Whether activations are computed again in the reverse pass, for problems with [`Stages`](super::Stages): a fraction
+    /// of the memory, for a third (the whole network) to a half (one block) more time.
+    pub recompute: bool,
     /// What may be kept of the activations below a group's blocks, for problems with [`Stages`](super::Stages).
     pub prefix: PrefixBudget,
 }
@@ -55,6 +58,7 @@ impl Default for Settings {
             reorthogonalize: Reorthogonalize::Full,
             variance_reduced: false,
             slots: 8,
+            recompute: false,
             prefix: PrefixBudget { memory: 1 << 30, file: 0 },
         }
     }
@@ -122,10 +126,17 @@ where
     if data.is_empty() {
         return Err(Error::Config("spectrum: there is no micro-batch to compute a loss from".into()));
     }
+    if settings.recompute && problem.stages().is_none() {
+        return Err(Error::Config(
+            "spectrum: Settings::recompute needs Problem::stages, which this problem does not have; expected false"
+                .into(),
+        ));
+    }
     let comm = solo::comm();
     let operator = |slots| {
         let mut operator = BlockOperator::<K, P, D, T>::new(problem, model, layout, data, &comm);
         (operator.kind, operator.reduction, operator.slots) = (settings.kind, settings.reduction, slots);
+        operator.recompute = settings.recompute;
         operator
     };
     let at: Vec<usize> = (0..blocks.len()).collect();

@@ -64,6 +64,11 @@ pub(super) mod paths {
         format!("{RUNS}/{run}/run.json")
     }
 
+    /// A decision of the run, see `RunStore::remember`.
+    pub fn note(run: &str, name: &str) -> String {
+        format!("{RUNS}/{run}/{name}.json")
+    }
+
     pub fn groups(run: &str) -> String {
         format!("{RUNS}/{run}/groups")
     }

@@ -8,6 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::column::Table;
 use super::manifest::{Manifest, Part, RunRecord, paths};
 use super::parts::{self, Metadata};
@@ -129,6 +132,19 @@ impl RunStore {
         self.location.put(&path, manifest(group, parts.clone())?)?;
         self.groups.insert(group.into(), parts);
         Ok(())
+    }
+
+    /// What was remembered under this name beside the run's record, by whoever began it.
+    pub fn recall<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let path = paths::note(&self.run, name);
+        let Some(bytes) = self.location.get(&path)? else { return Ok(None) };
+        let value = serde_json::from_slice(&bytes);
+        value.map(Some).map_err(|error| self.location.failed("read", &path, format!("it is damaged: {error}")))
+    }
+
+    /// Remembers a decision that a continued run has to take the same way.
+    pub fn remember(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        self.location.put(&paths::note(&self.run, name), json(value)?)
     }
 
     /// Rows of a table from all finished groups.
@@ -299,6 +315,6 @@ fn manifest(name: &str, parts: Vec<Part>) -> Result<String> {
     json(&Manifest { name: name.into(), written: rfc3339(SystemTime::now()), parts })
 }
 
-fn json(value: &impl serde::Serialize) -> Result<String> {
+fn json(value: &impl Serialize) -> Result<String> {
     serde_json::to_string_pretty(value).map_err(|error| Error::Other(format!("cannot write JSON: {error}")))
 }

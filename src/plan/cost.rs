@@ -36,6 +36,15 @@ pub struct Shares {
     pub from_entry: f64,
 }
 
+/// What is kept of the activations.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Those below the blocks, between sweeps: in every sweep of a group but the first.
+    pub prefix: bool,
+    /// Inside a pass only those that enter a stage; the others are computed again.
+    pub recompute: bool,
+}
+
 impl Cost {
     /// The products of a GPT-2.
     pub fn of(sizes: &Gpt2Config) -> Self {
@@ -107,10 +116,11 @@ impl Cost {
     }
 
     /// Forward passes of one sweep over the data for slots with these shares: H v of the whole network costs
-    /// 6 + (2 + a) / k a slot, a block 2 f_w + 6 f_a + (e + f_w + 2 f_a) / k. `prefix`: whether activations below the
-    /// blocks are kept, as in every sweep of a group but the first.
-    pub fn sweep(&self, slots: &[(Shares, bool)], prefix: bool) -> f64 {
-        let below = |f: &Shares| if prefix { f.from_entry } else { 1.0 };
+    /// 6 + (2 + a) / k a slot, a block 2 f_w + 6 f_a + (e + f_w + 2 f_a) / k. Recomputation adds a forward pass from the
+    /// lowest block's branch up, primal and tangents: 2 + 1 / k, or f_w + 2 f_a + e / k.
+    pub fn sweep(&self, slots: &[(Shares, bool)], kept: Kept) -> f64 {
+        let again = if kept.recompute { self.forward_with_tangents(slots) } else { 0.0 };
+        let below = |f: &Shares| if kept.prefix { f.from_entry } else { 1.0 };
         let whole = self.whole();
         let tangents: f64 =
             slots.iter().map(|(f, is_full)| if *is_full { 6.0 } else { 2.0 * f.weights + 6.0 * f.attention }).sum();
@@ -118,7 +128,14 @@ impl Cost {
             .iter()
             .map(|(f, is_full)| if *is_full { 2.0 + whole.attention } else { below(f) + f.weights + 2.0 * f.attention })
             .fold(0.0, f64::max);
-        tangents + primal
+        tangents + primal + again
+    }
+
+    /// One forward pass from the lowest of the blocks' branches up.
+    fn forward_with_tangents(&self, slots: &[(Shares, bool)]) -> f64 {
+        let tangents = |(f, is_full): &(Shares, bool)| if *is_full { 2.0 } else { f.weights + 2.0 * f.attention };
+        let primal = |(f, _): &(Shares, bool)| f.from_entry;
+        slots.iter().map(tangents).sum::<f64>() + slots.iter().map(primal).fold(0.0, f64::max)
     }
 }
 
@@ -156,7 +173,8 @@ mod tests {
             "transformer.h.5.mlp.c_proj.weight",
             "transformer.ln_f.weight",
         ];
-        let costs: Vec<f64> = names.iter().map(|name| cost.sweep(&[(share(name), false); 4], false)).collect();
+        let costs: Vec<f64> =
+            names.iter().map(|name| cost.sweep(&[(share(name), false); 4], Kept::default())).collect();
         assert_eq!(costs[0], costs[1]);
         assert!(costs[1..].windows(2).all(|pair| pair[0] > pair[1]), "{costs:?}");
         let last = share(names[3]);
@@ -164,7 +182,12 @@ mod tests {
         assert!((last.weights - expected).abs() < 1e-15 && last.attention == 0.0);
         let entry = (2.0 * 384.0 * 1536.0 + 384.0 * 65.0) / cost.forward(); // from c_fc up
         assert!((last.from_entry - entry).abs() < 1e-15 && share(names[0]).from_entry == 1.0);
-        let saved = cost.sweep(&[(last, false)], false) - cost.sweep(&[(last, false)], true);
+        let saved = cost.sweep(&[(last, false)], Kept::default())
+            - cost.sweep(&[(last, false)], Kept { prefix: true, ..Kept::default() });
         assert!((saved - (1.0 - entry)).abs() < 1e-14);
+        let again = Kept { recompute: true, ..Kept::default() };
+        let added = |slots: &[(Shares, bool)]| cost.sweep(slots, again) - cost.sweep(slots, Kept::default());
+        assert!((added(&[(cost.whole(), true); 4]) - 9.0).abs() < 1e-12, "2 + 1 / k a slot");
+        assert!((added(&[(last, false); 2]) - 2.0 * expected - entry).abs() < 1e-12);
     }
 }

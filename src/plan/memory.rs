@@ -22,6 +22,8 @@ pub struct Memory {
     pub number: f64,
     /// Numbers that one token's forward pass keeps, per component (primal, or one slot).
     pub per_token: f64,
+    /// The same inside the branch that is computed again, if that is how it is: for every component, whatever its share.
+    pub per_token_at_once: f64,
     /// Tokens of a micro-batch.
     pub tokens: f64,
     /// Parameters of the network.
@@ -42,6 +44,7 @@ impl Memory {
         Self {
             number: number as f64,
             per_token: sizes.layers as f64 * per_layer + 4.0 * width,
+            per_token_at_once: 0.0,
             tokens: (windows * sizes.context) as f64,
             num_params: sizes.layout().num_params() as f64,
             basis: basis as f64,
@@ -49,16 +52,22 @@ impl Memory {
         }
     }
 
-    /// Bytes of one component's activations.
-    fn activations(&self) -> f64 {
-        self.tokens * self.per_token * self.number
+    /// The same where only what enters the branches is kept, and one branch at a time is computed again.
+    pub fn recomputed(self, sizes: &Gpt2Config) -> Self {
+        let (width, mlp) = (sizes.embedding as f64, sizes.mlp as f64);
+        let norm = if sizes.layer_norm { width } else { 0.0 };
+        // the MLP's two hidden rows and the adjoint of one, or q, k, v, the output of attention, and their adjoints
+        let branch = norm + (3.0 * mlp).max(8.0 * width) + width;
+        Self { per_token: 2.0 * sizes.layers as f64 * width, per_token_at_once: branch + 4.0 * width, ..self }
     }
 
     /// Bytes of a group: each slot with its block's dimension and the share of the network above it.
     pub fn group(&self, slots: &[(f64, f64)]) -> f64 {
         let total = |of: &dyn Fn(f64, f64) -> f64| slots.iter().map(|(dim, share)| of(*dim, *share)).sum::<f64>();
         let highest = slots.iter().map(|(_, share)| *share).fold(0.0, f64::max);
-        let activations = (highest + total(&|_, share| share)) * self.activations();
+        let components = highest + total(&|_, share| share);
+        let at_once = (1.0 + slots.len() as f64) * self.per_token_at_once;
+        let activations = self.tokens * self.number * (components * self.per_token + at_once);
         let adjoints = total(&|dim, _| dim * self.number);
         // a slot's tangent and a segment's sum are whole on every rank; the sum so far, a product and the basis are cut
         let whole = total(&|dim, _| dim * (self.number + 8.0));
@@ -120,7 +129,7 @@ pub fn amount(bytes: f64) -> String {
 pub fn does_not_fit(block: &str, needed: f64, budget: f64) -> Error {
     Error::Environment(format!(
         "block `{}`: one slot of it needs {}, {} may be used. Take fewer lanczos.steps (the basis is steps x dimension), \
-         a smaller batch.micro_batch, leave the block out, or raise hessian.memory",
+         a smaller batch.micro_batch, hessian.recompute = true, leave the block out, or raise hessian.memory",
         block,
         amount(needed),
         amount(budget)

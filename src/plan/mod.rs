@@ -10,6 +10,7 @@ mod expectation;
 pub mod memory;
 mod paper;
 pub mod scale;
+pub mod shape;
 mod study;
 mod timing;
 mod volume;
@@ -23,7 +24,7 @@ use crate::config::{Config, Precision, PrefixCache, Reorthogonalize};
 use crate::hessian::PrefixBudget;
 use crate::models::Gpt2Config;
 use crate::{Result, data, job};
-use cost::{Cost, Shares};
+use cost::{Cost, Kept, Shares};
 use memory::{Memory, Resources};
 
 pub use expectation::Expectation;
@@ -116,8 +117,7 @@ impl Plan {
         let tokens = data::num_windows(&config.batch, sizes.context).map(|windows| windows * sizes.context);
         let planned = planner.blocks(&blocks);
         let products = |group: &Group| group.pairs.iter().map(|(at, _)| planned[*at].steps).sum::<usize>();
-        let sweeps = |group: &Group| group.pairs.iter().map(|(at, _)| planned[*at].steps).max().unwrap_or(0);
-        let passes: f64 = groups.iter().map(|group| sweeps(group) as f64 * group.forward_passes).sum();
+        let passes: f64 = groups.iter().map(|group| group.num_sweeps(&planned) as f64 * group.forward_passes).sum();
         let forward = planner.cost.forward();
         let num_products = groups.iter().map(products).sum();
         let flop = tokens.map(|tokens| 2.0 * forward * passes * tokens as f64);
@@ -152,8 +152,19 @@ impl Plan {
 
     /// Sweeps over the data, summed over groups.
     pub fn num_sweeps(&self) -> usize {
-        let longest = |group: &Group| group.pairs.iter().map(|(at, _)| self.blocks[*at].steps).max().unwrap_or(0);
-        self.groups.iter().map(longest).sum()
+        self.groups.iter().map(|group| group.num_sweeps(&self.blocks)).sum()
+    }
+
+    /// Forward passes of matrix work over a token, in all sweeps of a group.
+    pub fn work(&self, group: &Group) -> f64 {
+        group.num_sweeps(&self.blocks) as f64 * group.forward_passes
+    }
+}
+
+impl Group {
+    /// Sweeps over the data: the most steps of any of its slots.
+    fn num_sweeps(&self, blocks: &[PlannedBlock]) -> usize {
+        self.pairs.iter().map(|(at, _)| blocks[*at].steps).max().unwrap_or(0)
     }
 }
 
@@ -186,11 +197,11 @@ pub fn prefix_budget(config: &Config, pairs: &[Pair], resources: Resources) -> R
 }
 
 /// Blocks whose products are measured against f64 together: one vector each, as many as fit.
-pub fn error_groups(config: &Config, micro_batch: usize, resources: Resources) -> Result<Vec<Vec<usize>>> {
+pub fn error_groups(config: &Config, resources: Resources) -> Result<Vec<Vec<usize>>> {
     let sizes = job::gpt2(config)?;
     let layout = sizes.layout();
     let blocks = job::blocks(config, &layout)?;
-    let planner = Planner { micro_batch, ..Planner::new(config, &sizes, &layout, &blocks, resources)? };
+    let planner = Planner::new(config, &sizes, &layout, &blocks, resources)?;
     let groups = planner.in_f64().packed(&blocks, (0..blocks.len()).map(|at| (at, 0)));
     Ok(groups.into_iter().map(|pairs| pairs.into_iter().map(|(at, _)| at).collect()).collect())
 }
@@ -220,7 +231,10 @@ impl<'a> Planner<'a> {
             Reorthogonalize::Full => config.lanczos.steps + 1,
             Reorthogonalize::None => 3,
         };
-        let of = |windows| Memory::of(sizes, windows, number, basis, ranks);
+        let of = |windows| match (Memory::of(sizes, windows, number, basis, ranks), config.hessian.recompute) {
+            (memory, true) => memory.recomputed(sizes),
+            (memory, false) => memory,
+        };
         let mut micro_batch = micro_batch(config)?;
         let windows = data::num_windows(&config.batch, sizes.context);
         let prefix_bytes =
@@ -300,13 +314,13 @@ impl<'a> Planner<'a> {
         let (at, probe) = pairs[0];
         let memory_bytes = self.bytes(&slots);
         let prefix = self.keeps_prefix(memory_bytes);
-        let forward_passes = self.cost.sweep(&costs, prefix);
+        let forward_passes = self.cost.sweep(&costs, Kept { prefix, recompute: self.config.hessian.recompute });
         Group { name: format!("b{at:05}-p{probe:03}"), forward_passes, memory_bytes, prefix, pairs }
     }
 
     /// The same for products in f64 that are made once.
     fn in_f64(&self) -> Self {
-        let memory = Memory::of(self.sizes, self.micro_batch, size_of::<f64>(), 1, 1);
+        let memory = Memory { number: size_of::<f64>() as f64, basis: 1.0, ranks: 1.0, ..self.memory.clone() };
         Self { memory, cost: Cost::of(self.sizes), ..*self }
     }
 

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
+use super::Plan;
+use super::cost::{Cost, Kept};
 use super::scale::Target;
-use super::{Plan, cost::Cost};
 use crate::{Result, config, job};
 
 /// The paper's setting, as this project has it.
@@ -49,7 +50,7 @@ pub fn beside(target: &Target) -> Result<Vec<Beside>> {
     let plan = Plan::new(&paper, &[], target.resources(&paper))?;
     let (tokens, products) = (plan.tokens.unwrap_or(0) as f64, plan.num_products as f64);
     let cost = Cost::of(&job::gpt2(&paper)?);
-    let one = 2.0 * cost.forward() * cost.sweep(&[(cost.whole(), true)], false) * OPENWEBTEXT;
+    let one = 2.0 * cost.forward() * cost.sweep(&[(cost.whole(), true)], Kept::default()) * OPENWEBTEXT;
     let days = |flop: f64| flop / (target.gflops * 1e9) / 86_400.0;
     let here = &target.name;
     Ok(vec![
@@ -82,7 +83,8 @@ mod tests {
         let paper = config::parse(PAPER, "x", "x", &[]).unwrap();
         let cost = Cost::of(&job::gpt2(&paper).unwrap());
         let flop = |slots: usize| {
-            2.0 * cost.forward() * cost.sweep(&vec![(cost.whole(), true); slots], false) / slots as f64 * OPENWEBTEXT
+            2.0 * cost.forward() * cost.sweep(&vec![(cost.whole(), true); slots], Kept::default()) / slots as f64
+                * OPENWEBTEXT
         };
         assert!((flop(8) / 1.5e19 - 1.0).abs() < 0.05, "{}", flop(8));
         assert!((flop(1) / 1.93e19 - 1.0).abs() < 0.02, "{}", flop(1));

@@ -214,7 +214,7 @@ impl ScalePlan {
 }
 
 /// Micro-batches over the places that they take: the ranks go through a segment together.
-fn busy(config: &Config, windows: usize, micro_batch: usize, ranks: usize) -> f64 {
+pub(super) fn busy(config: &Config, windows: usize, micro_batch: usize, ranks: usize) -> f64 {
     let (units, unit) = match config.hessian.reduction {
         Reduction::Mean => (windows, 1),
         Reduction::Sum => (windows.div_ceil(micro_batch), micro_batch),

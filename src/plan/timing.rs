@@ -5,7 +5,8 @@ use std::time::Instant;
 use burn_backend::tensor::Device;
 use serde::Serialize;
 
-use super::{Plan, cost::Cost};
+use super::cost::{Cost, Kept};
+use super::{Plan, PlannedBlock};
 use crate::block::Block;
 use crate::config::Config;
 use crate::engine::Kernels;
@@ -16,19 +17,42 @@ use crate::{Error, Result};
 /// How fast products are here.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Rate {
-    /// Matrix work per second of H v with one slot, GFLOP/s.
+    /// Matrix work per second of the pass that was timed, GFLOP/s.
     pub gflops: f64,
-    /// Seconds of that product.
+    /// Seconds of that pass.
     pub seconds: f64,
 }
 
 /// Times one product of the plan's most expensive block on one micro-batch (after one to warm up).
+///
+/// # Errors
+/// [`Error::Config`] if there is no block; those of the backend.
 pub fn measure(config: &Config, plan: &Plan) -> Result<Rate> {
-    job::dispatch(config, Timing { micro_batch: plan.micro_batch })
+    let share = |block: &PlannedBlock| block.shares.weights + block.shares.attention;
+    let dearest = (0..plan.blocks.len()).max_by(|&a, &b| share(&plan.blocks[a]).total_cmp(&share(&plan.blocks[b])));
+    timed(config, plan, dearest.into_iter().collect())
+}
+
+/// Times the products of all slots of the plan's most expensive group, together, the same way.
+///
+/// # Errors
+/// As [`measure`].
+pub fn measure_group(config: &Config, plan: &Plan) -> Result<Rate> {
+    let dearest = plan.groups.iter().max_by(|a, b| plan.work(a).total_cmp(&plan.work(b)));
+    timed(config, plan, dearest.map_or(Vec::new(), |group| group.pairs.iter().map(|(at, _)| *at).collect()))
+}
+
+fn timed(config: &Config, plan: &Plan, blocks: Vec<usize>) -> Result<Rate> {
+    if blocks.is_empty() {
+        return Err(Error::Config("the configuration asks for no block".into()));
+    }
+    job::dispatch(config, Timing { micro_batch: plan.micro_batch, blocks })
 }
 
 struct Timing {
     micro_batch: usize,
+    /// The block of each slot.
+    blocks: Vec<usize>,
 }
 
 impl Task for Timing {
@@ -38,21 +62,20 @@ impl Task for Timing {
         let job = Job::<K, T>::synthetic(config, &device, self.micro_batch, self.micro_batch)?;
         let sizes = job::gpt2(config)?;
         let cost = Cost::of(&sizes);
-        let shares = |block: &Block| cost.block(&job.layout, block);
-        let total = |block: &Block| shares(block).weights + shares(block).attention;
-        let Some(block) = job.blocks.iter().max_by(|a, b| total(a).total_cmp(&total(b))) else {
-            return Err(Error::Config("the configuration asks for no block".into()));
-        };
+        let slots: Vec<&Block> = self.blocks.iter().map(|&at| &job.blocks[at]).collect();
         let comm = crate::cluster::solo::comm();
         let mut operator = job.operator(&comm);
-        operator.slots = vec![block];
+        operator.slots.clone_from(&slots);
         let settings = crate::hessian::Settings::default();
-        let v = start::<T>(block, &job.layout, 0, &settings, &comm).values;
-        operator.on_micro_batch(0, &[(0, &v)])?;
+        let starts = slots.iter().map(|block| start::<T>(block, &job.layout, 0, &settings, &comm).values);
+        let starts: Vec<Vec<T>> = starts.collect();
+        let vectors: Vec<(usize, &[T])> = starts.iter().enumerate().map(|(slot, v)| (slot, v.as_slice())).collect();
+        operator.on_micro_batch(0, &vectors)?;
         let begin = Instant::now();
-        operator.on_micro_batch(0, &[(0, &v)])?;
+        operator.on_micro_batch(0, &vectors)?;
         let seconds = begin.elapsed().as_secs_f64();
-        let passes = cost.sweep(&[(shares(block), block.kind == "full")], false);
+        let shares: Vec<_> = slots.iter().map(|block| (cost.block(&job.layout, block), block.kind == "full")).collect();
+        let passes = cost.sweep(&shares, Kept { prefix: false, recompute: config.hessian.recompute });
         let flop = 2.0 * cost.forward() * passes * (self.micro_batch * sizes.context) as f64;
         Ok(Rate { gflops: flop / seconds / 1e9, seconds })
     }

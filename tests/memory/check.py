@@ -32,6 +32,12 @@ CASES = {
     "twice as wide, 1024 tokens": ["model.gpt2.embedding=768", "model.gpt2.heads=12", "model.gpt2.mlp=3072", "model.gpt2.layers=4",
                                    "model.gpt2.vocabulary=5000", "batch.tokens=1024", "batch.segments=1", "lanczos.steps=8",
                                    "lanczos.full_probes=1", 'blocks.include=["*.ln_f.*"]'],
+    "full, four slots, recomputed, 8192 tokens": NANO + ["batch.tokens=8192", "batch.micro_batch=32", "batch.segments=1",
+                                                         "lanczos.steps=2", "lanczos.full_probes=4", "hessian.recompute=true",
+                                                         'blocks.include=["*.ln_f.*"]'],
+    "early blocks, eight slots, recomputed, 4096 tokens": NANO + ["batch.tokens=4096", "batch.micro_batch=16", "batch.segments=1",
+                                                                  "lanczos.steps=2", "lanczos.probes=2", "blocks.full=false",
+                                                                  "hessian.recompute=true", EARLY],
 }
 
 
