@@ -25,9 +25,8 @@ mod schema;
 mod store;
 #[cfg(test)]
 mod tests;
-mod time;
 
-pub use crate::storage::{Access, Location};
+pub use crate::storage::{Access, Location, rfc3339};
 pub use column::{Cell, Table};
 pub use manifest::{Part, RunRecord};
 pub use results::{Results, RunResults};
@@ -36,7 +35,6 @@ pub use schema::{
     SCHEMA_VERSION, SegmentRow, SummaryRow, TABLES, Tables, TridiagonalRow,
 };
 pub use store::{Provenance, RunStore};
-pub use time::rfc3339;
 
 /// Path of a run's lock below the output URL.
 pub fn lock_path(run: &str) -> String {

@@ -16,8 +16,7 @@ use super::manifest::{Manifest, Part, RunRecord, paths};
 use super::parts::{self, Metadata};
 use super::results;
 use super::schema::{SCHEMA_VERSION, TABLES, Tables};
-use super::time::rfc3339;
-use crate::storage::{Access, Location};
+use crate::storage::{Access, Location, rfc3339};
 use crate::{Error, Result};
 
 /// Part name of the tables that are written at the end of a run.

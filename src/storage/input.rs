@@ -13,6 +13,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
 use super::location::{Access, Location, file_path};
+use super::time::rfc3339;
 use crate::{Error, Result};
 
 /// Bytes of an object that a sequential reader asks for at a time; each piece is tried again by itself.
@@ -155,8 +156,8 @@ impl Input {
 
 /// To the nanosecond: two writes of a file differ.
 fn time(modified: SystemTime) -> String {
-    let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("written {}.{:09} s after 1970", since.as_secs(), since.subsec_nanos())
+    let nanoseconds = modified.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos();
+    format!("written {}.{nanoseconds:09}Z", rfc3339(modified).trim_end_matches('Z'))
 }
 
 /// Reads an object from front to back.

@@ -77,11 +77,11 @@ fn path(folder: &Path) -> PathBuf {
 /// Refuses a finished file that is not there in its size.
 pub(super) fn check_file(folder: &Path, file: &str, num_tokens: u64) -> Result<()> {
     let path = folder.join(file);
-    let found = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
-    if found == 2 * num_tokens {
-        return Ok(());
-    }
-    let problem = format!("has {found} bytes, expected {} of {num_tokens} tokens", 2 * num_tokens);
+    let problem = match std::fs::metadata(&path) {
+        Ok(metadata) if metadata.len() == 2 * num_tokens => return Ok(()),
+        Ok(metadata) => format!("has {} bytes, expected {} of {num_tokens} tokens", metadata.len(), 2 * num_tokens),
+        Err(error) => format!("is missing ({error})"),
+    };
     Err(file_error(&path, format!("{problem}\nHINT: restore the file; {}", anew(folder))))
 }
 

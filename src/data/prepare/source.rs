@@ -97,13 +97,14 @@ pub(super) fn each_document(input: &Input, text_field: &str, sink: &mut dyn Sink
 /// Characters of foreign text that a message repeats at most.
 const MOST_QUOTED: usize = 120;
 
-/// Text out of a file, as a message may repeat it: damaged archives put their raw bytes into their errors.
+/// Text out of a file, as a message may repeat it: damaged archives put their raw bytes into their errors. Every run of
+/// what cannot be shown becomes one `?`.
 fn quoted(text: &str) -> String {
-    let escaped =
-        |c: char| if c.is_control() || c == '\u{fffd}' { c.escape_default().to_string() } else { c.to_string() };
-    let all: Vec<char> = text.trim().chars().take(MOST_QUOTED + 1).collect();
-    let rest = if all.len() > MOST_QUOTED { "..." } else { "" };
-    all.into_iter().take(MOST_QUOTED).map(escaped).collect::<String>() + rest
+    let is_shown = |c: char| !c.is_control() && c != char::REPLACEMENT_CHARACTER;
+    let mut shown: Vec<char> = text.trim().chars().map(|c| if is_shown(c) { c } else { '\0' }).collect();
+    shown.dedup_by(|a, b| *a == '\0' && *b == '\0');
+    let rest = if shown.len() > MOST_QUOTED { "..." } else { "" };
+    shown.into_iter().take(MOST_QUOTED).map(|c| if c == '\0' { '?' } else { c }).collect::<String>() + rest
 }
 
 /// A reader failed: the storage did, or what is stored is damaged.

@@ -113,8 +113,8 @@ fn damaged_packages_are_refused() {
     let mut damaged = archived(&[("x.txt", b"a")]);
     damaged[148..156].copy_from_slice(b"\x1b[\xff\0\x07zz\0"); // the header's checksum
     let said = refused("f.tar", &damaged);
-    let is_plain = said.chars().all(|c| c == '\n' || !c.is_control());
-    assert!(said.contains("cannot be read") && is_plain && said.chars().count() < 500, "{said:?}");
+    let is_plain = said.chars().all(|c| c == '\n' || (!c.is_control() && c != '\u{fffd}'));
+    assert!(said.contains("cannot be read: numeric field") && is_plain && said.len() < 300, "{said:?}");
     assert!(refused("c.tar", &archived(&[("x.parquet", b"")])).contains("c.tar: x.parquet: only texts"));
     assert!(refused("d.parquet.gz", b"").contains("compressed inside"));
     assert!(refused("e.tar", &archived(&[("x.jsonl", b"{}")])).contains("e.tar: x.jsonl:1: there is no field"));
@@ -187,7 +187,7 @@ fn missing_unlisted_and_exchanged_shards_are_found() {
     refused("train_*.bin", &[&missing]);
     refused("*", &[&missing]);
     refused("train_00000[0-1].bin", &["train_000001.bin"]);
-    assert!(run(&request).unwrap_err().to_string().contains("train_000001.bin: has 0 bytes, expected 58000"));
+    assert!(run(&request).unwrap_err().to_string().contains("train_000001.bin: is missing"));
     assert_eq!(Tokens::open(&at("train_000002.bin"), 0).unwrap().len(), 29_000);
     // equal in size, the wrong way round: only the hash can tell
     fs::rename(at("train_000000.bin"), at("train_000001.bin")).unwrap();
