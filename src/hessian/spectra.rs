@@ -141,7 +141,7 @@ where
     };
     let at: Vec<usize> = (0..blocks.len()).collect();
     let together: Vec<Vec<usize>> = at.chunks(settings.slots.max(1)).map(<[usize]>::to_vec).collect();
-    let errors = product_errors(&operator(blocks.iter().collect()), settings.seed, &together)?;
+    let errors = product_errors(&operator(blocks.iter().collect()), settings.seed, &together, &|| false)?;
     let pairs: Vec<(usize, u32)> = blocks
         .iter()
         .enumerate()
