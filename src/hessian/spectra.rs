@@ -5,6 +5,7 @@ use super::operator::{BlockOperator, Kind, Reduction};
 use super::pass::Precision;
 use super::prefix::PrefixBudget;
 use super::problem::{MicroBatches, Problem};
+use super::seed::parameter_of_other_type;
 use super::sharded::{Sharded, Slice};
 use crate::block::{Block, Layout};
 use crate::cluster::{Comm, solo};
@@ -108,7 +109,8 @@ impl Spectra {
 /// parameter ranges. The precision `T` is that of the model's parameters. See `examples/own_model.rs`.
 ///
 /// # Errors
-/// [`Error::Numerics`] for products that are not finite and moment identities that do not hold; errors of `data`.
+/// [`Error::Config`] for parameters of another type than `T`, and for a micro-batch without weight; [`Error::Numerics`] for
+/// products that are not finite and moment identities that do not hold; errors of `data`.
 pub fn spectrum<T, K, P, D>(
     problem: &P,
     model: &P::Model,
@@ -131,6 +133,13 @@ where
             "spectrum: Settings::recompute needs Problem::stages, which this problem does not have; expected false"
                 .into(),
         ));
+    }
+    let other = parameter_of_other_type::<K, _>(model, problem.names(), layout, T::DTYPE);
+    if let Some((name, dtype)) = other {
+        return Err(Error::Config(format!(
+            "spectrum: parameter `{name}` is in {dtype:?}, products were asked for in {:?}; expected the same: choose T, or              `hessian::cast` the model",
+            T::DTYPE
+        )));
     }
     let comm = solo::comm();
     let operator = |slots| {
