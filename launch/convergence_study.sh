@@ -20,4 +20,4 @@ for seed in {1..8}; do
 done
 "$HESSPEC" report "$url" --run gpt2_convergence_small >&2
 need_venv numpy pyarrow
-"$python" benches/convergence_small.py "$url"
+"$python" benches/convergence.py "$url" gpt2_convergence_small

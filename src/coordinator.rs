@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::block::Block;
 use crate::checkpoint::Checkpoint;
-use crate::cluster::{Comm, solo};
+use crate::cluster::{Comm, signal, solo};
 use crate::config::{self, Config};
 use crate::doctor::{self, MatmulError};
 use crate::engine::Kernels;
@@ -169,7 +169,6 @@ struct Run<'a> {
 /// What rank 0 has found out before the first group.
 struct Start {
     matmul: MatmulError,
-    errors: Vec<ProductError>,
     finished: Vec<Pair>,
     begun: Vec<(String, Vec<Pair>)>,
 }
@@ -194,9 +193,8 @@ impl Task for Run<'_> {
             .as_ref()
             .map(|store| self.start(&job, &settings, matmul, store, checkpoint.as_ref()))
             .transpose()?;
-        let etas =
-            told(self.comm, start.as_ref().map(|s| s.errors.iter().map(|e| e.eta.to_bits()).collect::<Vec<_>>()))?;
-        let etas: Vec<f64> = etas.into_iter().map(f64::from_bits).collect();
+        let errors = self.errors(&job, &planned, &settings)?;
+        let etas: Vec<f64> = errors.iter().map(|error| error.eta).collect();
         let plan = start.as_ref().map(|s| schedule(&planned, &s.finished, &s.begun, self.resources)).transpose()?;
         let groups = told(self.comm, plan)?;
         let micro_batches = job.data.len() as u64;
@@ -255,7 +253,7 @@ impl Task for Run<'_> {
                 world: self.comm.size(),
                 batch_sha256: job.data.sha256()?,
                 shape: self.shape,
-                errors: start.errors,
+                errors,
                 matmul: start.matmul,
             };
             store.finish(&tables::final_tables(config, &job.layout, &job.blocks, found, &facts)?)?;
@@ -278,20 +276,27 @@ impl Run<'_> {
         guard(job, settings, self.progress)?;
         let finished = finished_pairs(store, &job.blocks)?;
         let begun = checkpoint.map(|checkpoint| still_open(checkpoint, &finished)).transpose()?.unwrap_or_default();
-        Ok(Start { matmul, errors: self.errors(job, settings)?, finished, begun })
+        Ok(Start { matmul, finished, begun })
     }
 
-    /// eta of every block, on rank 0 alone.
-    fn errors<K: Kernels, T: Precision>(&self, job: &Job<K, T>, settings: &Settings) -> Result<Vec<ProductError>> {
-        let comm = solo::comm();
-        let mut operator = job.operator(&comm);
+    /// eta of every block, on all ranks.
+    fn errors<K: Kernels, T: Precision>(
+        &self,
+        job: &Job<K, T>,
+        planned: &Config,
+        settings: &Settings,
+    ) -> Result<Vec<ProductError>> {
+        let mut operator = job.operator(self.comm);
         operator.slots = job.blocks.iter().collect();
-        let groups = plan::error_groups(&self.shape.fixed(&job.config), self.resources)?;
-        let errors = product_errors(&operator, settings.seed, &groups)?;
+        let groups = self.comm.is_root().then(|| plan::error_groups(planned, self.resources)).transpose()?;
+        let groups = told(self.comm, groups)?;
+        let errors = product_errors(&operator, settings.seed, &groups, &|| signal::requested().is_some())?;
         let largest = errors.iter().map(|error| error.eta).fold(0.0, f64::max);
-        let summary =
-            format!("error of a product with a unit vector: at most {largest:.2e} over {} blocks", errors.len());
-        self.progress.log(&summary);
+        if self.comm.is_root() {
+            let of = errors.len();
+            let summary = format!("error of a product with a unit vector: at most {largest:.2e} over {of} blocks");
+            self.progress.log(&summary);
+        }
         Ok(errors)
     }
 }

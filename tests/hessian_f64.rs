@@ -6,7 +6,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use hesspec::block::{Block, Layout};
 use hesspec::engine::SecondOrder;
-use hesspec::hessian::{BlockOperator, Kind, Listed, Problem, self_tests};
+use hesspec::hessian::{BlockOperator, Kind, Listed, MicroBatches, Problem, Settings, self_tests, spectrum};
 use hesspec::krylov::Operator;
 use hesspec::models::{Gelu, Gpt2, Gpt2Config, Initialisation, Names, Partition, Structure, initialise, partition};
 
@@ -162,4 +162,34 @@ fn asymmetry(h: &[Vec<f64>]) -> f64 {
         row.iter().zip(h).map(move |(x, other)| (x - other[i]).abs()).fold(0.0, f64::max)
     };
     h.iter().enumerate().map(row).fold(0.0, f64::max)
+}
+
+/// What a caller of the library can get wrong is an error that says what, not a panic.
+#[test]
+fn the_library_refuses_what_it_cannot_use() {
+    let config = small();
+    let (model, layout) = (model(&config), config.layout());
+    let settings = Settings { steps: 2, probes: 1, ..Settings::default() };
+    let blocks = [layout.full()];
+    let refused = |outcome: hesspec::Result<hesspec::hessian::Spectra>, parts: &[&str]| {
+        let error = outcome.expect_err("refused");
+        assert_eq!(error.exit_code(), 2, "{error}");
+        parts.iter().for_each(|part| assert!(error.to_string().contains(part), "`{part}` is not in: {error}"));
+    };
+    let data = batches(&config);
+    refused(
+        spectrum::<f32, Plain, _, _>(&Tokens, &model, &data, &layout, &blocks, &settings),
+        &["`transformer.wte.weight` is in F64", "F32", "cast"],
+    );
+    let recompute = Settings { recompute: true, ..settings.clone() };
+    refused(spectrum::<f64, Plain, _, _>(&Tokens, &model, &data, &layout, &blocks, &recompute), &["Problem::stages"]);
+    let device = Default::default();
+    let empty = (Tensor::zeros([0, config.context], &device), Tensor::zeros([0], &device));
+    let data = Listed::new(vec![batches(&config).get(0).unwrap(), empty], |batch| Problem::<B>::weight(&Tokens, batch));
+    refused(
+        spectrum::<f64, Plain, _, _>(&Tokens, &model, &data, &layout, &blocks, &settings),
+        &["micro-batch 1", "weight is 0"],
+    );
+    let none = Listed::new(Vec::new(), |batch| Problem::<B>::weight(&Tokens, batch));
+    refused(spectrum::<f64, Plain, _, _>(&Tokens, &model, &none, &layout, &blocks, &settings), &["no micro-batch"]);
 }

@@ -7,7 +7,7 @@ use hesspec::cluster::{solo, threads};
 use hesspec::config::{self, Config};
 use hesspec::coordinator::{self, Progress};
 use hesspec::hessian::{Settings, start};
-use hesspec::output::{ConvergenceRow, NodeRow, Results, RunRow, TridiagonalRow};
+use hesspec::output::{ConvergenceRow, NodeRow, Results, RunRow, SummaryRow, TridiagonalRow};
 use hesspec::{Result, convergence, job};
 use tempfile::TempDir;
 
@@ -55,6 +55,7 @@ impl Progress for Silent {
 struct Found {
     tridiagonal: Vec<TridiagonalRow>,
     nodes: Vec<NodeRow>,
+    summary: Vec<SummaryRow>,
 }
 
 fn folder() -> TempDir {
@@ -90,7 +91,9 @@ fn computed(folder: &TempDir, world: usize, overrides: &[String]) -> Found {
     assert_eq!(run.read::<RunRow>().unwrap()[0].world, world as i32);
     let mut tridiagonal = run.read::<TridiagonalRow>().unwrap();
     tridiagonal.sort_by(|a, b| (&a.block, a.probe, a.step).cmp(&(&b.block, b.probe, b.step)));
-    Found { tridiagonal, nodes: run.read().unwrap() }
+    let mut summary = run.read::<SummaryRow>().unwrap();
+    summary.sort_by(|a, b| a.block.cmp(&b.block));
+    Found { tridiagonal, nodes: run.read().unwrap(), summary }
 }
 
 /// Largest difference of alpha and beta over all steps of a block, in units of its largest |alpha|.
@@ -138,6 +141,9 @@ fn agree(precision: &str, num_steps: usize, tolerance: f64) {
         let (steps, measures) = (distance_of_steps(&one, &other), distance_of_measures(&one, &other));
         println!("{precision}, {world} ranks, micro-batches of {micro_batch}: steps {steps:.1e}, W1 {measures:.1e}");
         assert!(steps <= tolerance, "{world} ranks, micro-batches of {micro_batch}: {steps:e}");
+        // measured by several ranks or by one
+        let floors = |found: &Found| found.summary.iter().map(|row| row.noise_floor.to_bits()).collect::<Vec<_>>();
+        assert!(micro_batch != 2 || floors(&one) == floors(&other), "{world} ranks: other noise floors");
         // the world alone changes the order of f64 sums, and no f32 entry
         assert!(micro_batch != 2 || steps <= 1e-12, "{world} ranks: {steps:e}");
         assert!(measures <= 1e-7, "{world} ranks, micro-batches of {micro_batch}: W1 {measures:e}");

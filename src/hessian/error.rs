@@ -8,21 +8,26 @@
 //! not those of the shared primal, so it reads low, and says so.
 
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::operator::BlockOperator;
 use super::pass::Precision;
 use super::problem::{MicroBatches, Problem};
 use super::seed::cast_parameters;
-use crate::Result;
 use crate::block::Block;
 use crate::engine::{Kernels, SecondOrder};
 use crate::probe::{ProbeKind, probe};
 use crate::spectrum::{error_from_reference, error_from_two};
+use crate::{Error, Result};
 
 /// Probe number of the vectors used here: far from those of any run.
 pub(super) const TEST_PROBE: u32 = u32::MAX;
 /// Micro-batches that the error is measured on.
 const MOST_SAMPLES: usize = 4;
+/// What a product was measured against.
+const F64: &str = "f64";
+const RESCALED: &str = "rescaled";
 /// No power of two, so that every rounding differs.
 const RESCALING: f64 = 1.37;
 
@@ -35,11 +40,18 @@ pub struct ProductError {
     pub reference: &'static str,
 }
 
-/// eta of each block of `operator.slots`; the slots of a group, by number, share their passes.
+/// eta of each block of `operator.slots`, in the order of `groups`: the slots of a group, by number, share their passes.
+///
+/// Every rank of the operator's world calls it; they take micro-batches and groups in turn. Where `stop` says so on any
+/// of them, all leave early.
+///
+/// # Errors
+/// [`Error::Interrupted`] on all ranks after `stop` on any; those of data and exchange.
 pub fn product_errors<K, P, D, T>(
     operator: &BlockOperator<'_, K, P, D, T>,
     seed: u64,
     groups: &[Vec<usize>],
+    stop: &dyn Fn() -> bool,
 ) -> Result<Vec<ProductError>>
 where
     K: Kernels,
@@ -47,22 +59,41 @@ where
     D: MicroBatches<Batch = P::Batch>,
     T: Precision,
 {
-    let reference = wide_model(operator);
+    let (comm, reference) = (operator.comm, wide_model(operator));
     let (len, count) = (operator.data.len(), operator.data.len().min(MOST_SAMPLES));
-    let mut found = Vec::new();
-    for group in groups {
-        let mut errors = vec![ProductError { eta: 0.0, reference: "f64" }; group.len()];
-        for sample in 0..count {
+    let num_blocks: usize = groups.iter().map(Vec::len).sum();
+    // of every (sample, block): share of eta, 1 if it was measured by rescaling; at last, whether a rank was asked to stop.
+    // Each entry comes from one rank, so that the sums are the same in every world.
+    let mut found = vec![0.0; 2 * count * num_blocks + 1];
+    let mut at = 0;
+    for (item, (group, sample)) in groups.iter().flat_map(|g| (0..count).map(move |sample| (g, sample))).enumerate() {
+        if item % comm.size() == comm.rank() && stop() {
+            found[2 * count * num_blocks] = 1.0;
+        } else if item % comm.size() == comm.rank() {
             let index = sample * len / count;
             let share = operator.share_of(index)?;
-            for (error, one) in errors.iter_mut().zip(errors_on(operator, index, group, reference.as_ref(), seed)?) {
-                *error = ProductError { eta: error.eta.hypot(share * one.eta), reference: one.reference };
+            for (block, one) in errors_on(operator, index, group, reference.as_ref(), seed)?.iter().enumerate() {
+                let entry = 2 * (sample * num_blocks + at + block);
+                found[entry] = share * one.eta;
+                found[entry + 1] = f64::from(u8::from(one.reference != F64));
             }
         }
-        let all = (len as f64 / count as f64).sqrt();
-        found.extend(errors.iter().map(|error| ProductError { eta: all * error.eta, ..*error }));
+        at += if sample + 1 == count { group.len() } else { 0 };
     }
-    Ok(found)
+    comm.all_reduce_sum(&mut found)?;
+    if found[2 * count * num_blocks] > 0.0 {
+        let when =
+            "asked to stop while the errors of products were measured: before the first step, so nothing is lost";
+        return Err(Error::Interrupted(format!("{when}. Run the same command again")));
+    }
+    let all = (len as f64 / count as f64).sqrt();
+    let of_block = |block: usize| {
+        let samples = (0..count).map(|sample| 2 * (sample * num_blocks + block));
+        let eta = samples.clone().fold(0.0, |eta: f64, entry| eta.hypot(found[entry]));
+        let is_rescaled = samples.clone().any(|entry| found[entry + 1] > 0.0);
+        ProductError { eta: all * eta, reference: if is_rescaled { RESCALED } else { F64 } }
+    };
+    Ok((0..num_blocks).map(of_block).collect())
 }
 
 /// The model in f64, where the backend has it and it is more than the run's precision. BatchNorm's running statistics, which all clones of a
@@ -97,8 +128,8 @@ where
     let error = |(at, vector): (usize, &(usize, Vec<T>))| {
         let norm = vector.1.iter().map(|x| x.to_f64().powi(2)).sum::<f64>().sqrt();
         let (eta, reference) = match &exact {
-            Some(exact) => (error_from_reference(&products[at], &exact[at], norm), "f64"),
-            None => (rescaled(operator, index, vector, &products[at], norm)?, "rescaled"),
+            Some(exact) => (error_from_reference(&products[at], &exact[at], norm), F64),
+            None => (rescaled(operator, index, vector, &products[at], norm)?, RESCALED),
         };
         Ok(ProductError { eta, reference })
     };
@@ -140,12 +171,22 @@ where
     quietly(|| operator.with_model::<f64>(model).on_micro_batch(index, &borrowed(&wide)))?.ok()
 }
 
-/// The result of `f`, or `None` if it panics (a model that mixes floating-point types).
+/// The result of `f`, or `None` if it panics (a model that mixes floating-point types). Meanwhile no panic of the process,
+/// whose threads may work for `f`, is printed.
 pub(super) fn quietly<R>(f: impl FnOnce() -> R) -> Option<R> {
-    let hook = panic::take_hook();
-    panic::set_hook(Box::new(|_| {}));
+    static SILENT: AtomicUsize = AtomicUsize::new(0);
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            if SILENT.load(Ordering::SeqCst) == 0 {
+                before(panic);
+            }
+        }));
+    });
+    SILENT.fetch_add(1, Ordering::SeqCst);
     let result = panic::catch_unwind(AssertUnwindSafe(f)).ok();
-    panic::set_hook(hook);
+    SILENT.fetch_sub(1, Ordering::SeqCst);
     result
 }
 
@@ -242,7 +283,7 @@ mod tests {
             let data = Listed::new(batches, |(x, _): &Pair| x.dims()[0] as f64);
             let mut operator = BlockOperator::<Plain, _, _, f32>::new(&Regression, &model, &layout, &data, &comm);
             operator.slots = vec![&block];
-            let eta = product_errors(&operator, 5, &[vec![0]]).unwrap()[0];
+            let eta = product_errors(&operator, 5, &[vec![0]], &|| false).unwrap()[0];
             assert_eq!(eta.reference, "f64");
             let (wide_model, v) = (wide_model(&operator).unwrap(), unit(&block, &operator, 6));
             let product = operator.products(std::slice::from_ref(&v)).unwrap().remove(0);
@@ -255,6 +296,22 @@ mod tests {
             let ratio = eta.eta / truth;
             assert!((0.5..2.0).contains(&ratio), "{micro_batches} micro-batches: eta {:e}, error {truth:e}", eta.eta);
         }
+    }
+
+    /// A stop request ends it before the first product, on every rank.
+    #[test]
+    fn a_stop_request_ends_the_measurement() {
+        let device = Default::default();
+        let linear = || LinearConfig::new(WIDTH, WIDTH).init::<B>(&device);
+        let model = Network { first: linear(), second: linear() };
+        let (layout, comm) = (parameters(&model, &Names::BURN), solo::comm());
+        let block = layout.full();
+        let rows = Tensor::zeros([2, WIDTH], &device);
+        let data = Listed::new(vec![(rows.clone(), rows)], |(x, _): &Pair| x.dims()[0] as f64);
+        let mut operator = BlockOperator::<Plain, _, _, f32>::new(&Regression, &model, &layout, &data, &comm);
+        operator.slots = vec![&block];
+        let stopped = product_errors(&operator, 5, &[vec![0]], &|| true).unwrap_err();
+        assert_eq!(stopped.exit_code(), 75);
     }
 
     /// burn shares running statistics between the clones of a module.

@@ -107,9 +107,24 @@ where
         }
     }
 
+    /// Micro-batch `index` and its weight.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a weight that is none; those of the data.
+    fn weighted(&self, index: usize) -> Result<(P::Batch, f64)> {
+        let batch = self.data.get(index)?;
+        let weight = self.problem.weight(&batch);
+        if weight > 0.0 && weight.is_finite() {
+            return Ok((batch, weight));
+        }
+        Err(Error::Config(format!(
+            "micro-batch {index}: Problem::weight is {weight}; expected its number of predictions, above 0"
+        )))
+    }
+
     /// Factor of micro-batch `index` in the sum.
     pub(super) fn share_of(&self, index: usize) -> Result<f64> {
-        Ok(self.share(self.problem.weight(&self.data.get(index)?)))
+        Ok(self.share(self.weighted(index)?.1))
     }
 
     /// The same operator on other parameter values, in another precision.
@@ -151,7 +166,7 @@ where
 
     /// The products of all `vectors` on one micro-batch, unweighted.
     pub fn on_micro_batch(&self, index: usize, vectors: &[(usize, &[T])]) -> Result<Vec<Vec<T>>> {
-        let batch = self.data.get(index)?;
+        let (batch, _) = self.weighted(index)?;
         let slots: Vec<_> = vectors.iter().map(|(slot, v)| (self.slots[*slot], *v)).collect();
         let seeded = self.seeded(&slots);
         let blocks: Vec<&Block> = slots.iter().map(|(block, _)| *block).collect();
@@ -163,8 +178,8 @@ where
     pub fn gradient(&self, block: &Block) -> Result<Gradient> {
         let mut sum = Gradient { loss: 0.0, values: vec![0.0; block.num_params(self.layout)] };
         for index in 0..self.data.len() {
-            let batch = self.data.get(index)?;
-            let share = self.share(self.problem.weight(&batch));
+            let (batch, weight) = self.weighted(index)?;
+            let share = self.share(weight);
             let (loss, values) = self.gradient_on(self.model.clone(), &batch, block);
             sum.loss += share * loss;
             sum.values.iter_mut().zip(values).for_each(|(sum, g)| *sum += share * g.to_f64());
@@ -185,8 +200,8 @@ where
         let model = self.seeded(&[]); // constants: no graph is kept
         let mut sum = 0.0;
         for index in 0..self.data.len() {
-            let batch = self.data.get(index)?;
-            sum += self.share(self.problem.weight(&batch)) * pass::loss(self.problem, &model, &batch);
+            let (batch, weight) = self.weighted(index)?;
+            sum += self.share(weight) * pass::loss(self.problem, &model, &batch);
         }
         Ok(sum)
     }
@@ -274,8 +289,8 @@ where
             self.blocks.iter().map(|block| vec![0.0; block.num_params(operator.layout)]).collect();
         for index in range.clone() {
             if (index - range.start) % operator.comm.size() == operator.comm.rank() {
-                let batch = operator.data.get(index)?;
-                let (factor, _) = operator.factor_and_divisor(operator.problem.weight(&batch));
+                let (batch, weight) = operator.weighted(index)?;
+                let (factor, _) = operator.factor_and_divisor(weight);
                 let start = self.start(index, &batch);
                 let (_, adjoints) = operator.pass(operator.kind, &self.model, &batch, start, &self.blocks);
                 adjoints.accumulate::<T>(operator.layout, &self.blocks, factor, &mut sums);

@@ -196,6 +196,42 @@ impl<K: Kernels> ModuleVisitor<SecondOrder<K>> for Collector<'_, K> {
     }
 }
 
+/// The first parameter of a layout that is not in this type.
+pub(super) fn parameter_of_other_type<K: Kernels, M: Module<SecondOrder<K>>>(
+    model: &M,
+    names: &Names,
+    layout: &Layout,
+    dtype: DType,
+) -> Option<(String, DType)> {
+    let mut visitor = Types { path: Path::new(names), layout, dtype, other: None };
+    model.visit(&mut visitor);
+    visitor.other
+}
+
+struct Types<'a> {
+    path: Path,
+    layout: &'a Layout,
+    dtype: DType,
+    other: Option<(String, DType)>,
+}
+
+impl<K: Kernels> ModuleVisitor<SecondOrder<K>> for Types<'_> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<SecondOrder<K>, D>>) {
+        let (name, found) = (self.path.name(), param.val().dtype());
+        if self.other.is_none() && found != self.dtype && self.layout.find(&name).is_some() {
+            self.other = Some((name, found));
+        }
+    }
+}
+
 /// A tensor's values on the host, row-major.
 pub(super) fn values<K: Kernels, T: Precision>(tensor: &FloatTensor<K>) -> Vec<T> {
     use burn_backend::TensorMetadata;

@@ -5,6 +5,7 @@ use super::operator::{BlockOperator, Kind, Reduction};
 use super::pass::Precision;
 use super::prefix::PrefixBudget;
 use super::problem::{MicroBatches, Problem};
+use super::seed::parameter_of_other_type;
 use super::sharded::{Sharded, Slice};
 use crate::block::{Block, Layout};
 use crate::cluster::{Comm, solo};
@@ -108,7 +109,8 @@ impl Spectra {
 /// parameter ranges. The precision `T` is that of the model's parameters. See `examples/own_model.rs`.
 ///
 /// # Errors
-/// [`Error::Numerics`] for products that are not finite and moment identities that do not hold; errors of `data`.
+/// [`Error::Config`] for parameters of another type than `T`, and for a micro-batch without weight; [`Error::Numerics`] for
+/// products that are not finite and moment identities that do not hold; errors of `data`.
 pub fn spectrum<T, K, P, D>(
     problem: &P,
     model: &P::Model,
@@ -132,6 +134,13 @@ where
                 .into(),
         ));
     }
+    let other = parameter_of_other_type::<K, _>(model, problem.names(), layout, T::DTYPE);
+    if let Some((name, dtype)) = other {
+        return Err(Error::Config(format!(
+            "spectrum: parameter `{name}` is in {dtype:?}, products were asked for in {:?}; expected the same: choose T, or              `hessian::cast` the model",
+            T::DTYPE
+        )));
+    }
     let comm = solo::comm();
     let operator = |slots| {
         let mut operator = BlockOperator::<K, P, D, T>::new(problem, model, layout, data, &comm);
@@ -141,7 +150,7 @@ where
     };
     let at: Vec<usize> = (0..blocks.len()).collect();
     let together: Vec<Vec<usize>> = at.chunks(settings.slots.max(1)).map(<[usize]>::to_vec).collect();
-    let errors = product_errors(&operator(blocks.iter().collect()), settings.seed, &together)?;
+    let errors = product_errors(&operator(blocks.iter().collect()), settings.seed, &together, &|| false)?;
     let pairs: Vec<(usize, u32)> = blocks
         .iter()
         .enumerate()

@@ -92,7 +92,16 @@ fn caption(metric: &str, rows: &[&DivergenceRow], axis: &Axis) -> String {
     let undefined = rows.iter().filter(|row| row.value.is_none()).count();
     let colours = if axis.scale == Scale::Log { ", logarithmic colours (zeros at the dark end)" } else { "" };
     let grey = if undefined > 0 { format!("; {undefined} pairs without a value in grey") } else { String::new() };
-    format!("{metric} between every pair of blocks{colours}{grey}.")
+    let noise = match rows.iter().filter(|row| is_noise(row)).count() {
+        0 => String::new(),
+        pairs => format!("; {pairs} pairs, struck through, differ by no more than two halves of one block's probes"),
+    };
+    format!("{metric} between every pair of blocks{colours}{grey}{noise}.")
+}
+
+/// Whether two blocks differ by no more than the estimate of one does.
+fn is_noise(row: &DivergenceRow) -> bool {
+    row.block_a != row.block_b && row.value.zip(row.noise_floor).is_some_and(|(value, floor)| value <= floor)
 }
 
 /// Blocks in network order: `block_a` comes before `block_b` in every row.
@@ -118,6 +127,10 @@ fn draw_cell(canvas: &mut Canvas, area: [f64; 4], row: &DivergenceRow, axis: &Ax
         return canvas.rect(area, &fill);
     }
     canvas.cell(area, &fill, tooltip(row));
+    if is_noise(row) {
+        let [x, y, width, height] = area;
+        canvas.line(vec![(x, y + height), (x + width, y)], "#b0b0b0", 1.0);
+    }
     if count <= MOST_WITH_VALUES {
         let mut style = plain(if area[2] > 38.0 { 10.0 } else { 8.0 }, Anchor::Middle);
         style.color = Some(if share.is_some_and(|share| share < 0.6) { "#fefefe" } else { "#111111" });
@@ -137,7 +150,8 @@ fn short(value: f64) -> String {
 fn tooltip(row: &DivergenceRow) -> String {
     let value = row.value.map_or("no value".into(), number);
     let sem = row.sem.map_or(String::new(), |sem| format!(" ± {}", number(sem)));
-    format!("{} – {}: {value}{sem} ({})", row.block_a, row.block_b, row.status)
+    let noise = if is_noise(row) { ", below its noise floor" } else { "" };
+    format!("{} – {}: {value}{sem}{noise} ({})", row.block_a, row.block_b, row.status)
 }
 
 fn draw_names(canvas: &mut Canvas, names: &[String], area: [f64; 4], cell: f64) {
@@ -154,6 +168,25 @@ fn draw_names(canvas: &mut Canvas, names: &[String], area: [f64; 4], cell: f64) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pairs_within_the_noise_are_struck_through_and_said_so() {
+        let row = |b: &str, value: f64| DivergenceRow {
+            metric: "js".into(),
+            block_a: "a".into(),
+            block_b: b.into(),
+            value: Some(value),
+            sem: None,
+            noise_floor: Some(0.1),
+            status: "ok".into(),
+        };
+        let rows = [row("a", 0.0), row("b", 0.09), row("c", 0.5)];
+        let figure = heatmap("js", &rows.iter().collect::<Vec<_>>()).unwrap();
+        assert!(figure.caption.contains("1 pairs, struck through"), "{}", figure.caption);
+        assert_eq!(figure.canvas.svg().matches("#b0b0b0").count(), 2, "(a, b) and (b, a)");
+        let clear = [row("c", 0.5)];
+        assert!(!heatmap("js", &clear.iter().collect::<Vec<_>>()).unwrap().caption.contains("struck"));
+    }
 
     #[test]
     fn network_order_is_found_again_from_the_pairs() {

@@ -95,6 +95,35 @@ fn a_killed_run_continues_and_ends_with_the_same_bits() {
     assert!(findings(&folder, "killed") == findings(&folder, "whole"));
 }
 
+/// How the data is cut follows from the free memory when a run begins, and from the run's record when it goes on.
+#[test]
+fn a_run_that_goes_on_with_less_memory_cuts_its_data_as_before() {
+    let folder = Folder::new();
+    let text = std::fs::read_to_string(folder.path("tiny.toml")).unwrap();
+    folder.write("tiny.toml", text.replace("micro_batch = 2", "").as_bytes());
+    let shape = || -> serde_json::Value {
+        let text = std::fs::read(folder.path("out/_runs/tiny/shape.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&text).unwrap()["shape"].clone()
+    };
+    folder.hesspec("run tiny.toml --output out").ok();
+    let (before, tables) = (shape(), findings(&folder, "out"));
+    assert_eq!(before["micro_batch"], 1, "a segment has one window");
+    // as a killed run leaves it: without its end, and with a cut that nobody would choose now
+    for object in ["DONE", "manifest.json", "groups"] {
+        let path = folder.path(&format!("out/_runs/tiny/{object}"));
+        if path.is_dir() { std::fs::remove_dir_all(path).unwrap() } else { std::fs::remove_file(path).unwrap() }
+    }
+    let other = serde_json::json!({ "shape": { "micro_batch": 1, "slots": 3 }, "trials": [] });
+    folder.write("out/_runs/tiny/shape.json", other.to_string().as_bytes());
+    folder.hesspec("run tiny.toml --output out").ok();
+    assert_eq!(shape(), other["shape"]);
+    assert!(findings(&folder, "out") == tables, "slots change no bit");
+    // damaged: said, not ignored
+    std::fs::remove_file(folder.path("out/_runs/tiny/DONE")).unwrap();
+    folder.write("out/_runs/tiny/shape.json", b"{");
+    folder.hesspec("run tiny.toml --output out").failed(5, &["shape.json", "damaged"]);
+}
+
 /// SIGTERM: saved, exit 75; the same command goes on to the same bits.
 #[test]
 fn a_stop_signal_saves_and_the_run_continues() {

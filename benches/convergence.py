@@ -1,6 +1,7 @@
-"""The numbers of results/convergence_small.md, as Markdown, from the tables of launch/convergence_study.sh.
+"""The numbers of results/convergence_{small,nano}.md, as Markdown, from the tables of a study.
 
-    python benches/convergence_small.py results/convergence_small
+    python benches/convergence.py results/convergence_small gpt2_convergence_small
+    python benches/convergence.py results/convergence_nano gpt2_convergence_nano
 
 A batch of n tokens and the largest, of N, differ by the error of the smaller one times sqrt(1 - n/N) if the smaller one is
 part of the larger, times sqrt(1 + n/N) if they are independent samples (the runs seed-*, which permute the windows anew).
@@ -136,16 +137,16 @@ def steps_alone(url, name):
         print(f"| {block} | {numpy.mean(found):.1e} |")
 
 
-def main(url):
+def main(url, name):
     rows = read(url, "convergence")
-    study = [row for row in rows if row["run"] == "gpt2_convergence_small"]
+    study = [row for row in rows if row["run"] == name]
     others = [row for row in rows if str(row["run"]).startswith("seed-")]
     most = max(row["tokens"] for row in study)
     largest = {row["block"]: row for row in study if row["tokens"] == most}
     changes(study)
     laws(study)
     frobenius(study, largest)
-    steps_alone(url, f"gpt2_convergence_small-{most}")
+    steps_alone(url, f"{name}-{most}")
     coverage("Nested: each batch is part of the largest.", study, largest, False)
     by_size(study, largest, False)
     if others:
@@ -153,4 +154,4 @@ def main(url):
         by_size(others, largest, True)
 
 
-main(sys.argv[1])
+main(*sys.argv[1:])
