@@ -371,7 +371,7 @@ pub fn settings(config: &Config) -> Settings {
 fn guard<K: Kernels, T: Precision>(job: &Job<K, T>, settings: &Settings, progress: &dyn Progress) -> Result<()> {
     let comm = solo::comm(); // rank 0 alone
     let mut operator = job.operator(&comm);
-    operator.slots = job.blocks.first().into_iter().collect();
+    operator.slots = job.blocks.iter().collect();
     let checks = self_tests(&operator, settings.seed)?;
     for check in &checks {
         progress.log(&format!("self-test {}: {:?}, {}", check.name, check.outcome, check.detail));
@@ -384,8 +384,8 @@ fn guard<K: Kernels, T: Precision>(job: &Job<K, T>, settings: &Settings, progres
     if failed.is_empty() {
         return Ok(());
     }
-    let block = &job.blocks[0].name;
-    Err(Error::Numerics(format!("block `{block}`: the operator fails its self-tests: {}", failed.join("; "))))
+    let what = checks.first().map_or("", |check| check.detail.as_str());
+    Err(Error::Numerics(format!("the operator fails its self-tests: {what}; {}", failed.join("; "))))
 }
 
 /// The pairs whose groups are finished.

@@ -14,6 +14,9 @@ const STEPS: [f64; 4] = [1e-3, 1e-4, 1e-5, 1e-6];
 /// Largest relative error of the central difference in f64, and in f32 (where the difference itself is no better).
 const TOLERANCE: (f64, f64) = (1e-5, 2e-2);
 
+/// A product this many times its own error is something to test.
+const ABOVE_ERROR: f64 = 10.0;
+
 /// How a self-test ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -41,7 +44,7 @@ fn check(name: &'static str, passed: bool, detail: String) -> Check {
 }
 
 /// Repeatable, linear, symmetric, and equal to a difference quotient of the gradient: on the first micro-batch, for the
-/// block of slot 0.
+/// block of the first slot whose products are larger than their own error (keys' biases, say, have the Hessian 0).
 pub fn self_tests<K, P, D, T>(operator: &BlockOperator<'_, K, P, D, T>, seed: u64) -> Result<Vec<Check>>
 where
     K: Kernels,
@@ -49,25 +52,51 @@ where
     D: MicroBatches<Batch = P::Batch>,
     T: Precision,
 {
-    let error = errors_on(operator, 0, &[0], wide_model(operator).as_ref(), seed)?[0];
+    let reference = wide_model(operator);
+    for slot in 0..operator.slots.len() {
+        let error = errors_on(operator, 0, &[slot], reference.as_ref(), seed)?[0];
+        let v: Vec<T> = unit(operator.slots[slot], operator, seed.wrapping_add(1));
+        let hv = operator.on_micro_batch(0, &[(slot, &v)])?.remove(0);
+        let is_last = slot + 1 == operator.slots.len();
+        if is_last || dot(&hv, &hv).sqrt() > ABOVE_ERROR * error.eta {
+            return on_slot(operator, slot, seed, &error, (&v, &hv));
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// The tests of one slot, whose block has the product `hv` with `v`.
+fn on_slot<K, P, D, T>(
+    operator: &BlockOperator<'_, K, P, D, T>,
+    slot: usize,
+    seed: u64,
+    error: &ProductError,
+    (v, hv): (&[T], &[T]),
+) -> Result<Vec<Check>>
+where
+    K: Kernels,
+    P: Problem<SecondOrder<K>>,
+    D: MicroBatches<Batch = P::Batch>,
+    T: Precision,
+{
     let eta = error.eta;
-    let u: Vec<T> = unit(operator.slots[0], operator, seed);
-    let v: Vec<T> = unit(operator.slots[0], operator, seed.wrapping_add(1));
-    let sum: Vec<T> = u.iter().zip(&v).map(|(u, v)| T::from_f64(2.0 * u.to_f64() - 3.0 * v.to_f64())).collect();
-    let apply = |v: &Vec<T>| Ok::<_, crate::Error>(operator.on_micro_batch(0, &[(0, v)])?.remove(0));
-    let (hu, hv, hv_again, hsum) = (apply(&u)?, apply(&v)?, apply(&v)?, apply(&sum)?);
+    let u: Vec<T> = unit(operator.slots[slot], operator, seed);
+    let sum: Vec<T> = u.iter().zip(v).map(|(u, v)| T::from_f64(2.0 * u.to_f64() - 3.0 * v.to_f64())).collect();
+    let apply = |v: &[T]| Ok::<_, crate::Error>(operator.on_micro_batch(0, &[(slot, v)])?.remove(0));
+    let (hu, hv_again, hsum) = (apply(&u)?, apply(v)?, apply(&sum)?);
     Ok(vec![
-        noise(&error),
-        finite(&hv),
-        repeatable(&hv, &hv_again),
-        linear(&hu, &hv, &hsum, eta),
-        symmetric(&u, &v, &hu, &hv, eta),
-        central_difference(operator, &v, &hv)?,
+        noise(&operator.slots[slot].name, error),
+        finite(hv),
+        repeatable(hv, &hv_again),
+        linear(&hu, hv, &hsum, eta),
+        symmetric(&u, v, &hu, hv, eta),
+        central_difference(operator, slot, v, hv, eta)?,
     ])
 }
 
-fn noise(error: &ProductError) -> Check {
-    check("product error", error.eta.is_finite(), format!("eta = {:.2e} (against {})", error.eta, error.reference))
+fn noise(block: &str, error: &ProductError) -> Check {
+    let detail = format!("block `{block}`: eta = {:.2e} (against {})", error.eta, error.reference);
+    check("product error", error.eta.is_finite(), detail)
 }
 
 fn finite<T: Real>(hv: &[T]) -> Check {
@@ -110,7 +139,13 @@ fn dot<T: Real>(a: &[T], b: &[T]) -> f64 {
 }
 
 /// (g(theta + h v) - g(theta - h v)) / 2h against H v, in f64 where the model can be run in it.
-fn central_difference<K, P, D, T>(operator: &BlockOperator<'_, K, P, D, T>, v: &[T], hv: &[T]) -> Result<Check>
+fn central_difference<K, P, D, T>(
+    operator: &BlockOperator<'_, K, P, D, T>,
+    slot: usize,
+    v: &[T],
+    hv: &[T],
+    eta: f64,
+) -> Result<Check>
 where
     K: Kernels,
     P: Problem<SecondOrder<K>>,
@@ -122,18 +157,22 @@ where
         let detail = "a Gauss-Newton matrix is no derivative of a gradient".into();
         return Ok(Check { name: NAME, outcome: Outcome::NotApplicable, detail });
     }
+    if dot(hv, hv).sqrt() <= ABOVE_ERROR * eta {
+        let detail = format!("the product, {:.2e}, is no larger than its error", dot(hv, hv).sqrt());
+        return Ok(Check { name: NAME, outcome: Outcome::NotApplicable, detail });
+    }
     let wide_v: Vec<f64> = v.iter().map(|x| x.to_f64()).collect();
     let wide_model = K::HAS_F64.then(|| cast_parameters::<K, _>(operator.model.clone(), f64::DTYPE));
     let in_f64 = wide_model.as_ref().and_then(|wide_model| {
         quietly(|| {
             let wide = operator.with_model::<f64>(wide_model);
-            let hv = wide.on_micro_batch(0, &borrowed(&[(0, wide_v.clone())]))?.remove(0);
-            smallest_error(&wide, &wide_v, &hv)
+            let hv = wide.on_micro_batch(0, &borrowed(&[(slot, wide_v.clone())]))?.remove(0);
+            smallest_error(&wide, slot, &wide_v, &hv)
         })
     });
     let (error, tolerance, precision) = match in_f64 {
         Some(error) => (error?, TOLERANCE.0, "f64"),
-        None => (smallest_error(operator, v, hv)?, TOLERANCE.1, "f32"),
+        None => (smallest_error(operator, slot, v, hv)?, TOLERANCE.1, "f32"),
     };
     let detail = format!("relative error {error:.2e} in {precision}, tolerance {tolerance:.0e}");
     if error > tolerance && operator.problem.has_kinks() {
@@ -144,14 +183,14 @@ where
 }
 
 /// Over a ladder of step sizes: large ones truncate, small ones round.
-fn smallest_error<K, P, D, T>(operator: &BlockOperator<'_, K, P, D, T>, v: &[T], hv: &[T]) -> Result<f64>
+fn smallest_error<K, P, D, T>(operator: &BlockOperator<'_, K, P, D, T>, slot: usize, v: &[T], hv: &[T]) -> Result<f64>
 where
     K: Kernels,
     P: Problem<SecondOrder<K>>,
     D: MicroBatches<Batch = P::Batch>,
     T: Precision,
 {
-    let (block, names) = (operator.slots[0], operator.problem.names());
+    let (block, names) = (operator.slots[slot], operator.problem.names());
     let batch = operator.data.get(0)?;
     let scale = (v.len() as f64).sqrt(); // a unit vector's entries are 1 / sqrt(d)
     let norm = dot(hv, hv).sqrt().max(f64::MIN_POSITIVE);

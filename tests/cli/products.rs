@@ -192,3 +192,21 @@ fn check_passes_on_a_sound_network_and_shows_its_numbers() {
     let text = folder.hesspec("check tiny.toml --block transformer.h.1.mlp.c_fc.weight").ok().stdout;
     assert!(text.contains("transformer.h.1.mlp.c_fc.weight") && text.contains("passed"), "{text}");
 }
+
+/// A key's bias shifts all scores of a query alike: softmax, and with it the Hessian, does not see it.
+#[test]
+fn blocks_whose_hessian_is_zero_are_computed_all_the_same() {
+    let folder = Folder::new();
+    for (include, outcome) in [("*.k.bias", "NotApplicable"), ("*.{k,v}.bias", "Passed")] {
+        let settings = [
+            &format!("blocks.include=[\"{include}\"]"),
+            "blocks.exclude=[]",
+            "blocks.full=false",
+            "hessian.precision=f32",
+        ];
+        let settings = settings.map(|setting| format!("--set {setting}")).join(" ");
+        let said = folder.hesspec(&format!("run tiny.toml --output {} {settings}", outcome.to_lowercase()));
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        assert!(said.stderr.contains(&format!("central difference: {outcome}")), "{include}: {}", said.stderr);
+    }
+}
