@@ -16,8 +16,9 @@ use burn_wgpu::Wgpu;
 use hesspec::engine::kernels::WgpuUnfused;
 use single::Accept;
 
-/// A shader's elementary functions are good to a few times 1e-6. What is fused depends on the number of slots.
-const ACCEPT: Accept = Accept { relative: 5e-5, exact: false };
+/// A shader's elementary functions are good to a few times 1e-6, but for asin and acos, of which Vulkan asks 4096 ulp of atan2
+/// (2.4e-4) and no more. What is fused depends on the number of slots.
+const ACCEPT: Accept = Accept { relative: 5e-5, exact: false, loose: &[("float_asin", 5e-4), ("float_acos", 5e-4)] };
 
 #[test]
 fn forward_mode_fused() {

@@ -349,6 +349,25 @@ impl<B: Kernels> FloatTensorOps<Self> for Jvp<B> {
         unary(tensor, power, |x, _| scan::power_slope::<B>(x, value.elem::<f64>()))
     }
 
+    /// By repeated squaring: a device's own power may refuse a negative base (seen on Vulkan, for x^-3).
+    fn float_powi_scalar_impl(lhs: FloatTensor<Self>, rhs: Scalar) -> FloatTensor<Self> {
+        let exponent = rhs.elem::<i64>();
+        let (mut square, mut left) = (lhs, exponent.unsigned_abs());
+        let mut power = None;
+        while left > 0 {
+            if left % 2 == 1 {
+                power = Some(power.map_or_else(|| square.clone(), |power| Self::float_mul(power, square.clone())));
+            }
+            left /= 2;
+            square = if left > 0 { Self::float_mul(square.clone(), square) } else { square };
+        }
+        match power {
+            None => Self::float_ones(square.shape(), &Self::float_device(&square), square.dtype().into()),
+            Some(power) if exponent < 0 => Self::float_recip(power),
+            Some(power) => power,
+        }
+    }
+
     /// atan2(a, b): slopes b / (a^2 + b^2) and -a / (a^2 + b^2).
     fn float_atan2(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self> {
         let square = |a: &FloatTensor<B>, b: &FloatTensor<B>| {
