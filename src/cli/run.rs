@@ -125,7 +125,7 @@ fn computed(config: &Config, comm: Comm) -> (Comm, Result<Outcome>) {
 fn summary(outcome: &Outcome) -> String {
     let Outcome { run, url, groups_found, groups_computed, num_products, seconds } = outcome;
     let what = if *groups_computed == 0 {
-        format!("run `{run}`: nothing was left to compute; its tables are in {url}")
+        format!("run `{run}`: already done, nothing was left to compute; its tables are in {url}")
     } else {
         format!(
             "run `{run}`: {groups_computed} groups ({groups_found} were there), {num_products} products in {seconds:.1} s; \
