@@ -20,7 +20,7 @@ use crate::engine::Kernels;
 use crate::hessian::{
     MicroBatches, Outcome as CheckOutcome, Precision, ProductError, Settings, product_errors, self_tests,
 };
-use crate::job::{Job, Task, dispatch};
+use crate::job::{self, Job, Task, dispatch};
 use crate::krylov::Reorthogonalize;
 use crate::lock::Lock;
 use crate::metrics::StepMetrics;
@@ -106,6 +106,9 @@ pub fn run(config: &Config, comm: &Comm, progress: &dyn Progress) -> Result<Outc
 /// [`Error::Config`] if the place holds a run of this name with another configuration; [`Error::Storage`].
 pub fn open_store(config: &Config, progress: &dyn Progress) -> Result<(Option<RunStore>, Option<Lock>)> {
     let (url, run, provenance) = (&config.output.url, &config.run.name, tables::provenance(config)?);
+    if !RunStore::check(url, run, &provenance, tables::differing)? {
+        job::preflight(config)?; // a name is not claimed for what cannot be computed
+    }
     let mut store = RunStore::open(url, run, &provenance, tables::differing)?;
     if store.is_done() {
         return Ok((Some(store), None));
@@ -117,14 +120,38 @@ pub fn open_store(config: &Config, progress: &dyn Progress) -> Result<(Option<Ru
 
 /// How the run's sweeps are cut: as before if it was begun, for the same bits, else as chosen now. For rank 0.
 fn shape(config: &Config, store: &RunStore, resources: Resources, progress: &dyn Progress) -> Result<Choice> {
-    plan::check_memory(&Plan::new(config, &[], resources)?)?;
     let choice = match store.recall::<Choice>(SHAPE)? {
-        Some(before) => Choice { shape: before.shape.unless_given(config), ..before },
-        None => shape::choose(config, resources)?,
+        Some(before) => Choice { shape: as_before(config, store, before.shape, resources)?, ..before },
+        None => {
+            // all of the data, where nothing else is said, is a number of tokens by now
+            let mut config = config.clone();
+            config.batch.tokens = Some(job::preflight(&config)? * job::gpt2(&config)?.context);
+            plan::check_memory(&Plan::new(&config, &[], resources)?)?;
+            shape::choose(&config, resources, &|| signal::requested().is_some())?
+        }
     };
     store.remember(SHAPE, &choice)?;
     progress.log(&choice.to_string());
     Ok(choice)
+}
+
+/// A shape that was remembered, but for what the configuration gives.
+fn as_before(config: &Config, store: &RunStore, before: Shape, resources: Resources) -> Result<Shape> {
+    if !(1..=job::preflight(config)?).contains(&before.micro_batch) || before.slots == 0 {
+        let Shape { micro_batch, slots } = before;
+        return Err(store.damaged(SHAPE, &format!("micro-batches of {micro_batch} windows, {slots} slots")));
+    }
+    let shape = before.unless_given(config);
+    let plan = Plan::new(&shape.fixed(config), &[], resources)?;
+    plan::check_memory(&plan).map_err(|error| match error {
+        Error::Environment(text) if config.batch.micro_batch.is_none() => Error::Environment(format!(
+            "{text}. This run was begun with micro-batches of {} windows and keeps them, for the same bits, unless \
+             batch.micro_batch is given",
+            shape.micro_batch
+        )),
+        other => other,
+    })?;
+    Ok(shape)
 }
 
 /// Rank 0's value, on every rank.

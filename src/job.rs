@@ -392,6 +392,24 @@ pub trait Task {
     fn run<K: Kernels, T: Precision>(self, config: &Config, device: Device<K>) -> Result<Self::Output>;
 }
 
+/// Whether this build has the backend and the data has the batch: windows of it. Nothing is computed, and no weights are read.
+///
+/// # Errors
+/// Those of [`dispatch`], and of opening tokens.
+pub fn preflight(config: &Config) -> Result<usize> {
+    struct Nothing;
+    impl Task for Nothing {
+        type Output = ();
+        fn run<K: Kernels, T: Precision>(self, _config: &Config, _device: Device<K>) -> Result<()> {
+            Ok(())
+        }
+    }
+    dispatch(config, Nothing)?;
+    let files = token_files(config);
+    let tokens = Tokens::open(&files.path, files.cache_bytes())?;
+    Ok(Windows::new(&config.batch, gpt2(config)?.context, tokens.len())?.num_windows())
+}
+
 /// Runs a task on the configured backend in the configured precision.
 ///
 /// # Errors

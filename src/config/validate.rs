@@ -48,6 +48,11 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<()> {
 const MOST_GRID_POINTS: usize = 100_000_000;
 /// More threads than any machine has cores only fight each other.
 const MOST_THREADS: usize = 1024;
+/// Far beyond any network there is; products of sizes stay far from overflow.
+const MOST_LAYERS: usize = 1000;
+const MOST_WIDTH: usize = 10_000_000;
+/// The error falls as one over the root: more is a typing error.
+const MOST_PROBES: usize = 10_000;
 
 /// More draws than errors have digits.
 const MOST_DRAWS: u64 = 100_000;
@@ -98,7 +103,10 @@ impl Check<'_> {
             ("vocabulary", gpt2.vocabulary),
         ];
         for (key, value) in sizes {
-            self.at_least_one(&format!("model.gpt2.{key}"), Some(value))?;
+            let key = format!("model.gpt2.{key}");
+            self.at_least_one(&key, Some(value))?;
+            let most = if key.ends_with("layers") { MOST_LAYERS } else { MOST_WIDTH };
+            self.that(value <= most, &key, value, format!("expected {most} or less"))?;
         }
         self.that(
             gpt2.embedding.is_multiple_of(gpt2.heads),
@@ -234,6 +242,9 @@ impl Check<'_> {
         self.at_least_one("lanczos.steps", Some(lanczos.steps))?;
         self.at_least_one("lanczos.probes", Some(lanczos.probes))?;
         self.at_least_one("lanczos.full_probes", Some(lanczos.full_probes))?;
+        for (key, probes) in [("lanczos.probes", lanczos.probes), ("lanczos.full_probes", lanczos.full_probes)] {
+            self.that(probes <= MOST_PROBES, key, probes, format!("expected {MOST_PROBES} or less"))?;
+        }
         self.that(
             lanczos.weights == WeightKind::Raw || lanczos.reorthogonalize == Reorthogonalize::Full,
             "lanczos.weights",

@@ -178,7 +178,7 @@ fn check_names(config: &Config, study: &Convergence) -> Result<()> {
                 "run.name = \"{run}\" is also the name of this study's batch of {tokens} tokens; choose another run.name"
             )));
         }
-        RunStore::check(url, run, &provenance, tables::differing).map_err(|error| match error {
+        RunStore::check(url, run, &provenance, tables::differing).map(drop).map_err(|error| match error {
             Error::Config(text) => Error::Config(format!(
                 "{text}\nHINT: it would be this study's batch of {tokens} tokens; batches are named after \
                  convergence.batches, by default after run.name"

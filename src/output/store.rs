@@ -74,7 +74,7 @@ impl RunStore {
         Ok(store)
     }
 
-    /// Whether [`RunStore::open`] would take this name; claims nothing.
+    /// Whether a run of this name is there, and [`RunStore::open`] would continue it; claims nothing.
     ///
     /// # Errors
     /// As [`RunStore::open`].
@@ -83,9 +83,9 @@ impl RunStore {
         run: &str,
         provenance: &Provenance,
         differing: impl Fn(&str, &str) -> Vec<String>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         check_name("run.name", run)?;
-        is_ours(&Location::open(url, Access::Write)?, run, provenance, &differing).map(drop)
+        is_ours(&Location::open(url, Access::Write)?, run, provenance, &differing)
     }
 
     /// Starts or continues writing, in the one process that may: looks again, and deletes what a killed run left.
@@ -138,7 +138,16 @@ impl RunStore {
         let path = paths::note(&self.run, name);
         let Some(bytes) = self.location.get(&path)? else { return Ok(None) };
         let value = serde_json::from_slice(&bytes);
-        value.map(Some).map_err(|error| self.location.failed("read", &path, format!("it is damaged: {error}")))
+        value.map(Some).map_err(|error| self.damaged(name, &error.to_string()))
+    }
+
+    /// The error for something remembered that cannot be used.
+    pub fn damaged(&self, name: &str, why: &str) -> Error {
+        let path = paths::note(&self.run, name);
+        Error::Storage(format!(
+            "`{path}` under `{}` is damaged: {why}. Delete it; what it held is then decided anew, and finished groups are kept",
+            self.location.url
+        ))
     }
 
     /// Remembers a decision that a continued run has to take the same way.

@@ -125,12 +125,12 @@ pub fn amount(bytes: f64) -> String {
     }
 }
 
-/// The message for a group that does not fit even with one slot.
-pub fn does_not_fit(block: &str, needed: f64, budget: f64) -> Error {
+/// The message for what does not fit even with one slot.
+pub fn does_not_fit(what: &str, needed: f64, budget: f64) -> Error {
     Error::Environment(format!(
-        "block `{}`: one slot of it needs {}, {} may be used. Take fewer lanczos.steps (the basis is steps x dimension), \
+        "{} needs {}, {} may be used. Take fewer lanczos.steps (the basis is steps x dimension), \
          a smaller batch.micro_batch, hessian.recompute = true, leave the block out, or raise hessian.memory",
-        block,
+        what,
         amount(needed),
         amount(budget)
     ))

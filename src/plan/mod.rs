@@ -272,11 +272,14 @@ fn duration(seconds: f64) -> String {
 /// [`Error::Environment`]
 pub fn check_memory(plan: &Plan) -> Result<()> {
     let largest = plan.groups.iter().max_by(|a, b| a.memory_bytes.total_cmp(&b.memory_bytes));
-    match largest.filter(|group| group.memory_bytes > plan.budget_bytes) {
-        None => Ok(()),
-        Some(group) => {
-            let (at, _) = group.pairs[0];
-            Err(memory::does_not_fit(&plan.blocks[at].name, group.memory_bytes, plan.budget_bytes))
-        }
+    if let Some(group) = largest.filter(|group| group.memory_bytes > plan.budget_bytes) {
+        let (at, _) = group.pairs[0];
+        let what = format!("block `{}`: one slot of it", plan.blocks[at].name);
+        return Err(memory::does_not_fit(&what, group.memory_bytes, plan.budget_bytes));
     }
+    if plan.memory_bytes > plan.budget_bytes {
+        let what = "one product in f64, which the errors of all others are measured against,";
+        return Err(memory::does_not_fit(what, plan.memory_bytes, plan.budget_bytes));
+    }
+    Ok(())
 }

@@ -48,11 +48,11 @@ impl<'a> Planner<'a> {
             windows.map(|windows| (windows * sizes.context * sizes.embedding * number) as f64 / ranks as f64);
         let (cost, memory) = (Cost::of(sizes), of(micro_batch));
         let mut planner = Self { config, sizes, layout, cost, memory, micro_batch, budget, prefix_bytes };
-        // a micro-batch that was not asked for shrinks until one slot of every block fits
-        while config.batch.micro_batch.is_none()
-            && micro_batch > 1
-            && blocks.iter().any(|block| planner.bytes(&[block]) > budget)
-        {
+        // a micro-batch that was not asked for shrinks until one slot of every block fits, in f64 as well
+        let fits = |planner: &Self| {
+            blocks.iter().all(|block| planner.bytes(&[block]) <= budget) && planner.error_bytes(blocks) <= budget
+        };
+        while config.batch.micro_batch.is_none() && micro_batch > 1 && !fits(&planner) {
             micro_batch /= 2;
             (planner.micro_batch, planner.memory) = (micro_batch, of(micro_batch));
         }

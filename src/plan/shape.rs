@@ -74,23 +74,25 @@ impl Shape {
     }
 }
 
-/// The fastest shape of a configuration on this machine, on as many ranks as share the work; what the configuration says stays.
+/// The fastest shape of a configuration on this machine, on as many ranks as share the work; what the configuration says
+/// stays. Where `stop` says so, the best so far.
 ///
 /// # Errors
 /// Those of the plan, and of the products that are timed.
-pub fn choose(config: &Config, resources: Resources) -> Result<Choice> {
-    choose_by(config, resources, timing::measure_group)
+pub fn choose(config: &Config, resources: Resources, stop: &dyn Fn() -> bool) -> Result<Choice> {
+    choose_by(config, resources, stop, timing::measure_group)
 }
 
 fn choose_by(
     config: &Config,
     resources: Resources,
+    stop: &dyn Fn() -> bool,
     measure: impl Fn(&Config, &Plan) -> Result<Rate>,
 ) -> Result<Choice> {
     let plan = Plan::new(config, &[], resources)?;
     let start = Shape::of(&plan);
     let may_spend = num_passes(config, &plan, resources).map_or(0.0, |passes| passes * SHARE);
-    let mut search = Search { config, resources, measure, start, left: may_spend, trials: Vec::new() };
+    let mut search = Search { config, resources, stop, measure, start, left: may_spend, trials: Vec::new() };
     let (sizes, slots) = (config.batch.micro_batch.is_none(), config.hessian.slots.is_none());
     // the start and one larger shape, or nothing can be compared
     if !config.hessian.autotune || !(sizes || slots) || may_spend < 3.0 * PASSES || search.attempt(start)?.is_none() {
@@ -115,6 +117,7 @@ fn num_passes(config: &Config, plan: &Plan, resources: Resources) -> Option<f64>
 struct Search<'a, M> {
     config: &'a Config,
     resources: Resources,
+    stop: &'a dyn Fn() -> bool,
     measure: M,
     start: Shape,
     /// Passes of the first shape that trials may still cost.
@@ -157,7 +160,7 @@ impl<M: Fn(&Config, &Plan) -> Result<Rate>> Search<'_, M> {
         let cost = PASSES * shape.times(self.start);
         let config = shape.fixed(self.config);
         let plan = match Plan::new(&config, &[], self.resources) {
-            Ok(plan) if cost <= self.left && Shape::of(&plan) == shape => plan,
+            Ok(plan) if cost <= self.left && Shape::of(&plan) == shape && !(self.stop)() => plan,
             Ok(_) | Err(Error::Config(_)) => return Ok(None),
             Err(error) => return Err(error),
         };
@@ -179,7 +182,7 @@ impl std::fmt::Display for Choice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Shape { micro_batch, slots } = self.shape;
         write!(f, "shape: micro-batches of {micro_batch} windows, at most {slots} slots")?;
-        if self.trials.is_empty() {
+        if self.trials.len() < 2 {
             return Ok(());
         }
         let tried = |trial: &Trial| format!("{} x {}: {:.1}", trial.shape.micro_batch, trial.shape.slots, trial.gflops);

@@ -18,7 +18,7 @@ fn chosen(overrides: &[&str], resources: Resources, rate: impl Fn(f64, f64) -> f
         let Shape { micro_batch, slots } = Shape::of(plan);
         Ok(Rate { gflops: rate(micro_batch as f64, slots as f64), seconds: 1.0 })
     };
-    choose_by(&config(overrides), resources, measure).unwrap()
+    choose_by(&config(overrides), resources, &|| false, measure).unwrap()
 }
 
 #[test]

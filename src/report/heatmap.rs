@@ -13,6 +13,9 @@ const MOST_WITH_VALUES: usize = 12;
 /// Up to this many blocks cells answer the pointer.
 const MOST_WITH_TOOLTIPS: usize = 64;
 
+/// Colours of the stroke through a pair within the noise, on dark and on light cells.
+const STRIKES: (&str, &str) = ("#b0b0b0", "#606060");
+
 /// All heatmaps, metrics in the order of the table.
 pub fn figures(tables: &Tables, notes: &mut Vec<String>) -> Vec<Figure> {
     let mut figures = Vec::new();
@@ -94,6 +97,7 @@ fn caption(metric: &str, rows: &[&DivergenceRow], axis: &Axis) -> String {
     let grey = if undefined > 0 { format!("; {undefined} pairs without a value in grey") } else { String::new() };
     let noise = match rows.iter().filter(|row| is_noise(row)).count() {
         0 => String::new(),
+        1 => "; one pair, struck through, differs by no more than two halves of one block's probes".into(),
         pairs => format!("; {pairs} pairs, struck through, differ by no more than two halves of one block's probes"),
     };
     format!("{metric} between every pair of blocks{colours}{grey}{noise}.")
@@ -124,16 +128,18 @@ fn draw_cell(canvas: &mut Canvas, area: [f64; 4], row: &DivergenceRow, axis: &Ax
     });
     let fill = share.map_or(EMPTY.to_string(), shade);
     if count > MOST_WITH_TOOLTIPS {
-        return canvas.rect(area, &fill);
+        canvas.rect(area, &fill);
+    } else {
+        canvas.cell(area, &fill, tooltip(row));
     }
-    canvas.cell(area, &fill, tooltip(row));
+    let is_dark = share.is_some_and(|share| share < 0.6);
     if is_noise(row) {
         let [x, y, width, height] = area;
-        canvas.line(vec![(x, y + height), (x + width, y)], "#b0b0b0", 1.0);
+        canvas.line(vec![(x, y + height), (x + width, y)], if is_dark { STRIKES.0 } else { STRIKES.1 }, 1.0);
     }
     if count <= MOST_WITH_VALUES {
         let mut style = plain(if area[2] > 38.0 { 10.0 } else { 8.0 }, Anchor::Middle);
-        style.color = Some(if share.is_some_and(|share| share < 0.6) { "#fefefe" } else { "#111111" });
+        style.color = Some(if is_dark { "#fefefe" } else { "#111111" });
         let text = row.value.map_or("–".into(), short);
         canvas.text((area[0] + area[2] / 2.0, area[1] + area[3] / 2.0 + 3.5), &text, style);
     }
@@ -182,8 +188,11 @@ mod tests {
         };
         let rows = [row("a", 0.0), row("b", 0.09), row("c", 0.5)];
         let figure = heatmap("js", &rows.iter().collect::<Vec<_>>()).unwrap();
-        assert!(figure.caption.contains("1 pairs, struck through"), "{}", figure.caption);
-        assert_eq!(figure.canvas.svg().matches("#b0b0b0").count(), 2, "(a, b) and (b, a)");
+        assert!(figure.caption.contains("one pair, struck through"), "{}", figure.caption);
+        assert_eq!(figure.canvas.svg().matches(STRIKES.0).count(), 2, "(a, b) and (b, a)");
+        let many: Vec<_> = (0..80).map(|at| row(&format!("b{at}"), 0.09)).collect();
+        let strikes = |svg: String| svg.matches(STRIKES.0).count() + svg.matches(STRIKES.1).count();
+        assert_eq!(strikes(heatmap("js", &many.iter().collect::<Vec<_>>()).unwrap().canvas.svg()), 160);
         let clear = [row("c", 0.5)];
         assert!(!heatmap("js", &clear.iter().collect::<Vec<_>>()).unwrap().caption.contains("struck"));
     }

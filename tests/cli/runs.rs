@@ -120,8 +120,44 @@ fn a_run_that_goes_on_with_less_memory_cuts_its_data_as_before() {
     assert!(findings(&folder, "out") == tables, "slots change no bit");
     // damaged: said, not ignored
     std::fs::remove_file(folder.path("out/_runs/tiny/DONE")).unwrap();
-    folder.write("out/_runs/tiny/shape.json", b"{");
-    folder.hesspec("run tiny.toml --output out").failed(5, &["shape.json", "damaged"]);
+    for text in ["{", "null", r#"{"shape": {"micro_batch": 0, "slots": 1}, "trials": []}"#] {
+        folder.write("out/_runs/tiny/shape.json", text.as_bytes());
+        folder.hesspec("run tiny.toml --output out").failed(5, &["shape.json", "damaged", "Delete it"]);
+    }
+    std::fs::remove_file(folder.path("out/_runs/tiny/shape.json")).unwrap();
+    folder.hesspec("run tiny.toml --output out").ok();
+    assert!(findings(&folder, "out") == tables);
+}
+
+/// A mistyped path must not leave a run that refuses the right one.
+#[test]
+fn what_cannot_be_computed_claims_no_name() {
+    let folder = Folder::new();
+    folder.hesspec("run tiny.toml --output out --set data.tokens.path=\"none.bin\"").failed(2, &["none.bin"]);
+    folder.hesspec("run tiny.toml --output out --set batch.tokens=6000").failed(2, &["batch.tokens"]);
+    folder.hesspec("run tiny.toml --output out --set hessian.backend=cuda").failed(3, &["cuda"]);
+    folder.hesspec("run tiny.toml --output out").ok();
+}
+
+/// The errors of products are measured in f64, which takes twice the memory of f32.
+#[test]
+fn memory_that_is_too_little_for_f64_is_refused_before_anything_is_computed() {
+    let folder = Folder::new();
+    let sizes = "--set model.gpt2.embedding=64 --set model.gpt2.mlp=256 --set model.gpt2.context=16 --set batch.tokens=64 \
+                 --set hessian.slots=1 --set hessian.precision=f32 --set batch.micro_batch=4 --set batch.segments=1 --set lanczos.steps=2 \
+                 --set blocks.full=false";
+    let plan = folder.hesspec(&format!("plan tiny.toml --no-timing --json {sizes}")).ok().json();
+    let largest =
+        plan["groups"].as_array().unwrap().iter().map(|g| g["memory_bytes"].as_f64().unwrap()).fold(0.0, f64::max);
+    let all = plan["memory_bytes"].as_f64().unwrap();
+    assert!(all > largest, "{all} against {largest}");
+    let between = ((all + largest) / 2.0) as u64;
+    for command in ["plan", "run"] {
+        let output = if command == "run" { "--output out" } else { "--no-timing" };
+        folder
+            .hesspec(&format!("{command} tiny.toml {output} {sizes} --set hessian.memory={between}B"))
+            .failed(3, &["f64", "hessian.memory"]);
+    }
 }
 
 /// SIGTERM: saved, exit 75; the same command goes on to the same bits.
