@@ -80,7 +80,7 @@ fn every(
                 .into_iter()
                 .map(|slot| slot.iter().map(|t| t.as_ref().map(rounded)).collect())
                 .collect();
-            if let Err(message) = check(at, &inputs, &slots, &accept.of(&case.name)) {
+            if let Err(message) = check(at, &inputs, &slots, &accept.of(case.name)) {
                 failures.push(format!("{}: {message}", case.name));
             }
         }
