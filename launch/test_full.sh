@@ -32,7 +32,7 @@ cargo test --locked --test cli -- --ignored
 if need_mpi; then
     say "twenty kills under mpirun"
     need_venv numpy pyarrow
-    cargo build --locked --features mpi --bin hesspec --example thread_ranks
+    cargo build --locked --features mpi
     export PYTHON=$python HESSPEC=$PWD/target/debug/hesspec
     tests/kills/run.sh 20 1
     say "Slurm"

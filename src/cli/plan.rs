@@ -71,7 +71,7 @@ pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
 
 /// One process on this machine.
 fn here(arguments: &Arguments, config: &Config, json: bool) -> Result<()> {
-    let plan = Plan::new(config, &[], Resources::alone(config)?)?;
+    let plan = Plan::new(config, &[], Resources::here(config)?)?;
     let fits = plan::check_memory(&plan);
     let plan = if arguments.no_timing || fits.is_err() { plan } else { timed(config, plan)? };
     if json { print_json(&plan) } else { print(plan.to_string().trim_end()) }?;

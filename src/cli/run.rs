@@ -11,7 +11,7 @@ use super::common::{ConfigArguments, print, print_json};
 use super::logging;
 use super::progress::Meter;
 use crate::cluster::world::{Flags, World, discover, environment};
-use crate::cluster::{self, Comm, signal};
+use crate::cluster::{self, Comm, signal, threads};
 use crate::config::{Backend, Config};
 use crate::coordinator::{self, Outcome};
 use crate::{Error, Result, convergence};
@@ -115,11 +115,34 @@ fn computed(config: &Config, comm: Comm) -> (Comm, Result<Outcome>) {
             Err(error) => return (comm, Err(error)),
         },
     };
-    let outcome = match &config.convergence {
-        Some(study) => convergence::run(config, study, &comm, &Meter::new()),
-        None => coordinator::run(config, &comm, &Meter::new()),
+    let outcome = match config.run.ranks.unwrap_or(1) {
+        1 => on_rank(config, &comm),
+        ranks if comm.size() > 1 => Err(Error::Config(format!(
+            "run.ranks = {ranks}: these are ranks of one process, and a launcher has started {} processes; expected one of the two",
+            comm.size()
+        ))),
+        ranks => on_threads(config, ranks),
     };
     (comm, outcome)
+}
+
+fn on_rank(config: &Config, comm: &Comm) -> Result<Outcome> {
+    match &config.convergence {
+        Some(study) => convergence::run(config, study, comm, &Meter::new()),
+        None => coordinator::run(config, comm, &Meter::new()),
+    }
+}
+
+/// On ranks of this process, which share its threads.
+fn on_threads(config: &Config, ranks: usize) -> Result<Outcome> {
+    let threads = (rayon::current_num_threads() / ranks).max(1);
+    let outcomes = threads::run_with_pools(ranks, threads, |comm| {
+        let run = config.run.name.as_str();
+        let span = tracing::info_span!("rank", rank = comm.rank(), host = cluster::host_name(), run);
+        let _entered = span.enter();
+        on_rank(config, &comm)
+    })?;
+    outcomes.into_iter().next().ok_or_else(|| Error::Other("no rank has come back".into()))
 }
 
 fn summary(outcome: &Outcome) -> String {

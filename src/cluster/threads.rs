@@ -1,4 +1,4 @@
-//! A world of threads in one process, for tests: every distributed test runs in `cargo test`.
+//! A world of threads in one process: for `run.ranks`, and so that every distributed test runs in `cargo test`.
 //!
 //! Stricter than MPI. Every collective is one exchange: each rank deposits its data and what it is calling, and the
 //! calls are compared. A rank that fails, panics, leaves early or calls something else brings all others down with its
@@ -21,10 +21,29 @@ const STACK_BYTES: usize = 8 << 20;
 /// # Errors
 /// The first failure of any rank; a panic is [`Error::Other`], an abort the error of its code.
 pub fn run<T: Send>(size: usize, body: impl Fn(Comm) -> Result<T> + Sync) -> Result<Vec<T>> {
+    spawned(size, &body)
+}
+
+/// The same, each rank with a pool of so many threads of its own (itself among them) for all that runs in parallel below it.
+///
+/// # Errors
+/// As [`run`]; [`Error::Environment`] where the system has no threads left.
+pub fn run_with_pools<T: Send>(size: usize, threads: usize, body: impl Fn(Comm) -> Result<T> + Sync) -> Result<Vec<T>> {
+    let failed =
+        |error| Error::Environment(format!("no pool of {threads} threads for a rank: {error}; use fewer ranks"));
+    spawned(size, &|comm| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build().map_err(failed)?;
+        let result = body(comm);
+        drop(pool);
+        result
+    })
+}
+
+fn spawned<T: Send>(size: usize, body: &(impl Fn(Comm) -> Result<T> + Sync)) -> Result<Vec<T>> {
     let shared = Arc::new(Shared::new(size));
     let results: Vec<Option<T>> = thread::scope(|scope| {
         let spawn = |rank| {
-            let (own, body) = (shared.clone(), &body);
+            let own = shared.clone();
             let builder = thread::Builder::new().name(format!("rank {rank}")).stack_size(STACK_BYTES);
             let spawned = builder.spawn_scoped(scope, move || live(own, rank, body));
             spawned.inspect_err(|error| {

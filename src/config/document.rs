@@ -46,6 +46,7 @@ struct RunKeys {
     name: Option<String>,
     seed: Option<u64>,
     threads: Option<usize>,
+    ranks: Option<usize>,
 }
 
 #[derive(Default, Deserialize)]
@@ -92,7 +93,7 @@ impl Document {
         };
         let name = self.run.name.unwrap_or_else(|| default_name.into());
         Config {
-            run: Run { name, seed, threads: self.run.threads },
+            run: Run { name, seed, threads: self.run.threads, ranks: self.run.ranks },
             model: self.model,
             data: self.data,
             batch,

@@ -6,9 +6,10 @@ use super::Config;
 use crate::{Error, Result};
 
 /// Keys that say where or how fast, but not what is computed: a run may be continued with other values.
-const NOT_RESULTS: [&str; 11] = [
+const NOT_RESULTS: [&str; 12] = [
     "output.url",
     "run.threads",
+    "run.ranks",
     "data.tokens.cache",
     "hessian.device",
     "hessian.slots",
@@ -45,7 +46,7 @@ impl Config {
 
 /// The keys of two [`Config::resolved_json`] that differ and matter to results, in the order of the file.
 ///
-/// Left out: `output.url`, `run.threads`, `data.tokens.cache`, `hessian.device`, `hessian.slots`, `hessian.memory`,
+/// Left out: `output.url`, `run.threads`, `run.ranks`, `data.tokens.cache`, `hessian.device`, `hessian.slots`, `hessian.memory`,
 /// `hessian.autotune`, `hessian.recompute`, `hessian.prefix_cache`, `checkpoint.*`. `batch.micro_batch` counts only with
 /// `reduction = "sum"`: otherwise the loss and its segments do not depend on it, results only within rounding.
 pub fn differences(stored: &Value, current: &Value) -> Vec<Difference> {

@@ -14,6 +14,10 @@ pub struct Run {
     /// Number of CPU threads. Default: all cores.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
+    /// Ranks of one process, each with its share of the threads; on CPUs, without a launcher. More ranks of fewer threads use
+    /// the cores better and take more memory. Default: 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<usize>,
 }
 
 /// `[batch]`: which windows of the data make up the loss.

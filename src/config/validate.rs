@@ -20,6 +20,14 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<()> {
         config.run.threads.unwrap_or(0),
         "expected at most 1024",
     )?;
+    let ranks = config.run.ranks.unwrap_or(1);
+    check.that((1..=MOST_THREADS).contains(&ranks), "run.ranks", ranks, "expected 1 to 1024")?;
+    check.that(
+        ranks == 1 || matches!(config.hessian.backend, super::Backend::Flex | super::Backend::Ndarray),
+        "run.ranks",
+        ranks,
+        "ranks of one process share its cores; for GPUs start a rank for each with mpirun or srun",
+    )?;
     match &config.model {
         Model::Gpt2(gpt2) => check.gpt2(gpt2)?,
     }

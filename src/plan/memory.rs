@@ -91,6 +91,12 @@ impl Resources {
         Self::of(config, 1, 1)
     }
 
+    /// Of each rank of this machine that `hesspec run` has without a launcher.
+    pub fn here(config: &Config) -> Result<Self> {
+        let ranks = config.run.ranks.unwrap_or(1);
+        Self::of(config, ranks, ranks)
+    }
+
     /// Of each of `ranks`, `here` of which share this machine: `hessian.memory`, or a share of what is free.
     pub fn of(config: &Config, ranks: usize, here: usize) -> Result<Self> {
         let budget = match &config.hessian.memory {

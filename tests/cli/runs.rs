@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use hesspec::output::{DivergenceRow, NodeRow, Results, SegmentRow, SummaryRow, TridiagonalRow};
+use hesspec::output::{DivergenceRow, NodeRow, Results, RunRow, SegmentRow, SummaryRow, TridiagonalRow};
 
 use crate::folder::Folder;
 
@@ -127,6 +127,38 @@ fn a_run_that_goes_on_with_less_memory_cuts_its_data_as_before() {
     std::fs::remove_file(folder.path("out/_runs/tiny/shape.json")).unwrap();
     folder.hesspec("run tiny.toml --output out").ok();
     assert!(findings(&folder, "out") == tables);
+}
+
+/// Ranks of one process: the numbers of one rank within rounding, and the same exit codes.
+#[test]
+fn ranks_of_one_process_agree_with_one_rank() {
+    let folder = Folder::new();
+    folder.hesspec("run tiny.toml --output one").ok();
+    folder.hesspec("run tiny.toml --output three --set run.ranks=3 --log-dir logs").ok();
+    let results = |url: &str| Results::open(&folder.path(url).display().to_string()).unwrap().run(None).unwrap();
+    assert_eq!(results("three").read::<RunRow>().unwrap()[0].world, 3);
+    let steps = |url: &str| {
+        let mut rows = results(url).read::<TridiagonalRow>().unwrap();
+        rows.sort_by(|a, b| (&a.block, a.probe, a.step).cmp(&(&b.block, b.probe, b.step)));
+        rows
+    };
+    let (one, three) = (steps("one"), steps("three"));
+    let scale = one.iter().map(|row| row.alpha.abs()).fold(0.0, f64::max);
+    assert_eq!(one.len(), three.len());
+    for (a, b) in one.iter().zip(&three) {
+        assert!(
+            (a.alpha - b.alpha).abs().max((a.beta - b.beta).abs()) <= 1e-12 * scale,
+            "{}, step {}",
+            a.block,
+            a.step
+        );
+    }
+    let log = std::fs::read_to_string(folder.path("logs/rank-000.jsonl")).unwrap();
+    assert!((0..3).all(|rank| log.contains(&format!("\"rank\":{rank}"))), "every rank's steps are logged");
+    folder.hesspec("run tiny.toml --output bad --set run.ranks=0").failed(2, &["run.ranks"]);
+    let cuda = "run tiny.toml --output bad --set run.ranks=2 --set hessian.backend=cuda";
+    folder.hesspec(cuda).failed(2, &["run.ranks", "GPU"]);
+    folder.hesspec("run tiny.toml --output bad --set run.ranks=2 --set hessian.memory=1MB").failed(3, &["memory"]);
 }
 
 /// A mistyped path must not leave a run that refuses the right one.

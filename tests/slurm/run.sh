@@ -4,7 +4,7 @@
 #
 #   tests/slurm/run.sh [CONFIG [OPTIONS...]]      default: tests/kills/small.toml on tokens of its own
 #
-#   1. one process, three threads (THREAD_RANKS, examples/thread_ranks.rs), mpirun -np 2, mpirun -np 4, srun on two nodes, two
+#   1. one process, three ranks of one process, mpirun -np 2, mpirun -np 4, srun on two nodes, two
 #      micro-batch sizes: the same spectra
 #   2. sbatch slurm/gpt2_nano.sh with a toy model: USR1 ahead of the time limit, requeue, DONE; the tables are those of an
 #      uninterrupted srun, bit for bit
@@ -19,11 +19,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export HESSPEC=${HESSPEC:-$PWD/target/debug/hesspec}
 python=${PYTHON:-python3}
 export SLURM_LOCAL_DIR=${SLURM_LOCAL_DIR:-/tmp/hesspec_slurm} SLURM_LOCAL_NODES=2 SLURM_LOCAL_CPUS=2 SLURM_LOCAL_GPUS=0
-THREAD_RANKS=${THREAD_RANKS:-$(dirname "$HESSPEC")/examples/thread_ranks}
 LIMIT=${LIMIT:-600} # seconds after which anything counts as hanging
 
 if [[ ! -x $HESSPEC ]]; then echo "HESSPEC=$HESSPEC is no program; cargo build --features mpi" >&2; exit 1; fi
-if [[ ! -x $THREAD_RANKS ]]; then echo "THREAD_RANKS=$THREAD_RANKS is no program; cargo build --features mpi --example thread_ranks" >&2; exit 1; fi
 if ! command -v slurmctld >/dev/null || ! command -v srun >/dev/null; then
     [[ $(id -u) -eq 0 ]] || { echo "Slurm is not installed, and only root can install it" >&2; exit 1; }
     tests/slurm/slurm_local.sh install
@@ -65,7 +63,7 @@ world() {
 mpi=(mpirun --bind-to none --oversubscribe --mca mpi_yield_when_idle 1)
 [[ $(id -u) -ne 0 ]] || mpi+=(--allow-run-as-root)
 world one 0 "$HESSPEC" run "${arguments[@]}"
-world threads-3 $tolerance "$THREAD_RANKS" 3 "${arguments[@]}"
+world run.ranks-3 $tolerance "$HESSPEC" run "${arguments[@]}" --set run.ranks=3
 world mpirun-2 $tolerance "${mpi[@]}" -np 2 "$HESSPEC" run "${arguments[@]}"
 world mpirun-4 $tolerance "${mpi[@]}" -np 4 "$HESSPEC" run "${arguments[@]}"
 world srun-2-nodes $tolerance srun --mpi=pmix --kill-on-bad-exit=1 -N 2 -n 4 "$HESSPEC" run "${arguments[@]}"
