@@ -35,6 +35,8 @@ use crate::{Error, Result};
 
 /// What the run's shape is remembered as.
 const SHAPE: &str = "shape";
+/// More windows than fit into any memory.
+const MOST_WINDOWS: usize = 1 << 32;
 
 /// Who hears how far the run is.
 pub trait Progress {
@@ -123,9 +125,10 @@ fn shape(config: &Config, store: &RunStore, resources: Resources, progress: &dyn
     let choice = match store.recall::<Choice>(SHAPE)? {
         Some(before) => Choice { shape: as_before(config, store, before.shape, resources)?, ..before },
         None => {
-            // all of the data, where nothing else is said, is a number of tokens by now
             let mut config = config.clone();
-            config.batch.tokens = Some(job::preflight(&config)? * job::gpt2(&config)?.context);
+            if config.batch.tokens.is_none() {
+                config.batch.tokens = Some(job::preflight(&config)? * job::gpt2(&config)?.context); // all of the data
+            }
             plan::check_memory(&Plan::new(&config, &[], resources)?)?;
             shape::choose(&config, resources, &|| signal::requested().is_some())?
         }
@@ -137,8 +140,9 @@ fn shape(config: &Config, store: &RunStore, resources: Resources, progress: &dyn
 
 /// A shape that was remembered, but for what the configuration gives.
 fn as_before(config: &Config, store: &RunStore, before: Shape, resources: Resources) -> Result<Shape> {
-    if !(1..=job::preflight(config)?).contains(&before.micro_batch) || before.slots == 0 {
-        let Shape { micro_batch, slots } = before;
+    let Shape { micro_batch, slots } = before;
+    let most = config.batch.tokens.unwrap_or(MOST_WINDOWS);
+    if !(1..=most).contains(&micro_batch) || slots == 0 {
         return Err(store.damaged(SHAPE, &format!("micro-batches of {micro_batch} windows, {slots} slots")));
     }
     let shape = before.unless_given(config);
