@@ -177,6 +177,13 @@ pub enum Backend {
     Wgpu,
 }
 
+impl Backend {
+    /// Whether it computes on the processor: with f64 beside f32, and on cores that ranks of one process can share.
+    pub fn is_cpu(self) -> bool {
+        matches!(self, Self::Flex | Self::Ndarray)
+    }
+}
+
 /// `[lanczos]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

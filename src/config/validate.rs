@@ -23,7 +23,7 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<()> {
     let ranks = config.run.ranks.unwrap_or(1);
     check.that((1..=MOST_THREADS).contains(&ranks), "run.ranks", ranks, "expected 1 to 1024")?;
     check.that(
-        ranks == 1 || matches!(config.hessian.backend, super::Backend::Flex | super::Backend::Ndarray),
+        ranks == 1 || config.hessian.backend.is_cpu(),
         "run.ranks",
         ranks,
         "ranks of one process share its cores; for GPUs start a rank for each with mpirun or srun",

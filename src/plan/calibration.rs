@@ -139,7 +139,7 @@ impl Calibration {
     /// [`Error::Config`]
     pub fn check_device(&self, device: &Device) -> Result<()> {
         let Conditions { backend, machine, .. } = &self.conditions;
-        if !matches!(backend, Backend::Flex | Backend::Ndarray) {
+        if !backend.is_cpu() {
             return Ok(());
         }
         Err(Error::Config(format!(

@@ -131,8 +131,12 @@ impl<'a> Planner<'a> {
         Self { memory, cost: Cost::of(self.sizes), ..*self }
     }
 
-    /// Predicted peak of the products that are measured against f64, the model in f32 beside that in f64.
+    /// Predicted peak of the products that are measured against f64, the model in f32 beside that in f64. None where there
+    /// is no such reference: a product is then measured against itself, in the memory of its group.
     pub(super) fn error_bytes(&self, blocks: &[Block]) -> f64 {
+        if self.config.hessian.precision == Precision::F64 || !self.config.hessian.backend.is_cpu() {
+            return 0.0;
+        }
         let planner = self.in_f64();
         let groups = planner.packed(blocks, (0..blocks.len()).map(|at| (at, 0)));
         let bytes = |pairs: &Vec<Pair>| planner.bytes(&pairs.iter().map(|(at, _)| &blocks[*at]).collect::<Vec<_>>());

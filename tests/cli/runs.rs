@@ -183,6 +183,9 @@ fn memory_that_is_too_little_for_f64_is_refused_before_anything_is_computed() {
         plan["groups"].as_array().unwrap().iter().map(|g| g["memory_bytes"].as_f64().unwrap()).fold(0.0, f64::max);
     let all = plan["memory_bytes"].as_f64().unwrap();
     assert!(all > largest, "{all} against {largest}");
+    let gpu =
+        folder.hesspec(&format!("plan tiny.toml --no-timing --json {sizes} --set hessian.backend=cuda")).ok().json();
+    assert_eq!(gpu["memory_bytes"].as_f64().unwrap(), largest, "GPU backends have no f64 to measure against");
     let between = ((all + largest) / 2.0) as u64;
     for command in ["plan", "run"] {
         let output = if command == "run" { "--output out" } else { "--no-timing" };
