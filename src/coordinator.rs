@@ -141,7 +141,7 @@ fn shape(config: &Config, store: &RunStore, resources: Resources, progress: &dyn
 /// A shape that was remembered, but for what the configuration gives.
 fn as_before(config: &Config, store: &RunStore, before: Shape, resources: Resources) -> Result<Shape> {
     let Shape { micro_batch, slots } = before;
-    let most = config.batch.tokens.unwrap_or(MOST_WINDOWS);
+    let most = config.batch.tokens.unwrap_or(MOST_WINDOWS); // a window has a token or more
     if !(1..=most).contains(&micro_batch) || slots == 0 {
         return Err(store.damaged(SHAPE, &format!("micro-batches of {micro_batch} windows, {slots} slots")));
     }

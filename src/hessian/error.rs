@@ -62,26 +62,34 @@ where
     let (comm, reference) = (operator.comm, wide_model(operator));
     let (len, count) = (operator.data.len(), operator.data.len().min(MOST_SAMPLES));
     let num_blocks: usize = groups.iter().map(Vec::len).sum();
-    // of every (sample, block): share of eta, 1 if it was measured by rescaling; at last, whether a rank was asked to stop.
-    // Each entry comes from one rank, so that the sums are the same in every world.
+    // of every (sample, block): share of eta, 1 if it was measured by rescaling. Each entry comes from one rank, so that the
+    // sums are the same in every world. Last: how many ranks were asked to stop.
     let mut found = vec![0.0; 2 * count * num_blocks + 1];
-    let mut at = 0;
-    for (item, (group, sample)) in groups.iter().flat_map(|g| (0..count).map(move |sample| (g, sample))).enumerate() {
-        if item % comm.size() == comm.rank() && stop() {
-            found[2 * count * num_blocks] = 1.0;
-        } else if item % comm.size() == comm.rank() {
+    let asked = found.len() - 1;
+    let (mut first, mut turn) = (0, 0);
+    for group in groups {
+        for sample in 0..count {
+            let is_ours = turn % comm.size() == comm.rank();
+            turn += 1;
+            if !is_ours || found[asked] > 0.0 {
+                continue;
+            }
+            if stop() {
+                found[asked] = 1.0;
+                continue;
+            }
             let index = sample * len / count;
             let share = operator.share_of(index)?;
-            for (block, one) in errors_on(operator, index, group, reference.as_ref(), seed)?.iter().enumerate() {
-                let entry = 2 * (sample * num_blocks + at + block);
+            for (at, one) in errors_on(operator, index, group, reference.as_ref(), seed)?.iter().enumerate() {
+                let entry = 2 * (sample * num_blocks + first + at);
                 found[entry] = share * one.eta;
                 found[entry + 1] = f64::from(u8::from(one.reference != F64));
             }
         }
-        at += if sample + 1 == count { group.len() } else { 0 };
+        first += group.len();
     }
     comm.all_reduce_sum(&mut found)?;
-    if found[2 * count * num_blocks] > 0.0 {
+    if found[asked] > 0.0 {
         let when =
             "asked to stop while the errors of products were measured: before the first step, so nothing is lost";
         return Err(Error::Interrupted(format!("{when}. Run the same command again")));
@@ -96,8 +104,8 @@ where
     Ok((0..num_blocks).map(of_block).collect())
 }
 
-/// The model in f64, where the backend has it and it is more than the run's precision. BatchNorm's running statistics, which all clones of a
-/// model share, stay as they are: such a model is then measured by rescaling.
+/// The model in f64, where the backend has it and it is more than the run's precision. BatchNorm's running statistics,
+/// which all clones of a model share, stay as they are: such a model is then measured by rescaling.
 pub(super) fn wide_model<K, P, D, T>(operator: &BlockOperator<'_, K, P, D, T>) -> Option<P::Model>
 where
     K: Kernels,

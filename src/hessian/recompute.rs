@@ -32,23 +32,15 @@ pub(super) struct Recompute<'a, K: Kernels, P: Problem<SecondOrder<K>>> {
 impl<K: Kernels, P: Problem<SecondOrder<K>>> Recompute<'_, K, P> {
     /// As [`super::pass::run`].
     pub fn run(&self, batch: &P::Batch, start: Start<K>) -> (f64, Adjoints<K>) {
-        let (first, entry) = start.unwrap_or_else(|| {
-            let first = self.lowest.max(1);
-            (first, self.stages.entry(&self.plain(), batch, first))
-        });
-        let mut entries = self.entries(batch, first, entry);
-        let top = self.stages.num_stages(self.model);
+        let (first, mut entries) = self.entries(batch, start);
         let mut sum = Adjoints::none(self.layout);
         let Some(highest) = entries.pop() else { return (f64::NAN, sum) }; // there is always the first
-        let (highest, depends) = self.entry(highest, top);
-        let (loss, grads) = self.above(top, highest.clone(), batch);
-        let mut from_above = self.collect(&mut sum, &highest, depends, &grads);
-        for (stage, entry) in (first..top).zip(entries).rev() {
+        let (loss, mut from_above) = self.top(&mut sum, highest, batch);
+        for (stage, entry) in (first..first + entries.len()).zip(entries).rev() {
             let Some(dual) = from_above else { return (loss, sum) };
-            let (entry, depends) = self.entry(entry.clone(), stage);
+            let (entry, depends) = self.entry(entry, stage);
             let outputs = self.stages.advance(self.model, stage..stage + 1, entry.clone(), batch);
-            let grads = pulled_back(outputs, dual);
-            from_above = self.collect(&mut sum, &entry, depends, &grads);
+            from_above = self.collect(&mut sum, &entry, depends, &pulled_back(outputs, dual));
         }
         if let Some(dual) = from_above {
             let grads = pulled_back(self.stages.first(self.model, batch), dual);
@@ -57,19 +49,20 @@ impl<K: Kernels, P: Problem<SecondOrder<K>>> Recompute<'_, K, P> {
         (loss, sum)
     }
 
-    /// The network with tangents and without leaves: nothing that is computed with it keeps a graph.
-    fn plain(&self) -> P::Model {
-        untracked(self.model.clone())
-    }
-
-    /// What enters the stages from `first` to the top.
-    fn entries(&self, batch: &P::Batch, first: usize, entry: Activations<K>) -> Vec<Activations<K>> {
-        let (model, mut entries) = (self.plain(), vec![entry]);
+    /// What enters the stages, from the first that is needed to the top, computed without leaves so that no graph is kept;
+    /// and the number of the first.
+    fn entries(&self, batch: &P::Batch, start: Start<K>) -> (usize, Vec<Activations<K>>) {
+        let model = untracked(self.model.clone());
+        let (first, mut entry) = start.unwrap_or_else(|| {
+            let first = self.lowest.max(1);
+            (first, self.stages.entry(&model, batch, first))
+        });
+        let mut entries = vec![entry.clone()];
         for stage in first..self.stages.num_stages(self.model) {
-            let entry = entries[entries.len() - 1].clone();
-            entries.push(self.stages.advance(&model, stage..stage + 1, entry, batch));
+            entry = self.stages.advance(&model, stage..stage + 1, entry, batch);
+            entries.push(entry.clone());
         }
-        entries
+        (first, entries)
     }
 
     /// A stage's entry, as a leaf if it depends on a parameter whose adjoint is wanted.
@@ -79,18 +72,21 @@ impl<K: Kernels, P: Problem<SecondOrder<K>>> Recompute<'_, K, P> {
         (if depends { leaf(x, tangents, false) } else { x }, depends)
     }
 
-    /// Loss and backward pass of everything from the last entry up.
-    fn above(&self, top: usize, entry: Activations<K>, batch: &P::Batch) -> (f64, Gradients<K>) {
-        match self.kind {
+    /// The loss, and everything from the last entry up on the way back.
+    fn top(&self, sum: &mut Adjoints<K>, highest: Activations<K>, batch: &P::Batch) -> (f64, Option<Dual<K>>) {
+        let stage = self.stages.num_stages(self.model);
+        let (entry, depends) = self.entry(highest, stage);
+        let (loss, grads) = match self.kind {
             Kind::Hessian => {
-                let loss = self.stages.total_loss_from(self.model, top, entry, batch);
+                let loss = self.stages.total_loss_from(self.model, stage, entry.clone(), batch);
                 (value(&loss), loss.backward())
             }
             Kind::GaussNewton => {
-                let outputs = self.stages.outputs_from(self.model, top, entry, batch);
+                let outputs = self.stages.outputs_from(self.model, stage, entry.clone(), batch);
                 gauss_newton(self.problem, outputs, batch)
             }
-        }
+        };
+        (loss, self.collect(sum, &entry, depends, &grads))
     }
 
     /// Adds a stage's adjoints of parameters; the adjoint of its entry.

@@ -137,7 +137,8 @@ where
     let other = parameter_of_other_type::<K, _>(model, problem.names(), layout, T::DTYPE);
     if let Some((name, dtype)) = other {
         return Err(Error::Config(format!(
-            "spectrum: parameter `{name}` is in {dtype:?}, products were asked for in {:?}; expected the same: choose T, or              `hessian::cast` the model",
+            "spectrum: parameter `{name}` is in {dtype:?}, products were asked for in {:?}; expected the same: choose T, or \
+             `hessian::cast` the model",
             T::DTYPE
         )));
     }
