@@ -168,6 +168,15 @@ fn what_cannot_be_computed_claims_no_name() {
     folder.hesspec("run tiny.toml --output out --set data.tokens.path=\"none.bin\"").failed(2, &["none.bin"]);
     folder.hesspec("run tiny.toml --output out --set batch.tokens=6000").failed(2, &["batch.tokens"]);
     folder.hesspec("run tiny.toml --output out --set hessian.backend=cuda").failed(3, &["cuda"]);
+    let with =
+        |weights: &str| folder.hesspec(&format!("run tiny.toml --output out --set model.gpt2.weights={weights}"));
+    with("none.safetensors").failed(2, &["none.safetensors", "cannot read the weights"]);
+    with("train.bin").failed(2, &["train.bin", "not a complete safetensors file"]);
+    for name in ["other.safetensors", "other.pt"] {
+        folder.hesspec(&format!("weights export tiny.toml {name} --set model.gpt2.vocabulary=13")).ok();
+        with(name).failed(2, &[name, "the weights", "set model.gpt2.vocabulary = 13"]);
+    }
+    assert!(!folder.path("out").exists(), "nothing is written");
     folder.hesspec("run tiny.toml --output out").ok();
 }
 
