@@ -231,6 +231,7 @@ fn a_stop_signal_saves_and_the_run_continues() {
     assert!(stops > 0, "every run was over, or not begun, when its signal came");
     folder.hesspec(&command).ok();
     assert!(findings(&folder, "stopped") == findings(&folder, "whole"));
+    assert!(!folder.path("stopped/_runs/tiny/checkpoint").exists(), "nothing is left of what was saved on the way");
 }
 
 /// Held for as long as the process exists, and even then only until it is clear that it is gone.
