@@ -1,5 +1,6 @@
 //! `data prepare` in shards, killed, and tokens that do not fit.
 
+use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,36 @@ fn lines(bytes: usize) -> String {
 
 fn meta(folder: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(folder.join("meta.json")).unwrap()).unwrap()
+}
+
+/// The text comes through a pipe, so that the signal is there before the text is.
+#[test]
+fn a_stop_signal_ends_a_preparation_which_goes_on_later() {
+    let folder = Folder::new();
+    let made = std::process::Command::new("mkfifo").arg(folder.path("text.txt")).status().unwrap();
+    assert!(made.success());
+    for (name, tokenizer, more, advice) in [
+        ("TERM", "byte", &["--shard-tokens", "100"][..], "finished shards are kept"),
+        ("INT", "char", &[], "nothing is kept of a single file"),
+    ] {
+        let prepare = ["data", "prepare", "--tokenizer", tokenizer, "--output", name, "text.txt"];
+        let mut command = folder.command(&[&prepare[..], more].concat());
+        let child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let mut text = std::fs::File::options().write(true).open(folder.path("text.txt")).unwrap();
+        let number = if name == "INT" { libc::SIGINT } else { libc::SIGTERM };
+        // SAFETY: a signal to a child that has not been waited for
+        assert_eq!(unsafe { libc::kill(child.id() as i32, number) }, 0);
+        text.write_all(&[b'a'; 1000]).unwrap();
+        drop(text);
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(75), "{said}");
+        assert!(said.contains(&format!("stopped by SIG{name}")) && said.contains(advice), "{said}");
+        assert!(!folder.path(name).join("meta.json").exists());
+    }
+    // ten shards were finished, and another text is another preparation
+    let files = std::fs::read_dir(folder.path("TERM")).unwrap().map(|file| file.unwrap().file_name());
+    assert_eq!(files.filter(|name| name.to_string_lossy().starts_with("train_")).count(), 10);
 }
 
 #[test]
