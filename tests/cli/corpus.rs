@@ -1,6 +1,5 @@
 //! `data prepare` in shards, killed, and tokens that do not fit.
 
-use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -28,36 +27,6 @@ fn meta(folder: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(folder.join("meta.json")).unwrap()).unwrap()
 }
 
-/// The text comes through a pipe, so that the signal is there before the text is.
-#[test]
-fn a_stop_signal_ends_a_preparation_which_goes_on_later() {
-    let folder = Folder::new();
-    let made = std::process::Command::new("mkfifo").arg(folder.path("text.txt")).status().unwrap();
-    assert!(made.success());
-    for (name, tokenizer, more, advice) in [
-        ("TERM", "byte", &["--shard-tokens", "100"][..], "finished shards are kept"),
-        ("INT", "char", &[], "nothing is kept of a single file"),
-    ] {
-        let prepare = ["data", "prepare", "--tokenizer", tokenizer, "--output", name, "text.txt"];
-        let mut command = folder.command(&[&prepare[..], more].concat());
-        let child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
-        let mut text = std::fs::File::options().write(true).open(folder.path("text.txt")).unwrap();
-        let number = if name == "INT" { libc::SIGINT } else { libc::SIGTERM };
-        // SAFETY: a signal to a child that has not been waited for
-        assert_eq!(unsafe { libc::kill(child.id() as i32, number) }, 0);
-        text.write_all(&[b'a'; 1000]).unwrap();
-        drop(text);
-        let output = child.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(75), "{said}");
-        assert!(said.contains(&format!("stopped by SIG{name}")) && said.contains(advice), "{said}");
-        assert!(!folder.path(name).join("meta.json").exists());
-    }
-    // ten shards were finished, and another text is another preparation
-    let files = std::fs::read_dir(folder.path("TERM")).unwrap().map(|file| file.unwrap().file_name());
-    assert_eq!(files.filter(|name| name.to_string_lossy().starts_with("train_")).count(), 10);
-}
-
 #[test]
 fn a_killed_preparation_goes_on_with_the_same_bytes() {
     let folder = Folder::new();
@@ -83,6 +52,20 @@ fn a_killed_preparation_goes_on_with_the_same_bytes() {
     let kept = std::fs::metadata(folder.path("killed/train_000002.bin")).unwrap().modified().unwrap();
     let unfinished = "check tiny.toml --set data.tokens.path=\"killed/train_*.bin\"";
     folder.hesspec(unfinished).failed(2, &["killed/progress.json", "unfinished preparation", "data prepare"]);
+    // a stop signal is heeded after the next piece of text
+    let child = command("killed").stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let begin = Instant::now();
+    while !folder.path("killed/train_000008.bin").exists() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "no shards to stop at");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // SAFETY: a signal to a child that has not been waited for
+    assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
+    let stopped = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&stopped.stderr);
+    assert_eq!(stopped.status.code(), Some(75), "{said}");
+    assert!(said.contains("stopped by SIGTERM; finished shards are kept"), "{said}");
+    assert!(!folder.path("killed/meta.json").exists() && folder.path("killed/progress.json").exists());
     let resumed = command("killed").output().unwrap();
     let said = String::from_utf8_lossy(&resumed.stdout);
     assert!(resumed.status.success() && said.contains("made now: ") && said.contains("kept from before: "), "{said}");

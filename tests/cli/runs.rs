@@ -180,7 +180,7 @@ fn what_cannot_be_computed_claims_no_name() {
         folder.hesspec(&format!("weights export tiny.toml {name} --set model.gpt2.vocabulary=13")).ok();
         with(name).failed(2, &[name, "the weights", "set model.gpt2.vocabulary = 13"]);
     }
-    assert!(!folder.path("out").exists(), "nothing is written");
+    assert!(!folder.path("out/_runs").exists(), "no name is claimed");
     folder.hesspec("run tiny.toml --output out").ok();
 }
 

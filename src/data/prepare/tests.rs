@@ -220,6 +220,25 @@ fn finished_tokens_are_described_found_again_and_never_replaced() {
     refused(&same, &["a.txt (5 bytes, written 1970-01-01T00:00:00.000000000Z)"]);
 }
 
+/// Also in the first pass of `char`, which makes no tokens.
+#[test]
+fn whoever_hears_how_far_it_is_can_end_a_preparation() {
+    for tokenizer in [Tokenizer::Byte, Tokenizer::Char] {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path().join("a.txt"), b"text").unwrap();
+        let request = request(&folder, &["a.txt"], tokenizer);
+        let mut heard = Vec::new();
+        let stopped = prepare(&request, &mut |advance| {
+            heard.push(advance.text_bytes);
+            Err(Error::Interrupted("stopped".into()))
+        });
+        assert_eq!(stopped.unwrap_err().exit_code(), 75);
+        assert_eq!(heard, [if tokenizer == Tokenizer::Char { 0 } else { 4 }]);
+        assert!(!folder.path().join("out/meta.json").exists());
+        assert!(!prepare(&request, &mut |_| Ok(())).unwrap().was_done);
+    }
+}
+
 #[test]
 fn tokens_of_which_nothing_is_known_are_left_alone() {
     let folder = tempfile::tempdir().unwrap();
