@@ -6,6 +6,8 @@
 //! differentiation rule and no model.
 
 mod arithmetic;
+#[cfg(feature = "cubecl")]
+mod cube;
 mod dual;
 #[cfg(feature = "flex")]
 mod flex;
