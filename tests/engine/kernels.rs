@@ -242,10 +242,8 @@ pub fn linear_cross_entropy_in_chunks<B: Kernels>() {
     let hidden = Sample::new(&[rows, width], 1, &[true], 2.0);
     let weight = Sample::new(&[classes, width], 2, &[true], 1.0);
     let part = |from: usize, to: usize| {
-        let cut = |x: &Values| Values {
-            shape: vec![to - from, width],
-            data: x.data[from * width..to * width].to_vec(),
-        };
+        let cut =
+            |x: &Values| Values { shape: vec![to - from, width], data: x.data[from * width..to * width].to_vec() };
         let hidden = Sample {
             primal: cut(&hidden.primal),
             tangents: hidden.tangents.iter().map(|t| t.as_ref().map(cut)).collect(),
@@ -297,7 +295,8 @@ pub fn a_target_that_is_no_class_is_not_overlooked<B: Kernels>() {
         let targets = ints::<B, 1>([2], &[1, wrong]);
         let found = B::linear_cross_entropy(&hidden, &weight, &targets, true, true).expect("a kernel");
         let adjoint = found.weight.expect("asked for");
-        for tensor in [&found.loss.primal, found.loss.tangent(0).expect("active"), adjoint.tangent(0).expect("active")] {
+        for tensor in [&found.loss.primal, found.loss.tangent(0).expect("active"), adjoint.tangent(0).expect("active")]
+        {
             assert!(get::<B>(tensor.clone()).data.iter().all(|x| x.is_nan()));
         }
     }

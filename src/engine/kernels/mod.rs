@@ -75,7 +75,7 @@ pub trait Kernels: Backend {
         None
     }
 
-    /// Softmax over the last dimension.
+    /// Softmax over the last dimension. A row of -inf alone (all masked) gives 0, not 0 / 0.
     fn softmax(_x: &Dual<Self>) -> Option<Dual<Self>> {
         None
     }

@@ -83,7 +83,8 @@ impl<B: Cube> Adjoint<B> {
 
     /// As a dual; the primal is NaN if it was not wanted.
     fn finish(self, like: &FloatTensor<B>, shape: Shape) -> Dual<B> {
-        let whole = |parts: Vec<_>| if parts.len() == 1 { parts.into_iter().next() } else { Some(B::float_cat(parts, 0)) };
+        let whole =
+            |parts: Vec<_>| if parts.len() == 1 { parts.into_iter().next() } else { Some(B::float_cat(parts, 0)) };
         let primal = self.primal.and_then(whole).unwrap_or_else(|| not_computed::<B>(like, shape));
         Dual::new(primal, self.tangents.into_iter().map(|parts| parts.and_then(whole)).collect())
     }

@@ -13,12 +13,7 @@ use super::{Cube, active_slots, slots};
 use crate::engine::kernels::Dual;
 
 /// `gamma n + beta`, with tangents `gamma' n + gamma n' + beta'`.
-pub(super) fn layer_norm<B: Cube>(
-    x: &Dual<B>,
-    gamma: &Dual<B>,
-    beta: Option<&Dual<B>>,
-    epsilon: f64,
-) -> Dual<B> {
+pub(super) fn layer_norm<B: Cube>(x: &Dual<B>, gamma: &Dual<B>, beta: Option<&Dual<B>>, epsilon: f64) -> Dual<B> {
     let epsilon = epsilon as f32;
     let primals = || [x.primal.clone(), gamma.primal.clone()];
     let inputs: Vec<_> = [x, gamma].into_iter().chain(beta).collect();

@@ -26,10 +26,10 @@ pub trait Pass<const N: usize, const M: usize, const O: usize>: Debug + Send + S
     );
 }
 
-/// Whether passes take it: f32, not empty, and indices fit 32 bits.
+/// Whether passes take it: f32, not empty, and one step beyond its end is an index of 32 bits.
 pub(super) fn fits<B: Backend>(x: &FloatTensor<B>) -> bool {
     let (shape, dtype) = (x.shape(), x.dtype());
-    dtype == DType::F32 && shape.num_dims() > 0 && (1..=u32::MAX as usize).contains(&shape.num_elements())
+    dtype == DType::F32 && shape.num_dims() > 0 && (1..=i32::MAX as usize).contains(&shape.num_elements())
 }
 
 /// Length of the last dimension.

@@ -79,7 +79,9 @@ fn softmax_rows(x: &Array<f32>, y: &mut Array<f32>, rows: usize, width: usize, #
         }
         sums[unit] = sum;
         add_up(&mut sums, 1usize, units);
-        let factor = 1.0 / max(sums[0], f32::MIN_POSITIVE);
+        // not max, which would hide a NaN
+        let total = if sums[0] < f32::MIN_POSITIVE { f32::MIN_POSITIVE.runtime() } else { sums[0] };
+        let factor = 1.0 / total;
         for at in range_stepped(start, end, units) {
             y[at] = f32::exp(x[at] - top) * factor;
         }
