@@ -88,7 +88,6 @@ kernels!(super::Wgpu, kernels_fused:
     layer_norm_backward
     layer_norm_backward_forms_no_more_than_is_read
     linear_cross_entropy
-    linear_cross_entropy_in_chunks
     linear_cross_entropy_forms_no_more_than_is_read
     a_target_that_is_no_class_is_not_overlooked);
 kernels!(super::WgpuUnfused, kernels_unfused: 
