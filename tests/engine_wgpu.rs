@@ -80,7 +80,7 @@ macro_rules! kernels {
     };
 }
 
-kernels!(super::Wgpu, kernels_fused: 
+kernels! { super::Wgpu, kernels_fused:
     softmax
     softmax_of_masked_rows
     softmax_backward
@@ -89,8 +89,10 @@ kernels!(super::Wgpu, kernels_fused:
     layer_norm_backward_forms_no_more_than_is_read
     linear_cross_entropy
     linear_cross_entropy_forms_no_more_than_is_read
-    a_target_that_is_no_class_is_not_overlooked);
-kernels!(super::WgpuUnfused, kernels_unfused: 
+    a_target_that_is_no_class_is_not_overlooked
+}
+
+kernels! { super::WgpuUnfused, kernels_unfused:
     softmax
     softmax_of_masked_rows
     softmax_backward
@@ -100,4 +102,5 @@ kernels!(super::WgpuUnfused, kernels_unfused:
     linear_cross_entropy
     linear_cross_entropy_in_chunks
     linear_cross_entropy_forms_no_more_than_is_read
-    a_target_that_is_no_class_is_not_overlooked);
+    a_target_that_is_no_class_is_not_overlooked
+}
