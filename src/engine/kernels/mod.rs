@@ -18,13 +18,13 @@ use burn_backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn_backend::{Backend, Shape, Slice, TensorMetadata};
 
 pub use arithmetic::Arithmetic;
+#[cfg(feature = "cuda")]
+pub use cube::CudaUnfused;
+#[cfg(feature = "wgpu")]
+pub use cube::WgpuUnfused;
 pub use dual::{Dual, Mask};
 #[cfg(feature = "flex")]
 pub use flex::product_library;
-#[cfg(feature = "cuda")]
-pub use plain::CudaUnfused;
-#[cfg(feature = "wgpu")]
-pub use plain::WgpuUnfused;
 
 /// Loss of a linear classifier head and the adjoints of its inputs, all as duals.
 pub struct LinearCrossEntropy<B: Backend> {

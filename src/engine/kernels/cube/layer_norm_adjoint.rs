@@ -17,17 +17,17 @@ use crate::engine::kernels::{Dual, Mask, not_computed};
 
 /// The adjoint of x, its tangents only in the slots of `keep`.
 pub(super) fn of_x<B: Cube>(x: &Dual<B>, gamma: &Dual<B>, grad: &Dual<B>, epsilon: f64, keep: &Mask) -> Dual<B> {
-    let pass = || OfX { epsilon: epsilon as f32 };
+    let epsilon = epsilon as f32;
     let primals = || [x.primal.clone(), gamma.primal.clone(), grad.primal.clone()];
     let active = active_slots(&[x, gamma, grad]);
     let kept = active.iter().enumerate().map(|(slot, &on)| on && keep.get(slot).copied().unwrap_or(false)).collect();
     let tangent = |slot| {
         let moved = [x, gamma, grad].map(|dual| dual.tangent(slot).cloned());
-        let [moved] = B::run(OfXMoved { epsilon: epsilon as f32 }, primals(), moved, [x.shape()]);
+        let [moved] = B::run(OfXMoved { epsilon }, primals(), moved, [x.shape()]);
         moved
     };
     let tangents = slots::<B>(&kept, tangent);
-    let [primal] = B::run(pass(), primals(), [], [x.shape()]);
+    let [primal] = B::run(OfX { epsilon }, primals(), [], [x.shape()]);
     Dual::new(primal, tangents)
 }
 

@@ -14,10 +14,10 @@ mod rows;
 mod softmax;
 
 use burn_backend::tensor::{FloatTensor, IntTensor};
-use burn_backend::{Backend, Shape};
+use burn_backend::{Backend, DType, Shape, TensorMetadata};
 
 use super::{Dual, Kernels, LinearCrossEntropy, Mask};
-use rows::Pass;
+use rows::{Pass, fits};
 
 /// A backend on a runtime of CubeCL.
 pub trait Cube: Backend {
@@ -35,17 +35,26 @@ pub trait Cube: Backend {
     fn indices(targets: IntTensor<Self>) -> FloatTensor<Self>;
 }
 
+/// burn-wgpu without fusion of elementwise operations.
+#[cfg(feature = "wgpu")]
+pub type WgpuUnfused = burn_wgpu::CubeBackend<burn_wgpu::WgpuRuntime, f32, i32, u32>;
+/// burn-cuda without fusion of elementwise operations.
+#[cfg(feature = "cuda")]
+pub type CudaUnfused = burn_cubecl::CubeBackend<cubecl::cuda::CudaRuntime, f32, i32, u8>;
+
+// Nothing stops a launch at the end of a tensor, so that shapes which do not fit are left to the composition and its errors.
 impl<B: Cube> Kernels for B {
     fn softmax(x: &Dual<Self>) -> Option<Dual<Self>> {
-        rows::fits::<B>(&x.primal).then(|| softmax::softmax(x))
+        fits::<B>(&x.primal).then(|| softmax::softmax(x))
     }
 
     fn softmax_backward(y: &Dual<Self>, grad: &Dual<Self>) -> Option<Dual<Self>> {
-        rows::fits::<B>(&y.primal).then(|| softmax::softmax_backward(y, grad))
+        (fits::<B>(&y.primal) && grad.shape() == y.shape()).then(|| softmax::softmax_backward(y, grad))
     }
 
     fn layer_norm(x: &Dual<Self>, gamma: &Dual<Self>, beta: Option<&Dual<Self>>, epsilon: f64) -> Option<Dual<Self>> {
-        rows::fits::<B>(&x.primal).then(|| layer_norm::layer_norm(x, gamma, beta, epsilon))
+        let fit = fits::<B>(&x.primal) && are_as_wide(x, &[Some(gamma), beta]);
+        fit.then(|| layer_norm::layer_norm(x, gamma, beta, epsilon))
     }
 
     fn layer_norm_backward(
@@ -56,7 +65,8 @@ impl<B: Cube> Kernels for B {
         keep: &Mask,
         gamma_needed: bool,
     ) -> Option<(Dual<Self>, Option<Dual<Self>>)> {
-        rows::fits::<B>(&x.primal).then(|| {
+        let fit = fits::<B>(&x.primal) && are_as_wide(x, &[Some(gamma)]) && grad.shape() == x.shape();
+        fit.then(|| {
             let gamma_adjoint = gamma_needed.then(|| layer_norm_adjoint::of_gamma(x, gamma, grad, epsilon));
             (layer_norm_adjoint::of_x(x, gamma, grad, epsilon, keep), gamma_adjoint)
         })
@@ -69,9 +79,17 @@ impl<B: Cube> Kernels for B {
         hidden_needed: bool,
         weight_needed: bool,
     ) -> Option<LinearCrossEntropy<Self>> {
-        rows::fits::<B>(&hidden.primal)
+        let fit = fits::<B>(&hidden.primal) && fits::<B>(&weight.primal);
+        let indices = targets.dtype() == DType::I32 && targets.shape()[0] == hidden.shape()[0];
+        (fit && indices)
             .then(|| cross_entropy::linear_cross_entropy(hidden, weight, targets, hidden_needed, weight_needed))
     }
+}
+
+/// Whether vectors have a number for each of a row of x.
+fn are_as_wide<B: Backend>(x: &Dual<B>, vectors: &[Option<&Dual<B>>]) -> bool {
+    let width = rows::width(&x.shape());
+    vectors.iter().flatten().all(|vector| vector.shape().as_slice() == [width])
 }
 
 /// The slots in which any of the duals has a tangent.
