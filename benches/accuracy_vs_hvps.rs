@@ -12,6 +12,7 @@
 mod mlp;
 
 use std::fmt::Write as _;
+use std::rc::Rc;
 
 use burn_backend::tensor::Device;
 use hesspec::block::Block;
@@ -20,10 +21,12 @@ use hesspec::config::{self, Config};
 use hesspec::engine::Kernels;
 use hesspec::hessian::Precision;
 use hesspec::job::{Job, Task, dispatch};
-use hesspec::krylov::{Local, OnSegment, Operator, Reorthogonalize, Settings, Tridiagonal, lanczos};
+use hesspec::krylov::{
+    self, Chain, Complement, Local, Locked, OnSegment, Operator, Reorthogonalize, Settings, Short, Tridiagonal,
+};
 use hesspec::probe::{ProbeKind, probe};
 use hesspec::spectrum::eigen::packed_symmetric;
-use hesspec::spectrum::{measure, quadrature, reduce_variance, wasserstein1};
+use hesspec::spectrum::{Weights, converged_eigenvectors, deflate, measure, quadrature, reduce_variance, wasserstein1};
 use hesspec::{Error, Result};
 
 /// Independent repetitions of every setting.
@@ -31,7 +34,13 @@ const SEEDS: u64 = 10;
 /// The same for large blocks, whose error hardly varies.
 const SEEDS_LARGE: u64 = 3;
 /// The paper: m = 100 steps, 10 Gaussian probes, no reorthogonalisation.
-const PAPER: Setting = Setting { steps: 100, probes: 10, reorthogonalize: Reorthogonalize::None, reduced: false };
+const PAPER: Setting = Setting {
+    steps: 100,
+    probes: 10,
+    reorthogonalize: Reorthogonalize::None,
+    weights: Weights::Raw,
+    short: Short { starts: 0, steps: 0 },
+};
 
 /// Of the run of 26 November 2026.
 const CONCLUSION: &str = "
@@ -50,27 +59,42 @@ struct Setting {
     steps: usize,
     probes: u32,
     reorthogonalize: Reorthogonalize,
-    reduced: bool,
+    weights: Weights,
+    /// With deflated weights.
+    short: Short,
 }
 
 impl Setting {
     fn name(&self) -> String {
         let Setting { steps, probes, .. } = self;
         let reorthogonalized = if self.reorthogonalize == Reorthogonalize::Full { "full" } else { "none" };
-        let weights = if self.reduced { ", variance-reduced" } else { "" };
+        let weights = match self.weights {
+            Weights::Raw => String::new(),
+            Weights::VarianceReduced => ", variance-reduced".into(),
+            Weights::Deflated => format!(", deflated: {} x {} steps", self.short.starts, self.short.steps),
+        };
         format!("m = {steps}, {probes} probes, {reorthogonalized}{weights}")
     }
 
-    fn products(&self, dim: usize) -> usize {
-        self.steps.min(dim) * self.probes as usize
+    fn products(&self) -> usize {
+        (self.steps + self.short.starts * self.short.steps) * self.probes as usize
     }
 }
 
 fn settings() -> Vec<Setting> {
-    let ours = |steps, probes, reduced| Setting { steps, probes, reorthogonalize: Reorthogonalize::Full, reduced };
-    let grid = [(25, 1), (25, 4), (25, 10), (50, 1), (50, 5), (100, 1), (100, 2), (100, 4), (100, 10)];
-    let full = grid.into_iter().flat_map(|(m, k)| [ours(m, k, false), ours(m, k, true)]);
-    std::iter::once(PAPER).chain(full).collect()
+    let none = Short { starts: 0, steps: 0 };
+    let ours = |steps, probes, weights, short| {
+        let reorthogonalize = Reorthogonalize::Full;
+        Setting { steps, probes, reorthogonalize, weights, short }
+    };
+    let grid = [(25, 1), (25, 4), (25, 10), (50, 1), (50, 5), (100, 1), (100, 2), (100, 4), (100, 10), (250, 1)];
+    let full = grid
+        .into_iter()
+        .flat_map(|(m, k)| [Weights::Raw, Weights::VarianceReduced].map(|weights| ours(m, k, weights, none)));
+    let short = [(50, 1, 10, 5), (100, 1, 20, 5), (100, 1, 30, 5), (150, 1, 20, 5), (200, 1, 10, 5), (75, 2, 10, 5)];
+    let deflated =
+        short.into_iter().map(|(m, k, starts, steps)| ours(m, k, Weights::Deflated, Short { starts, steps }));
+    std::iter::once(PAPER).chain(full).chain(deflated).collect()
 }
 
 /// diag(eigenvalues), one slot per start vector.
@@ -92,19 +116,41 @@ impl Operator for Diagonal<'_> {
     }
 }
 
+/// Start vectors of one repetition's short recursions.
+struct Starts {
+    dim: usize,
+    seed: u64,
+    name: String,
+}
+
+impl Complement<Vec<f64>> for Starts {
+    fn start(&self, index: usize) -> Vec<f64> {
+        probe(ProbeKind::Gaussian, self.seed, &self.name, index as u32, 0..self.dim)
+    }
+
+    fn locked(&self, t: &Tridiagonal) -> Result<Locked> {
+        converged_eigenvectors(t, self.dim, 0.0)
+    }
+}
+
 /// W1 error of one estimate, in units of the range.
 fn error(eigenvalues: &[f64], setting: Setting, seed: u64) -> Result<f64> {
     let dim = eigenvalues.len();
-    let starts = (0..setting.probes).map(|k| probe(ProbeKind::Gaussian, seed, "study", k, 0..dim)).collect();
-    let Setting { steps, reorthogonalize, .. } = setting;
-    let slot = Settings { label: "study".into(), steps, reorthogonalize, eta: 0.0, segments: 0 };
+    let Setting { steps, reorthogonalize, short, .. } = setting;
+    let settings = Settings { label: "study".into(), steps, reorthogonalize, eta: 0.0, segments: 0 };
+    let chain = |k: u32| {
+        let start = probe(ProbeKind::Gaussian, seed, "study", k, 0..dim);
+        let starts: Rc<dyn Complement<Vec<f64>>> = Rc::new(Starts { dim, seed, name: format!("study {k}") });
+        Chain::new(Local::new(), start, settings.clone(), Some((short, starts)))
+    };
     let mut operator = Diagonal { eigenvalues, slots: setting.probes as usize };
-    let settings = vec![slot; setting.probes as usize];
-    let matrices: Vec<Tridiagonal> = lanczos(Local::new(), &mut operator, starts, &settings)?;
+    let matrices = krylov::run(&mut operator, (0..setting.probes).map(chain).collect::<Result<_>>()?)?;
     let found = matrices.iter().enumerate().map(|(k, t)| quadrature("study", k as u32, t, 0.0));
     let mut probes = found.collect::<Result<Vec<_>>>()?;
-    if setting.reduced {
-        reduce_variance(&mut probes, dim, 0.0)?;
+    match setting.weights {
+        Weights::Raw => {}
+        Weights::VarianceReduced => reduce_variance(&mut probes, dim, 0.0)?,
+        Weights::Deflated => probes.iter_mut().zip(&matrices).try_for_each(|(p, t)| deflate(p, t, dim, 0.0))?,
     }
     let exact: Vec<(f64, f64)> = eigenvalues.iter().map(|x| (*x, 1.0 / dim as f64)).collect();
     let range = eigenvalues[dim - 1] - eigenvalues[0];
@@ -169,7 +215,7 @@ fn main() -> Result<()> {
     let _ = write!(text, "\n|---|---|{}\n", "---|".repeat(spectra.len()));
     let paper = spectra.iter().map(|(_, values)| mean_error(values, PAPER)).collect::<Result<Vec<_>>>()?;
     for setting in settings() {
-        let _ = write!(text, "| {} | {} |", setting.name(), setting.products(usize::MAX));
+        let _ = write!(text, "| {} | {} |", setting.name(), setting.products());
         for ((_, values), paper) in spectra.iter().zip(&paper) {
             let error = mean_error(values, setting)?;
             let mark = if error <= *paper { "**" } else { "" };

@@ -167,14 +167,16 @@ impl Checkpoint {
             if let Some(t) = slot {
                 let at = step - 1;
                 push(&mut bytes, &[t.alpha[at], t.beta[at], t.orthogonality_loss[at]]);
-                bytes.extend((t.segments.len() as u32).to_le_bytes());
-                t.segments.iter().for_each(|segment| push(&mut bytes, &segment[packed(at, 0)..packed(at + 1, 0)]));
+                // steps beyond those of the long recursion have no rows
+                let rows = t.segments.iter().filter_map(|segment| segment.get(packed(at, 0)..packed(at + 1, 0)));
+                bytes.extend((rows.clone().count() as u32).to_le_bytes());
+                rows.for_each(|row| push(&mut bytes, row));
             }
         }
         self.put(group, &step_name(step), bytes)
     }
 
-    /// The Jacobi matrices after `steps` steps.
+    /// The Jacobi matrices after `steps` steps, as [`Chain::flat`](crate::krylov::Chain::flat) gives them.
     pub fn load_steps(&self, group: &str, steps: usize, num_slots: usize) -> Result<Vec<Tridiagonal>> {
         let mut slots = vec![Tridiagonal::default(); num_slots];
         for step in 1..=steps {
@@ -321,8 +323,8 @@ fn append(t: &mut Tridiagonal, step: usize, reader: &mut Reader<'_>) -> Option<(
     t.beta.push(scalars[1]);
     t.orthogonality_loss.push(scalars[2]);
     let count = reader.count()?;
-    t.segments.resize(count, Vec::new());
-    for segment in &mut t.segments {
+    t.segments.resize(count.max(t.segments.len()), Vec::new());
+    for segment in t.segments.iter_mut().take(count) {
         segment.extend(reader.numbers(step)?);
     }
     Some(())

@@ -10,6 +10,7 @@ fn matrix(steps: usize) -> Tridiagonal {
             (0..packed(steps, 0)).map(number).collect(),
             (0..packed(steps, 0)).map(|i| -number(i)).collect(),
         ],
+        ..Tridiagonal::default()
     }
 }
 
@@ -26,6 +27,21 @@ fn steps_are_read_back_bit_for_bit_and_a_slot_may_end_early() {
     assert_eq!(checkpoint.begun().unwrap(), [("g".to_owned(), vec![(0, 1), (4, 0)])]);
     checkpoint.delete("g").unwrap();
     assert!(checkpoint.begun().unwrap().is_empty());
+}
+
+/// A slot with short recursions after its long one has steps without rows of segments, beside one that has not.
+#[test]
+fn steps_without_segments_are_read_back() {
+    let checkpoint = Checkpoint::open("memory://checkpoint-short", "r").unwrap();
+    let (long, mut flat) = (matrix(5), matrix(3));
+    flat.alpha.extend([2.0, 3.0]);
+    flat.beta.extend([0.5, 0.25]);
+    flat.orthogonality_loss.extend([0.0, 0.0]);
+    checkpoint.begin("g", &[(0, 1), (4, 0)]).unwrap();
+    for step in 1..=5 {
+        checkpoint.save_step("g", step, &[Some(&flat), Some(&long)]).unwrap();
+    }
+    assert_eq!(checkpoint.load_steps("g", 5, 2).unwrap(), [flat, long]);
 }
 
 #[test]

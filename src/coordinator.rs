@@ -263,7 +263,7 @@ impl Task for Run<'_> {
                 },
             };
             let slots = worker::run_group(&job, name, pairs, &context)?;
-            computed.products += slots.iter().map(|slot| slot.tridiagonal.steps()).sum::<usize>();
+            computed.products += slots.iter().map(|slot| slot.tridiagonal.products()).sum::<usize>();
             computed.groups += 1;
             if let Some(store) = self.store.as_mut() {
                 check_moments(&job.blocks, &slots)?;
@@ -372,7 +372,7 @@ fn schedule(
 }
 
 fn num_sweeps<K: Kernels, T: Precision>(job: &Job<K, T>, pairs: &[Pair], settings: &Settings) -> u64 {
-    let steps = |(at, _): &Pair| settings.steps.min(job.blocks[*at].num_params(&job.layout));
+    let steps = |(at, _): &Pair| settings.schedule(job.blocks[*at].num_params(&job.layout)).products();
     pairs.iter().map(steps).max().unwrap_or(0) as u64
 }
 
@@ -392,7 +392,8 @@ pub fn settings(config: &Config) -> Settings {
             config::Reorthogonalize::Full => Reorthogonalize::Full,
             config::Reorthogonalize::None => Reorthogonalize::None,
         },
-        variance_reduced: config.lanczos.weights == config::WeightKind::VarianceReduced,
+        weights: tables::weights(config),
+        short: job::short(config).unwrap_or(Settings::default().short),
         slots: config.hessian.slots.unwrap_or(Settings::default().slots),
         ..Settings::default()
     }

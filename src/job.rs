@@ -15,6 +15,7 @@ use crate::config::{self, Config, Model};
 use crate::data::{Cut, Feed, MicroBatches as Cuts, Tokens, Windows};
 use crate::engine::{Arithmetic, Kernels, SecondOrder, linear_cross_entropy};
 use crate::hessian::{BlockOperator, Kind, MicroBatches, Precision, Problem, Reduction, Stages};
+use crate::krylov::{Schedule, Short};
 use crate::models::{Gelu, Gpt2, Gpt2Config, Initialisation, Names, Structure, initialise, partition, weights};
 use crate::{Error, Result};
 
@@ -316,6 +317,16 @@ pub fn gpt2(config: &Config) -> Result<Gpt2Config> {
     };
     sizes.validate()?;
     Ok(sizes)
+}
+
+/// The short recursions that are asked for.
+pub fn short(config: &Config) -> Option<Short> {
+    config.lanczos.short().map(|(starts, steps)| Short { starts, steps })
+}
+
+/// The steps of each probe of a block of dimension `dim`.
+pub fn schedule(config: &Config, dim: usize) -> Schedule {
+    Schedule::new(dim, config.lanczos.steps, short(config))
 }
 
 /// The blocks that a configuration asks for, in network order, `full` last.

@@ -10,12 +10,12 @@ use crate::hessian::{ProductError, block_spectrum};
 use crate::krylov::{Tridiagonal, packed};
 use crate::metrics::StepMetrics;
 use crate::output::{
-    BlockRow, DensityRow, DivergenceRow, MetricsRow, NodeRow, Provenance, RunRow, RunStore, SegmentRow, SummaryRow,
-    Tables, TridiagonalRow, rfc3339,
+    BlockRow, ComplementRow, DensityRow, DivergenceRow, MetricsRow, NodeRow, Provenance, RunRow, RunStore, SegmentRow,
+    SummaryRow, Tables, TridiagonalRow, rfc3339,
 };
 use crate::plan::shape::Shape;
 use crate::spectrum::{
-    AxisChoice, BlockSpectrum, DistanceSettings, Metric, Sigma, View, density, divergences, moments,
+    AxisChoice, BlockSpectrum, DistanceSettings, Metric, Sigma, View, Weights, density, divergences, moments,
 };
 use crate::{Error, Result};
 
@@ -56,7 +56,7 @@ pub fn differing(stored: &str, ours: &str) -> Vec<String> {
 
 /// Appends the rows of one (block, probe) pair.
 pub fn push_tridiagonal(rows: &mut Tables, block: &str, probe: u32, t: &Tridiagonal, seconds: &[f64]) {
-    let probe = probe as i32;
+    let (probe, mut seconds) = (probe as i32, seconds.iter().copied());
     for step in 0..t.steps() {
         rows.tridiagonal.push(TridiagonalRow {
             block: block.into(),
@@ -65,8 +65,22 @@ pub fn push_tridiagonal(rows: &mut Tables, block: &str, probe: u32, t: &Tridiago
             alpha: t.alpha[step],
             beta: t.beta[step],
             orthogonality_loss: t.orthogonality_loss[step],
-            seconds: seconds.get(step).copied().unwrap_or(0.0),
+            seconds: seconds.next().unwrap_or(0.0),
         });
+    }
+    for (start, t) in t.complement.iter().enumerate() {
+        for step in 0..t.steps() {
+            rows.complement.push(ComplementRow {
+                block: block.into(),
+                probe,
+                start: start as i32,
+                step: step as i32 + 1,
+                alpha: t.alpha[step],
+                beta: t.beta[step],
+                orthogonality_loss: t.orthogonality_loss[step],
+                seconds: seconds.next().unwrap_or(0.0),
+            });
+        }
     }
     for (segment, matrix) in t.segments.iter().enumerate() {
         for i in 0..t.steps() {
@@ -105,7 +119,14 @@ pub fn metrics_row(group: &str, metrics: &StepMetrics) -> MetricsRow {
 /// The Jacobi matrices of finished groups, by block and probe.
 pub fn read_groups(store: &RunStore, blocks: &[Block]) -> Result<Vec<Vec<Tridiagonal>>> {
     let names: Vec<&str> = blocks.iter().map(|block| block.name.as_str()).collect();
-    tridiagonals(&names, store.read::<TridiagonalRow>()?, &store.read::<SegmentRow>()?)
+    let mut found = tridiagonals(&names, store.read::<TridiagonalRow>()?, &store.read::<SegmentRow>()?)?;
+    let mut rows = store.read::<ComplementRow>()?;
+    rows.sort_by_key(|row| (row.start, row.step));
+    for (name, probes) in names.iter().zip(&mut found) {
+        let of_block = rows.iter().filter(|row| row.block == *name);
+        of_block.for_each(|row| place_complement(probes, row));
+    }
+    Ok(found)
 }
 
 /// The Jacobi matrices of these blocks, by block and probe, from the rows of a run.
@@ -136,6 +157,16 @@ pub fn tridiagonals(
     blocks.iter().map(of_block).collect()
 }
 
+/// Rows come by start and step.
+fn place_complement(probes: &mut [Tridiagonal], row: &ComplementRow) {
+    let Some(t) = probes.get_mut(row.probe as usize) else { return };
+    t.complement.resize_with(t.complement.len().max(row.start as usize + 1), Tridiagonal::default);
+    let short = &mut t.complement[row.start as usize];
+    short.alpha.push(row.alpha);
+    short.beta.push(row.beta);
+    short.orthogonality_loss.push(row.orthogonality_loss);
+}
+
 fn place_segment(t: &mut Tridiagonal, row: &SegmentRow) {
     let (segment, steps) = (row.segment as usize, t.steps());
     if t.segments.len() <= segment {
@@ -155,12 +186,12 @@ pub fn final_tables(
     found: Vec<Vec<Tridiagonal>>,
     facts: &RunFacts,
 ) -> Result<Tables> {
-    let reduced = config.lanczos.weights == config::WeightKind::VarianceReduced;
+    let weights = weights(config);
     let spectra = blocks
         .iter()
         .zip(&found)
         .zip(&facts.errors)
-        .map(|((block, t), error)| block_spectrum(block, block.num_params(layout), t, error.eta, reduced))
+        .map(|((block, t), error)| block_spectrum(block, block.num_params(layout), t, error.eta, weights))
         .collect::<Result<Vec<_>>>()?;
     let (axis, sigma) = axis_and_sigma(config);
     let view = View::new(&spectra, axis, sigma)?;
@@ -176,6 +207,15 @@ pub fn final_tables(
     rows.divergence = distances(config, &parts)?;
     rows.runs.push(run_row(config, facts)?);
     Ok(rows)
+}
+
+/// Which weights are asked for.
+pub fn weights(config: &Config) -> Weights {
+    match config.lanczos.weights {
+        config::WeightKind::Raw => Weights::Raw,
+        config::WeightKind::VarianceReduced => Weights::VarianceReduced,
+        config::WeightKind::Deflated => Weights::Deflated,
+    }
 }
 
 /// How densities are to be drawn.

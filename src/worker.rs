@@ -3,6 +3,7 @@
 //! Every rank runs the same code on the same scalars; only rank 0's clock and any rank's stop signal decide when to save,
 //! and that is agreed on at the end of each segment.
 
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -11,10 +12,11 @@ use crate::checkpoint::{Checkpoint, Position, Rows};
 use crate::cluster::{Comm, signal};
 use crate::engine::Kernels;
 use crate::hessian::{
-    MicroBatches, Precision, Prefix, PrefixBudget, Settings, Sharded, Slice, add_slice, rounded, slot_settings, start,
+    MicroBatches, Precision, Prefix, PrefixBudget, Settings, Sharded, Slice, add_slice, complement, rounded,
+    slot_settings, start,
 };
 use crate::job::Job;
-use crate::krylov::{Basis, Lanczos, Tridiagonal};
+use crate::krylov::{Chain, Complement, Schedule, Tridiagonal};
 use crate::metrics::{Phase, StepMetrics, Stopwatch};
 use crate::plan::Pair;
 use crate::{Error, Result};
@@ -85,7 +87,7 @@ struct Group<'g, K: Kernels, T: Precision> {
     name: &'g str,
     pairs: &'g [Pair],
     context: &'g Context<'g>,
-    slots: Vec<Lanczos<Sharded<'g, T>>>,
+    slots: Vec<Chain<'g, Sharded<'g, T>>>,
     seconds: Vec<Vec<f64>>,
     step: usize,
     /// Steps whose vectors are saved; `None` before the start vectors are.
@@ -139,12 +141,22 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
         crate::krylov::Settings { steps: settings.steps.min(self.len(slot)), ..settings }
     }
 
+    fn schedule(&self, slot: usize) -> Schedule {
+        self.context.settings.schedule(self.len(slot))
+    }
+
+    fn complement(&self, slot: usize) -> Rc<dyn Complement<Slice<T>> + 'g> {
+        let (at, probe) = self.pairs[slot];
+        let Context { comm, settings, etas, .. } = self.context;
+        complement(self.block(slot), &self.job.layout, probe, etas[at], settings, comm)
+    }
+
     fn begin(&mut self) -> Result<()> {
+        let Context { comm, settings, .. } = self.context;
         for slot in 0..self.pairs.len() {
-            let (block, probe) = (self.block(slot), self.pairs[slot].1);
-            let v = start::<T>(block, &self.job.layout, probe, self.context.settings, self.context.comm);
-            let lanczos = Lanczos::new(Sharded::new(self.context.comm), v, self.settings(slot))?;
-            self.slots.push(lanczos);
+            let v = start::<T>(self.block(slot), &self.job.layout, self.pairs[slot].1, settings, comm);
+            let short = settings.short().map(|short| (short, self.complement(slot)));
+            self.slots.push(Chain::new(Sharded::new(comm), v, self.settings(slot), short)?);
         }
         Ok(())
     }
@@ -152,22 +164,18 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
     /// Reads what the checkpoint has: Jacobi matrices, this rank's slices of the basis, and a sweep's sums.
     fn resume(&mut self, checkpoint: &Checkpoint, at: Position) -> Result<()> {
         let comm = self.context.comm;
-        let matrices = checkpoint.load_steps(self.name, at.step, self.pairs.len())?;
-        for (slot, t) in matrices.into_iter().enumerate() {
-            let (len, steps) = (self.len(slot), t.steps());
-            let done = steps < at.step || t.breakdown() || steps >= self.context.settings.steps.min(len);
-            let last = if done { steps.saturating_sub(1) } else { steps };
-            let first = match self.context.settings.reorthogonalize {
-                crate::krylov::Reorthogonalize::Full => 0,
-                crate::krylov::Reorthogonalize::None => last.saturating_sub(1),
+        for (slot, flat) in checkpoint.load_steps(self.name, at.step, self.pairs.len())?.into_iter().enumerate() {
+            let (len, schedule, settings) = (self.len(slot), self.schedule(slot), self.settings(slot));
+            let needed = schedule.needed(&flat, settings.reorthogonalize);
+            let load = |steps: Range<usize>| -> Result<Vec<Slice<T>>> {
+                let range = comm.shard(len).range();
+                let vector = |step| checkpoint.load_vector(self.name, step, slot, range.clone());
+                steps.map(|step| Ok(Slice { values: vector(step)?, len })).collect()
             };
-            let mut vectors = Vec::new();
-            for index in first..=last {
-                let values = checkpoint.load_vector(self.name, index, slot, comm.shard(len).range())?;
-                vectors.push(Slice { values, len });
-            }
-            let lanczos = Lanczos::resume(Sharded::new(comm), t, vectors, self.settings(slot))?;
-            self.slots.push(lanczos);
+            let vectors = [load(needed.main)?, load(needed.short)?];
+            let complement = self.context.settings.short().map(|_| self.complement(slot));
+            let chain = Chain::resume(Sharded::new(comm), flat, vectors, settings, schedule, complement)?;
+            self.slots.push(chain);
         }
         self.saved = Some(at.step);
         if at.segments > 0 {
@@ -316,10 +324,10 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
         }
         comm.barrier()?; // every slice is there before the objects that make them count
         if comm.is_root() {
+            let matrices: Vec<Tridiagonal> = self.slots.iter().map(Chain::flat).collect();
             for step in first.max(1)..=self.step {
-                let matrices = self.slots.iter().map(Lanczos::tridiagonal);
                 let slots: Vec<Option<&Tridiagonal>> =
-                    matrices.map(|t| Some(t).filter(|t| t.steps() >= step)).collect();
+                    matrices.iter().map(|t| Some(t).filter(|t| t.steps() >= step)).collect();
                 checkpoint.save_step(self.name, step, &slots)?;
             }
             checkpoint.save_sweep(self.name, at, &partial.rows)?;
@@ -328,17 +336,12 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
         Ok(())
     }
 
-    /// v_{step + 1} of every slot that has one. Without reorthogonalisation only the last two are still here.
+    /// v_{step + 1} of every slot that still has it.
     fn save_vectors(&self, checkpoint: &Checkpoint, step: usize) -> Result<()> {
-        for (slot, lanczos) in self.slots.iter().enumerate() {
-            let basis = lanczos.basis();
-            let total = lanczos.tridiagonal().steps() + usize::from(lanczos.vector().is_some());
-            let dropped = total.saturating_sub(basis.len());
-            if step < dropped || step >= total {
-                continue;
+        for (slot, chain) in self.slots.iter().enumerate() {
+            if let Some(v) = chain.vector_of(step)? {
+                checkpoint.save_vector(self.name, step, slot, self.context.comm.shard(v.len), &v.values)?;
             }
-            let v = basis.get(step - dropped)?;
-            checkpoint.save_vector(self.name, step, slot, self.context.comm.shard(v.len), &v.values)?;
         }
         Ok(())
     }

@@ -99,7 +99,7 @@ impl Document {
             batch,
             hessian: self.hessian,
             blocks: self.blocks,
-            lanczos: self.lanczos,
+            lanczos: self.lanczos.resolved(),
             density,
             distance: self.distance,
             convergence: self.convergence,

@@ -200,6 +200,12 @@ pub struct Lanczos {
     pub reorthogonalize: Reorthogonalize,
     /// Quadrature weights that densities and distances use. Default: raw.
     pub weights: WeightKind,
+    /// With deflated weights: start vectors of short recursions after each probe's steps. Default: 20.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub short_starts: Option<usize>,
+    /// And steps from each of them. Default: 5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub short_steps: Option<usize>,
 }
 
 impl Default for Lanczos {
@@ -211,7 +217,25 @@ impl Default for Lanczos {
             probe: ProbeKind::Gaussian,
             reorthogonalize: Reorthogonalize::Full,
             weights: WeightKind::Raw,
+            short_starts: None,
+            short_steps: None,
         }
+    }
+}
+
+impl Lanczos {
+    /// Fills in what depends on other keys.
+    pub fn resolved(self) -> Self {
+        if self.weights != WeightKind::Deflated {
+            return self;
+        }
+        let (starts, steps) = (self.short_starts.unwrap_or(20), self.short_steps.unwrap_or(5));
+        Self { short_starts: Some(starts), short_steps: Some(steps), ..self }
+    }
+
+    /// Start vectors and steps of the short recursions, of a resolved configuration.
+    pub fn short(&self) -> Option<(usize, usize)> {
+        self.short_starts.zip(self.short_steps).filter(|_| self.weights == WeightKind::Deflated)
     }
 }
 
@@ -243,6 +267,8 @@ pub enum WeightKind {
     Raw,
     /// 1/d for converged simple eigenvalues (Bhattacharjee et al. 2024).
     VarianceReduced,
+    /// 1/d for these, and the rest corrected by short recursions in their complement.
+    Deflated,
 }
 
 /// `[density]`

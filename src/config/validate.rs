@@ -253,10 +253,20 @@ impl Check<'_> {
         for (key, probes) in [("lanczos.probes", lanczos.probes), ("lanczos.full_probes", lanczos.full_probes)] {
             self.that(probes <= MOST_PROBES, key, probes, format!("expected {MOST_PROBES} or less"))?;
         }
+        for (key, value) in
+            [("lanczos.short_starts", lanczos.short_starts), ("lanczos.short_steps", lanczos.short_steps)]
+        {
+            self.at_least_one(key, value)?;
+            let used = value.is_none() || lanczos.weights == WeightKind::Deflated;
+            self.that(used, key, value.unwrap_or(0), "is for weights = \"deflated\"; leave it out")?;
+        }
+        let starts = lanczos.short_starts.unwrap_or(1);
+        self.that(starts <= MOST_PROBES, "lanczos.short_starts", starts, format!("expected {MOST_PROBES} or less"))?;
+        let weights = if lanczos.weights == WeightKind::Deflated { "\"deflated\"" } else { "\"variance_reduced\"" };
         self.that(
             lanczos.weights == WeightKind::Raw || lanczos.reorthogonalize == Reorthogonalize::Full,
             "lanczos.weights",
-            "\"variance_reduced\"",
+            weights,
             "needs reorthogonalize = \"full\": without it one eigenvalue shows up as several nodes",
         )
     }

@@ -5,6 +5,7 @@
 //! [`Problem`] and data only through [`MicroBatches`]. burn's types end here: what leaves is flat vectors.
 
 mod check;
+mod complement;
 mod error;
 mod operator;
 mod pass;
@@ -23,4 +24,4 @@ pub use prefix::{Prefix, PrefixBudget};
 pub use problem::{Listed, MicroBatches, Problem, Stages};
 pub use seed::cast;
 pub use sharded::{Sharded, ShardedBasis, Slice};
-pub use spectra::{BlockResult, Settings, Spectra, block_spectrum, slot_settings, spectrum, start};
+pub use spectra::{BlockResult, Settings, Spectra, block_spectrum, complement, slot_settings, spectrum, start};

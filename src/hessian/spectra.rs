@@ -1,5 +1,8 @@
 //! The library's front door: the spectrum of every block of a model, in three lines of glue.
 
+use std::rc::Rc;
+
+use super::complement::BlockComplement;
 use super::error::{ProductError, product_errors};
 use super::operator::{BlockOperator, Kind, Reduction};
 use super::pass::Precision;
@@ -10,9 +13,9 @@ use super::sharded::{Sharded, Slice};
 use crate::block::{Block, Layout};
 use crate::cluster::{Comm, solo};
 use crate::engine::{Kernels, SecondOrder};
-use crate::krylov::{self, Reorthogonalize, Tridiagonal, lanczos};
+use crate::krylov::{self, Chain, Complement, Reorthogonalize, Schedule, Short, Tridiagonal};
 use crate::probe::{ProbeKind, probe};
-use crate::spectrum::{self, BlockSpectrum, noise_floor, quadrature, reduce_variance};
+use crate::spectrum::{self, BlockSpectrum, Weights, deflate, noise_floor, quadrature, reduce_variance};
 use crate::{Error, Result};
 
 /// What is computed.
@@ -34,8 +37,10 @@ pub struct Settings {
     pub seed: u64,
     /// How the basis is kept orthogonal.
     pub reorthogonalize: Reorthogonalize,
-    /// Whether weights of converged simple eigenvalues become 1 / d.
-    pub variance_reduced: bool,
+    /// Which weights densities, distances and moments use.
+    pub weights: Weights,
+    /// With [`Weights::Deflated`]: what follows every (block, probe) pair's steps. Else unused.
+    pub short: Short,
     /// Most (block, probe) pairs that share a sweep: the memory grows with it.
     pub slots: usize,
     /// Whether activations are computed again in the reverse pass, for problems with [`Stages`](super::Stages): a fraction
@@ -57,7 +62,8 @@ impl Default for Settings {
             probe: ProbeKind::Gaussian,
             seed: 1337,
             reorthogonalize: Reorthogonalize::Full,
-            variance_reduced: false,
+            weights: Weights::Raw,
+            short: Short { starts: 20, steps: 5 },
             slots: 8,
             recompute: false,
             prefix: PrefixBudget { memory: 1 << 30, file: 0 },
@@ -69,6 +75,16 @@ impl Settings {
     /// Number of probes of a block.
     pub fn probes_of(&self, block: &Block) -> u32 {
         if block.kind == "full" { self.full_probes } else { self.probes }
+    }
+
+    /// The short recursions that are asked for.
+    pub fn short(&self) -> Option<Short> {
+        (self.weights == Weights::Deflated).then_some(self.short)
+    }
+
+    /// The steps of each of a block's probes, for a block of dimension `dim`.
+    pub fn schedule(&self, dim: usize) -> Schedule {
+        Schedule::new(dim, self.steps, self.short())
     }
 }
 
@@ -162,18 +178,19 @@ where
         let mut operator = operator(group.iter().map(|(at, _)| &blocks[*at]).collect());
         let prefix = operator.prefix_of(&operator.slots, settings.prefix);
         operator.prefix = prefix.as_ref();
-        let starts = group.iter().map(|(at, probe)| start(&blocks[*at], layout, *probe, settings, &comm)).collect();
-        let slots: Vec<_> = group
-            .iter()
-            .map(|(at, probe)| slot_settings(&blocks[*at], *probe, errors[*at].eta, data.num_segments(), settings))
-            .collect();
-        for ((at, _), t) in group.iter().zip(lanczos(Sharded::<T>::new(&comm), &mut operator, starts, &slots)?) {
+        let slots = group.iter().map(|(at, probe)| {
+            let (block, eta) = (&blocks[*at], errors[*at].eta);
+            let asked = slot_settings(block, *probe, eta, data.num_segments(), settings);
+            let short = settings.short().map(|short| (short, complement(block, layout, *probe, eta, settings, &comm)));
+            Chain::new(Sharded::<T>::new(&comm), start(block, layout, *probe, settings, &comm), asked, short)
+        });
+        let slots = slots.collect::<Result<Vec<_>>>()?;
+        for ((at, _), t) in group.iter().zip(krylov::run(&mut operator, slots)?) {
             found[*at].push(t);
         }
     }
     let blocks = blocks.iter().zip(found).zip(errors).map(|((block, tridiagonals), error)| {
-        let spectrum =
-            block_spectrum(block, block.num_params(layout), &tridiagonals, error.eta, settings.variance_reduced)?;
+        let spectrum = block_spectrum(block, block.num_params(layout), &tridiagonals, error.eta, settings.weights)?;
         Ok(BlockResult { block: block.clone(), error, tridiagonals, spectrum })
     });
     Ok(Spectra { layout: layout.clone(), blocks: blocks.collect::<Result<_>>()? })
@@ -198,19 +215,35 @@ pub fn slot_settings(block: &Block, probe: u32, eta: f64, segments: usize, setti
     }
 }
 
+/// Where the short recursions of a (block, probe) pair begin.
+pub fn complement<'a, T: Precision>(
+    block: &Block,
+    layout: &Layout,
+    probe: u32,
+    eta: f64,
+    settings: &'a Settings,
+    comm: &'a Comm,
+) -> Rc<dyn Complement<Slice<T>> + 'a> {
+    Rc::new(BlockComplement::new(block, layout, probe, eta, settings, comm))
+}
+
 /// Nodes and weights of a block from its Jacobi matrices.
 pub fn block_spectrum(
     block: &Block,
     dim: usize,
     tridiagonals: &[Tridiagonal],
     eta: f64,
-    variance_reduced: bool,
+    weights: Weights,
 ) -> Result<BlockSpectrum> {
     let floor = noise_floor(eta);
     let quadratures = tridiagonals.iter().enumerate().map(|(probe, t)| quadrature(&block.name, probe as u32, t, floor));
     let mut probes = quadratures.collect::<Result<Vec<_>>>()?;
-    if variance_reduced {
-        reduce_variance(&mut probes, dim, floor)?;
+    match weights {
+        Weights::Raw => {}
+        Weights::VarianceReduced => reduce_variance(&mut probes, dim, floor)?,
+        Weights::Deflated => {
+            probes.iter_mut().zip(tridiagonals).try_for_each(|(probe, t)| deflate(probe, t, dim, floor))?;
+        }
     }
     BlockSpectrum::new(&block.name, dim, probes, floor)
 }

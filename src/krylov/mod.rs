@@ -14,20 +14,26 @@
 //! assert!((t[0].alpha[0] - 2.0).abs() < 1e-15);
 //! ```
 
+mod chain;
+#[cfg(test)]
+mod chain_tests;
 mod lanczos;
 mod local;
 mod operator;
 mod orthogonality;
 mod real;
+mod schedule;
 mod space;
 #[cfg(test)]
 mod tests;
 mod tridiagonal;
 
+pub use chain::{Chain, Complement, Locked};
 pub use lanczos::{Lanczos, Reorthogonalize, Settings, Step};
 pub use local::{Local, LocalBasis, dot};
 pub use operator::{Dense, MatrixOperator, OnSegment, Operator};
 pub use real::Real;
+pub use schedule::{Needed, Schedule, Short};
 pub use space::{Basis, Space};
 pub use tridiagonal::{Tridiagonal, packed};
 
@@ -44,15 +50,23 @@ where
     S: Space,
     O: Operator<Vector = S::Vector>,
 {
+    let chain = |(start, settings): (S::Vector, &Settings)| Chain::new(space.clone(), start, settings.clone(), None);
     check_dims(&space, operator, &starts, settings)?;
-    let start = |(start, settings): (S::Vector, &Settings)| Lanczos::new(space.clone(), start, settings.clone());
-    let mut slots = starts.into_iter().zip(settings).map(start).collect::<Result<Vec<_>>>()?;
+    run(operator, starts.into_iter().zip(settings).map(chain).collect::<Result<Vec<_>>>()?)
+}
+
+/// Runs all slots of an operator to their ends.
+pub fn run<S, O>(operator: &mut O, mut slots: Vec<Chain<'_, S>>) -> Result<Vec<Tridiagonal>>
+where
+    S: Space,
+    O: Operator<Vector = S::Vector>,
+{
     while step(operator, &mut slots)? > 0 {}
-    Ok(slots.into_iter().map(Lanczos::into_tridiagonal).collect())
+    Ok(slots.into_iter().map(Chain::into_tridiagonal).collect())
 }
 
 /// One lock-step of all slots that are not done: a single application of the operator. Returns how many continue.
-pub fn step<S, O>(operator: &mut O, slots: &mut [Lanczos<S>]) -> Result<usize>
+pub fn step<S, O>(operator: &mut O, slots: &mut [Chain<'_, S>]) -> Result<usize>
 where
     S: Space,
     O: Operator<Vector = S::Vector>,
@@ -70,12 +84,10 @@ where
         }
         Ok(())
     })?;
-    let mut remaining = 0;
     for (slot, product) in ids.into_iter().zip(products) {
-        let next = slots[slot].advance(product, std::mem::take(&mut rows[slot]))?;
-        remaining += usize::from(next == Step::Continue);
+        slots[slot].advance(product, std::mem::take(&mut rows[slot]))?;
     }
-    Ok(remaining)
+    Ok(slots.iter().filter(|slot| slot.vector().is_some()).count())
 }
 
 /// Segments come in order, each once.

@@ -39,10 +39,23 @@ fn outliers(dim: usize) -> Vec<f64> {
 fn finished<T: Real>(matrix: &Dense, settings: Settings) -> Lanczos<Local<T>> {
     let mut operator = MatrixOperator::<T>::shared(matrix.clone(), 1);
     let v = start(0, matrix.dim()).iter().map(|x| T::from_f64(*x)).collect();
-    let mut slots = [Lanczos::new(Local::<T>::new(), v, settings).unwrap()];
-    while step(&mut operator, &mut slots).unwrap() > 0 {}
-    let [slot] = slots;
-    slot
+    let mut lanczos = Lanczos::new(Local::<T>::new(), v, settings).unwrap();
+    drive(&mut operator, &mut lanczos, usize::MAX);
+    lanczos
+}
+
+/// Up to `steps` more steps of one recursion.
+fn drive<T: Real>(operator: &mut MatrixOperator<T>, lanczos: &mut Lanczos<Local<T>>, steps: usize) {
+    for _ in 0..steps {
+        let Some(v) = lanczos.vector() else { return };
+        let mut rows = Vec::new();
+        let mut on_segment = |_: usize, _: usize, partial: &Vec<T>| {
+            rows.extend(lanczos.wants_segments().then(|| lanczos.segment_row(partial)).transpose()?);
+            Ok(())
+        };
+        let product = operator.apply(&[(0, v)], &mut on_segment).unwrap().remove(0);
+        lanczos.advance(product, rows).unwrap();
+    }
 }
 
 /// max |V^T V - I| off the diagonal.
@@ -220,17 +233,15 @@ fn a_resumed_run_has_the_same_bits() {
         let mut operator = MatrixOperator::<f64>::new(vec![segments]);
         let whole = lanczos(Local::new(), &mut operator, vec![start(0, 60)], &[settings.clone()]).unwrap().remove(0);
 
-        let mut slots = [Lanczos::new(Local::new(), start(0, 60), settings.clone()).unwrap()];
-        for _ in 0..7 {
-            step(&mut operator, &mut slots).unwrap();
-        }
-        let (t, basis) = (slots[0].tridiagonal().clone(), slots[0].basis());
+        let mut begun = Lanczos::new(Local::new(), start(0, 60), settings.clone()).unwrap();
+        drive(&mut operator, &mut begun, 7);
+        let (t, basis) = (begun.tridiagonal().clone(), begun.basis());
         let vectors: Vec<Vec<f64>> = (0..basis.len()).map(|i| basis.get(i).unwrap()).collect();
         let missing = Lanczos::resume(Local::new(), t.clone(), vectors[1..].to_vec(), settings.clone());
         assert!(matches!(missing, Err(Error::Storage(_))));
-        let mut slots = [Lanczos::resume(Local::new(), t, vectors, settings).unwrap()];
-        while step(&mut operator, &mut slots).unwrap() > 0 {}
-        assert_eq!(*slots[0].tridiagonal(), whole);
+        let mut resumed = Lanczos::resume(Local::new(), t, vectors, settings).unwrap();
+        drive(&mut operator, &mut resumed, usize::MAX);
+        assert_eq!(*resumed.tridiagonal(), whole);
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Tridiagonal {
     /// For each segment s the lower triangle of V^T H_s V, packed by rows (see [`packed`]); their sum is T
     /// to rounding. Empty where segments were not recorded.
     pub segments: Vec<Vec<f64>>,
+    /// Of the short recursions in the complement of this one's eigenvectors, where asked for (see [`Chain`](super::Chain)).
+    pub complement: Vec<Tridiagonal>,
 }
 
 impl Tridiagonal {
@@ -31,6 +33,11 @@ impl Tridiagonal {
     /// beta_{m+1}, the norm left after the last step.
     pub fn residual_norm(&self) -> f64 {
         self.beta.last().copied().unwrap_or(0.0)
+    }
+
+    /// Number of products H v that it took.
+    pub fn products(&self) -> usize {
+        self.steps() + self.complement.iter().map(Self::products).sum::<usize>()
     }
 
     /// The norm |T|_inf, an upper bound of |T|_2 and at most 3 times that.

@@ -32,8 +32,8 @@ pub use column::{Cell, Table};
 pub use manifest::{Part, RunRecord};
 pub use results::{Results, RunResults};
 pub use schema::{
-    BlockRow, ConvergencePairRow, ConvergenceRow, DensityRow, DivergenceRow, MetricsRow, NodeRow, RunRow,
-    SCHEMA_VERSION, SegmentRow, SummaryRow, TABLES, Tables, TridiagonalRow,
+    BlockRow, ComplementRow, ConvergencePairRow, ConvergenceRow, DensityRow, DivergenceRow, MetricsRow, NodeRow,
+    RunRow, SCHEMA_VERSION, SegmentRow, SummaryRow, TABLES, Tables, TridiagonalRow,
 };
 pub use store::{Provenance, RunStore};
 

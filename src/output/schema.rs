@@ -10,9 +10,10 @@ use super::column::{Cell, Table, column};
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// Names of all tables.
-pub const TABLES: [&str; 11] = [
+pub const TABLES: [&str; 12] = [
     "blocks",
     "tridiagonal",
+    "complement",
     "nodes",
     "density",
     "divergence",
@@ -59,6 +60,27 @@ tables! {
         seconds: f64,
     }
 
+    /// One step of one of the short recursions that follow a probe's own, in the complement of its converged eigenvectors;
+    /// with `lanczos.weights = "deflated"`.
+    ComplementRow = "complement" {
+        /// Block name.
+        block: String,
+        /// Probe number from 0.
+        probe: i32,
+        /// Number of the start vector from 0.
+        start: i32,
+        /// Step number from 1.
+        step: i32,
+        /// Diagonal entry of this step.
+        alpha: f64,
+        /// Norm *after* this step; 0 on breakdown.
+        beta: f64,
+        /// Largest |v_i . v_j - delta_ij| of this recursion's vectors so far.
+        orthogonality_loss: f64,
+        /// Wall seconds of this step.
+        seconds: f64,
+    }
+
     /// One Ritz value of one probe.
     NodeRow = "nodes" {
         /// Block name.
@@ -71,7 +93,7 @@ tables! {
         node: f64,
         /// Squared first component of its eigenvector; sums to 1 over a probe.
         weight: f64,
-        /// Variance-reduced weight, where asked for.
+        /// Variance-reduced or deflated weight, where asked for.
         weight_reduced: Option<f64>,
         /// |beta_{m+1} s_mi|: an eigenvalue of H lies within this distance.
         residual_bound: f64,
@@ -281,6 +303,8 @@ pub struct Tables {
     pub blocks: Vec<BlockRow>,
     /// Table `tridiagonal`.
     pub tridiagonal: Vec<TridiagonalRow>,
+    /// Table `complement`.
+    pub complement: Vec<ComplementRow>,
     /// Table `nodes`.
     pub nodes: Vec<NodeRow>,
     /// Table `density`.

@@ -183,6 +183,7 @@ impl RunStore {
         let mut parts = Vec::new();
         self.write(part, &tables.blocks, &even_empty, &mut parts)?;
         self.write(part, &tables.tridiagonal, &even_empty, &mut parts)?;
+        self.write(part, &tables.complement, &even_empty, &mut parts)?;
         self.write(part, &tables.nodes, &even_empty, &mut parts)?;
         self.write(part, &tables.density, &even_empty, &mut parts)?;
         self.write(part, &tables.divergence, &even_empty, &mut parts)?;

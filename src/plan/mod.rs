@@ -62,7 +62,7 @@ pub struct PlannedBlock {
     pub num_params: usize,
     /// Probes.
     pub probes: u32,
-    /// Steps: `lanczos.steps`, or the dimension if that is smaller.
+    /// Products H v of each probe: `lanczos.steps`, or the dimension if that is smaller, and those of the short recursions.
     pub steps: usize,
     /// Shares of the forward pass from the block up.
     pub shares: Shares,

@@ -7,7 +7,7 @@ use crate::block::{Block, Layout};
 use crate::config::{Config, Precision, PrefixCache, Reorthogonalize};
 use crate::hessian::PrefixBudget;
 use crate::models::Gpt2Config;
-use crate::{Result, data};
+use crate::{Result, data, job};
 
 /// Most slots of a group: the primal's share of a slot is then an eighth.
 const MOST_SLOTS: usize = 8;
@@ -35,7 +35,7 @@ impl<'a> Planner<'a> {
     ) -> Result<Self> {
         let number = if config.hessian.precision == Precision::F64 { 8 } else { 4 };
         let basis = match config.lanczos.reorthogonalize {
-            Reorthogonalize::Full => config.lanczos.steps + 1,
+            Reorthogonalize::Full => config.lanczos.steps + config.lanczos.short().map_or(1, |(_, steps)| steps + 1),
             Reorthogonalize::None => 3,
         };
         let of = |windows| match (Memory::of(sizes, windows, number, basis, ranks), config.hessian.recompute) {
@@ -66,7 +66,7 @@ impl<'a> Planner<'a> {
                 name: block.name.clone(),
                 num_params,
                 probes: probes_of(self.config, block),
-                steps: self.config.lanczos.steps.min(num_params),
+                steps: job::schedule(self.config, num_params).products(),
                 shares: self.cost.block(self.layout, block),
             }
         };

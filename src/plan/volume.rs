@@ -30,6 +30,10 @@ const PER_DENSITY: f64 = 25e3;
 const DISTANCES: f64 = 7.0;
 
 impl Planner<'_> {
+    fn products(&self, block: &Block) -> f64 {
+        job::schedule(self.config, block.num_params(self.layout)).products() as f64
+    }
+
     fn steps(&self, block: &Block) -> f64 {
         self.config.lanczos.steps.min(block.num_params(self.layout)) as f64
     }
@@ -49,7 +53,7 @@ impl Planner<'_> {
         let of_pair = |(at, _): &Pair| {
             let block = &blocks[*at];
             let padded = block.num_params(self.layout).div_ceil(ranks) * ranks;
-            self.steps(block) * padded as f64 * per_entry
+            self.products(block) * padded as f64 * per_entry
         };
         let runs = plan.convergence.as_ref().map_or(1.0, |study| study.batches.len() as f64);
         runs * plan.groups.iter().flat_map(|group| &group.pairs).map(of_pair).sum::<f64>()

@@ -5,6 +5,9 @@
 
 mod axis;
 pub mod bootstrap;
+mod deflate;
+#[cfg(test)]
+mod deflate_tests;
 mod density;
 #[cfg(test)]
 mod distance_tests;
@@ -26,12 +29,13 @@ mod tests;
 mod wasserstein;
 
 pub use axis::{Axis, AxisChoice, Sigma, View};
+pub use deflate::{converged_eigenvectors, deflate};
 pub use density::{Density, density};
 pub use divergence::{DistanceSettings, Divergence, MeanDistance, Metric, divergences, mean_distances};
 pub use js::JsBlock;
 pub use moments::{Moments, moments};
 pub use noise::{error_from_reference, error_from_two, noise_floor};
-pub use quadrature::{Node, Quadrature, quadrature};
+pub use quadrature::{Node, Quadrature, Weights, quadrature};
 pub use reduce::reduce_variance;
 pub use symkl::{SymKl, Workspace, symkl};
 pub use wasserstein::{Measure, W1Block, measure, wasserstein1};

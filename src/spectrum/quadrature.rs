@@ -10,6 +10,18 @@ const CONVERGED: f64 = 1e-6;
 /// stable solver is four orders below.
 const IDENTITY_TOLERANCE: f64 = 1e-11;
 
+/// Which weights densities, distances and moments use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Weights {
+    /// Squared first components of T's eigenvectors.
+    #[default]
+    Raw,
+    /// 1/d for converged simple eigenvalues (see [`reduce_variance`](super::reduce_variance)).
+    VarianceReduced,
+    /// The same, and the rest as short recursions in the complement see it (see [`deflate`](super::deflate())).
+    Deflated,
+}
+
 /// One quadrature node.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Node {
@@ -17,7 +29,7 @@ pub struct Node {
     pub node: f64,
     /// Squared first component of its eigenvector.
     pub weight: f64,
-    /// The variance-reduced weight, where asked for (see `reduce`).
+    /// The variance-reduced or deflated weight, where asked for (see `reduce`, `deflate`).
     pub weight_reduced: Option<f64>,
     /// beta_{m+1} |s_m|: an eigenvalue of H lies within this distance.
     pub residual_bound: f64,
@@ -39,9 +51,9 @@ impl Node {
 pub struct Quadrature {
     /// In ascending order of `node`.
     pub nodes: Vec<Node>,
-    /// v . H v = alpha_1.
+    /// v . H v = alpha_1; deflated: tr H / d as all start vectors see it.
     pub first_moment: f64,
-    /// |H v|^2 = alpha_1^2 + beta_2^2, also for m = 1.
+    /// |H v|^2 = alpha_1^2 + beta_2^2, also for m = 1; deflated: tr H^2 / d as all start vectors see it.
     pub second_moment: f64,
     /// Whether Lanczos ended in a breakdown: the quadrature is exact.
     pub exact: bool,

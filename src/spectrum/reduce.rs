@@ -19,7 +19,7 @@ const CONVERGED_SHARE: f64 = 1e-3;
 /// (b) The node must exceed the noise floor by this factor.
 const NOISE_FACTOR: f64 = 10.0;
 /// (c) d w must lie below this quantile of chi-squared.
-const QUANTILE: f64 = 0.999;
+pub(super) const QUANTILE: f64 = 0.999;
 /// Rounding of a node, as a share of the largest |node|.
 const ROUNDING: f64 = 1e-12;
 
@@ -47,7 +47,7 @@ fn bound(node: &Node, probe: &Quadrature) -> f64 {
 }
 
 /// Conditions (a) and (b).
-fn converged(probe: &Quadrature, noise_floor: f64) -> Vec<bool> {
+pub(super) fn converged(probe: &Quadrature, noise_floor: f64) -> Vec<bool> {
     let nodes = &probe.nodes;
     let gap = |i: usize| {
         let left = if i > 0 { nodes[i].node - nodes[i - 1].node } else { f64::INFINITY };
@@ -63,7 +63,7 @@ fn converged(probe: &Quadrature, noise_floor: f64) -> Vec<bool> {
 }
 
 /// Condition (c), for a node that meets (a) and (b).
-fn simple(
+pub(super) fn simple(
     probes: &[Quadrature],
     found: &[Vec<bool>],
     (probe, node): (usize, usize),

@@ -25,6 +25,7 @@ import pyarrow.parquet
 TABLES = {
     "blocks": "block:utf8 kind:utf8 layer:i32? shape:utf8 num_params:i64 offset:i64",
     "tridiagonal": "block:utf8 probe:i32 step:i32 alpha:f64 beta:f64 orthogonality_loss:f64 seconds:f64",
+    "complement": "block:utf8 probe:i32 start:i32 step:i32 alpha:f64 beta:f64 orthogonality_loss:f64 seconds:f64",
     "nodes": "block:utf8 probe:i32 node_index:i32 node:f64 weight:f64 weight_reduced:f64? residual_bound:f64 "
     "converged:bool below_noise_floor:bool",
     "density": "block:utf8 axis:utf8 coordinate:f64 eigenvalue:f64 density:f64 sem:f64?",

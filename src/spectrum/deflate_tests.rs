@@ -1,0 +1,129 @@
+//! Deflated weights on spectra that are known exactly.
+
+use std::rc::Rc;
+
+use super::tests::{bulk_with, settings, starts};
+use super::*;
+use crate::krylov::{Chain, Complement, Dense, Local, Locked, MatrixOperator, Short, Tridiagonal, run};
+use crate::probe::{ProbeKind, probe};
+
+struct Starts {
+    dim: usize,
+    name: String,
+}
+
+impl Complement<Vec<f64>> for Starts {
+    fn start(&self, index: usize) -> Vec<f64> {
+        probe(ProbeKind::Gaussian, 4, &self.name, index as u32, 0..self.dim)
+    }
+
+    fn locked(&self, t: &Tridiagonal) -> Result<Locked> {
+        converged_eigenvectors(t, self.dim, 0.0)
+    }
+}
+
+/// T of one probe of diag(eigenvalues), and its deflated quadrature.
+fn deflated(name: &str, eigenvalues: &[f64], steps: usize, short: Short) -> (Tridiagonal, Quadrature) {
+    let dim = eigenvalues.len();
+    let matrix = Dense::from_fn(dim, |i, j| if i == j { eigenvalues[i] } else { 0.0 });
+    let complement: Rc<dyn Complement<Vec<f64>>> = Rc::new(Starts { dim, name: name.into() });
+    let start = starts(name, dim, 1).remove(0);
+    let chain = Chain::new(Local::new(), start, settings(steps), Some((short, complement))).unwrap();
+    let t = run(&mut MatrixOperator::<f64>::shared(matrix, 1), vec![chain]).unwrap().remove(0);
+    let mut probe = quadrature(name, 0, &t, 0.0).unwrap();
+    deflate(&mut probe, &t, dim, 0.0).unwrap();
+    (t, probe)
+}
+
+fn weight(node: &Node) -> f64 {
+    node.weight_reduced.unwrap()
+}
+
+fn share_of_outliers(probe: &Quadrature) -> Vec<f64> {
+    probe.nodes.iter().filter(|n| n.node > 2.0).map(weight).collect()
+}
+
+const SHORT: Short = Short { starts: 8, steps: 4 };
+
+/// The outliers have 1/d each, and the rest has the moments up to 2 s - 1 of all start vectors' mean.
+#[test]
+fn the_rest_has_the_moments_of_all_start_vectors() {
+    let eigenvalues = bulk_with(&[50.0, 70.0, 90.0], 400);
+    let (t, probe) = deflated("moments", &eigenvalues, 40, SHORT);
+    assert_eq!(share_of_outliers(&probe), [1.0 / 400.0; 3]);
+    assert!((probe.nodes.iter().map(weight).sum::<f64>() - 1.0).abs() < 1e-12);
+    let rest: Vec<&Node> = probe.nodes.iter().filter(|n| n.node < 2.0).collect();
+    let raw: f64 = rest.iter().map(|n| n.weight).sum();
+    for power in 0..2 * SHORT.steps as i32 {
+        let found = rest.iter().map(|n| weight(n) * n.node.powi(power)).sum::<f64>() * 400.0 / 397.0;
+        let of_long = rest.iter().map(|n| n.weight / raw * n.node.powi(power)).sum::<f64>();
+        let of_short = t.complement.iter().map(|t| {
+            quadrature("short", 0, t, 0.0).unwrap().nodes.iter().map(|n| n.weight * n.node.powi(power)).sum::<f64>()
+        });
+        let mean = (of_long + of_short.sum::<f64>()) / (1 + SHORT.starts) as f64;
+        assert!((found - mean).abs() < 1e-9, "moment {power}: {found} {mean}");
+    }
+    let second: f64 = probe.nodes.iter().map(|n| weight(n) * n.node * n.node).sum();
+    assert!((probe.second_moment / second - 1.0).abs() < 1e-9, "{} {second}", probe.second_moment);
+}
+
+/// As many products, spent on one long recursion, on more probes, or on short recursions: these win by far where outliers scatter.
+#[test]
+fn less_error_for_as_many_products() {
+    let outliers: Vec<f64> = (1..=20).map(|i| 3.0 * f64::from(i)).collect();
+    let eigenvalues = bulk_with(&outliers, 500);
+    let exact: Measure = eigenvalues.iter().map(|x| (*x, 1.0 / 500.0)).collect();
+    let (mut plain, mut short) = (0.0, 0.0);
+    for seed in 0..5 {
+        let name = format!("error {seed}");
+        let (_, probe) = deflated(&name, &eigenvalues, 50, Short { starts: 14, steps: 5 });
+        let probes = super::tests::slq(&name, &eigenvalues, 40, 3).probes;
+        plain += wasserstein1(&measure(probes.iter()), &exact);
+        short += wasserstein1(&measure([probe].iter()), &exact);
+    }
+    assert!(short < 0.3 * plain, "{short} {plain}");
+}
+
+/// Every eigenvalue three times, as in a network of equal parts: no weight of 1/d, and the moments of all start vectors.
+#[test]
+fn multiple_eigenvalues_keep_their_mass() {
+    let simple: Vec<f64> = (0..40).map(|i| 1.1_f64.powi(i)).collect();
+    let eigenvalues: Vec<f64> = [simple.clone(), simple.clone(), simple].concat();
+    let exact: Measure = eigenvalues.iter().map(|x| (*x, 1.0 / 120.0)).collect();
+    let mean = |power: i32| eigenvalues.iter().map(|x| x.powi(power)).sum::<f64>() / 120.0;
+    let (mut trace, mut plain, mut short) = (0.0, 0.0, 0.0);
+    for seed in 0..10 {
+        let name = format!("multiple {seed}");
+        let (t, mut probe) = deflated(&name, &eigenvalues, 30, SHORT);
+        assert!(probe.nodes.iter().all(|n| weight(n) >= 0.0));
+        assert!((probe.nodes.iter().map(weight).sum::<f64>() - 1.0).abs() < 1e-12);
+        trace += probe.first_moment / 10.0;
+        short += wasserstein1(&measure([probe.clone()].iter()), &exact) / 10.0;
+        probe.nodes.iter_mut().for_each(|n| n.weight_reduced = None);
+        plain += wasserstein1(&measure([probe].iter()), &exact) / 10.0;
+        assert_eq!(t.complement.len(), SHORT.starts);
+    }
+    // nine start vectors each, ten times
+    let error = (2.0 / 120.0 * mean(2) / 90.0).sqrt();
+    assert!((trace - mean(1)).abs() < 3.0 * error, "{trace} {} {error}", mean(1));
+    assert!(short < 0.7 * plain, "{short} {plain}");
+}
+
+#[test]
+fn a_block_of_low_rank_is_exact() {
+    let eigenvalues: Vec<f64> = (0..300).map(|i| if i < 5 { (i + 1) as f64 } else { 0.0 }).collect();
+    let (_, probe) = deflated("rank", &eigenvalues, 40, SHORT);
+    let exact: Measure = eigenvalues.iter().map(|x| (*x, 1.0 / 300.0)).collect();
+    assert!(wasserstein1(&measure([probe.clone()].iter()), &exact) < 1e-12);
+    assert!((probe.first_moment - 15.0 / 300.0).abs() < 1e-14);
+}
+
+#[test]
+fn a_block_no_larger_than_the_steps_is_exact() {
+    let eigenvalues: Vec<f64> = (0..30).map(|i| (f64::from(i) - 9.0).powi(3)).collect();
+    let (t, probe) = deflated("small", &eigenvalues, 100, SHORT);
+    assert!(t.complement.is_empty());
+    assert!(probe.nodes.iter().all(|n| weight(n) == 1.0 / 30.0));
+    let trace = eigenvalues.iter().sum::<f64>() / 30.0;
+    assert!((probe.first_moment / trace - 1.0).abs() < 1e-12);
+}
