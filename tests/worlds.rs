@@ -162,6 +162,31 @@ fn all_worlds_agree_in_f32() {
     agree("f32", 8, 5e-6);
 }
 
+/// Short recursions after the long one, on more ranks: the same weights within what rounding leaves of them.
+#[test]
+fn deflated_weights_agree_in_all_worlds() {
+    let folder = folder();
+    let of = |world: usize| {
+        let settings =
+            ["hessian.precision=f64", "lanczos.weights=deflated", "lanczos.short_starts=4", "lanczos.short_steps=3"];
+        computed(&folder, world, &settings.map(String::from))
+    };
+    let one = of(1);
+    assert!(one.nodes.iter().all(|node| node.weight_reduced.is_some_and(|weight| weight >= 0.0)));
+    for world in [2, 5] {
+        let other = of(world);
+        assert!(distance_of_steps(&one, &other) <= 1e-12, "{world} ranks");
+        assert_eq!(one.nodes.len(), other.nodes.len());
+        for (a, b) in one.nodes.iter().zip(&other.nodes) {
+            let (x, y) = (a.weight_reduced.unwrap(), b.weight_reduced.unwrap());
+            assert!((x - y).abs() <= 1e-8, "{world} ranks, {}: {x} {y}", a.block);
+        }
+        for (a, b) in one.summary.iter().zip(&other.summary) {
+            assert!((a.trace - b.trace).abs() <= 1e-10 * a.frobenius, "{world} ranks, {}", a.block);
+        }
+    }
+}
+
 /// Activations below a group's blocks that are kept, in memory or in a file, are those that are computed again.
 #[test]
 fn the_prefix_cache_changes_no_bit() {

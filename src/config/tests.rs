@@ -280,6 +280,13 @@ fn values_must_make_sense_together() {
         &[],
         &["a.toml:6:11", "needs reorthogonalize"],
     );
+    assert_refused(
+        "[lanczos]\nreorthogonalize = \"none\"\nweights = \"deflated\"\n",
+        &[],
+        &["a.toml:6:11: lanczos.weights = \"deflated\"", "needs reorthogonalize"],
+    );
+    assert_refused("[lanczos]\nshort_steps = 4\n", &[], &["a.toml:5:15: lanczos.short_steps = 4", "\"deflated\""]);
+    assert_refused("[lanczos]\nweights = \"deflated\"\nshort_starts = 0\n", &[], &["lanczos.short_starts = 0"]);
     assert_refused("[blocks]\ninclude = [\"a{b\"]\n", &[], &["a.toml:5:11: blocks.include: \"a{b\" is not a glob"]);
     assert_refused("[blocks]\ninclude = []\nfull = false\n", &[], &["a.toml:5:11", "nothing to compute"]);
     for bad in [

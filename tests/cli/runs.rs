@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use hesspec::output::{DivergenceRow, NodeRow, Results, RunRow, SegmentRow, SummaryRow, TridiagonalRow};
+use hesspec::output::{ComplementRow, DivergenceRow, NodeRow, Results, RunRow, SegmentRow, SummaryRow, TridiagonalRow};
 
 use crate::folder::Folder;
 
@@ -18,6 +18,10 @@ fn findings(folder: &Folder, url: &str) -> (Vec<TridiagonalRow>, Vec<NodeRow>, V
     let mut segments = run.read::<SegmentRow>().unwrap();
     segments.sort_by(|a, b| (&a.block, a.probe, a.segment, a.i, a.j).cmp(&(&b.block, b.probe, b.segment, b.i, b.j)));
     let mut others: Vec<String> = run.read::<SummaryRow>().unwrap().iter().map(|row| format!("{row:?}")).collect();
+    let mut complement = run.read::<ComplementRow>().unwrap();
+    complement.sort_by(|a, b| (&a.block, a.probe, a.start, a.step).cmp(&(&b.block, b.probe, b.start, b.step)));
+    let bits = |row: &ComplementRow| format!("{} {:x} {:x}", row.block, row.alpha.to_bits(), row.beta.to_bits());
+    others.extend(complement.iter().map(bits));
     others.extend(run.read::<DivergenceRow>().unwrap().iter().map(|row| format!("{row:?}")));
     (tridiagonal, nodes, segments, others)
 }
@@ -195,11 +199,12 @@ fn memory_that_is_too_little_for_f64_is_refused_before_anything_is_computed() {
     }
 }
 
-/// SIGTERM: saved, exit 75; the same command goes on to the same bits.
+/// SIGTERM: saved, exit 75; the same command goes on to the same bits. Half of the steps are those of short recursions.
 #[test]
 fn a_stop_signal_saves_and_the_run_continues() {
     let folder = Folder::new();
-    let settings = "--set lanczos.steps=40 --set blocks.include=[\"*.c_fc.weight\"] --set batch.micro_batch=1";
+    let settings = "--set lanczos.steps=20 --set lanczos.weights=deflated --set lanczos.short_starts=5 --set lanczos.short_steps=4 \
+                    --set blocks.include=[\"*.c_fc.weight\"] --set batch.micro_batch=1";
     folder.hesspec(&format!("run tiny.toml --output whole {settings}")).ok();
     let command = format!("run tiny.toml --output stopped {settings}");
     let arguments: Vec<&str> = command.split_whitespace().collect();
@@ -282,6 +287,9 @@ fn a_plan_needs_neither_data_nor_weights_nor_output() {
     assert_eq!(blocks.len(), 15, "wte, wpe, six in each of two layers, full");
     // 14 blocks x 2 probes and full x 1, 6 steps each
     assert_eq!(plan["num_products"], (14 * 2 + 1) * 6);
+    let deflated = "--set lanczos.weights=deflated --set lanczos.short_starts=3 --set lanczos.short_steps=2";
+    let plan_deflated = folder.hesspec(&format!("plan tiny.toml --json {missing} {deflated}")).ok().json();
+    assert_eq!(plan_deflated["num_products"], (14 * 2 + 1) * (6 + 3 * 2));
     assert_eq!(plan["tokens"], 30);
     for key in ["flop", "memory_bytes", "seconds"] {
         assert!(plan[key].as_f64().unwrap() > 0.0, "{key}");

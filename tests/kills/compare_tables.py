@@ -16,9 +16,9 @@ import numpy
 import pyarrow.parquet
 
 # Columns that the clock measures.
-CLOCK = {"tridiagonal": {"seconds"}}
+CLOCK = {"tridiagonal": {"seconds"}, "complement": {"seconds"}}
 # All but `runs` (and `metrics`), which say when and where.
-TABLES = ["blocks", "tridiagonal", "nodes", "density", "divergence", "summary", "segments"]
+TABLES = ["blocks", "tridiagonal", "complement", "nodes", "density", "divergence", "summary", "segments"]
 
 
 def read(url, table):

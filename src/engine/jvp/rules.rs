@@ -102,20 +102,35 @@ pub(super) fn bilinear<B: Kernels>(a: Dual<B>, b: Dual<B>, f: impl Fn(Primal<B>,
 
 /// y = a @ b (matrices or batches of matrices): both products of a tangent go into one buffer.
 pub(crate) fn product<B: Kernels>(a: Dual<B>, b: Dual<B>) -> Dual<B> {
-    let tangents = product_tangents(&a, &b, None);
-    Dual::new(B::sum_of_products(vec![(a.primal, b.primal)]), tangents)
+    let mask = vec![true; a.num_slots().max(b.num_slots())];
+    product_in(&a, &b, &mask, || None)
 }
 
-/// The tangents of a @ b, in the slots of `keep` only.
-pub(crate) fn product_tangents<B: Kernels>(a: &Dual<B>, b: &Dual<B>, keep: Option<&Mask>) -> Vec<Option<Primal<B>>> {
-    let kept = |slot: usize| keep.is_none_or(|keep| keep.get(slot).copied().unwrap_or(false));
-    let term = |slot: usize| {
+/// a @ b, its tangents in the slots of `keep` only, and another primal if `primal` gives one.
+pub(crate) fn product_in<B: Kernels>(
+    a: &Dual<B>,
+    b: &Dual<B>,
+    keep: &Mask,
+    primal: impl FnOnce() -> Option<Primal<B>>,
+) -> Dual<B> {
+    let terms = |slot: usize| {
         let left = a.tangent(slot).map(|da| (da.clone(), b.primal.clone()));
         let right = b.tangent(slot).map(|db| (a.primal.clone(), db.clone()));
-        let terms: Vec<_> = left.into_iter().chain(right).collect();
-        (kept(slot) && !terms.is_empty()).then(|| B::sum_of_products(terms))
+        left.into_iter().chain(right).collect::<Vec<_>>()
     };
-    (0..a.num_slots().max(b.num_slots())).map(term).collect()
+    let num_slots = a.num_slots().max(b.num_slots());
+    let kept = (0..num_slots).filter(|slot| keep.get(*slot).copied().unwrap_or(false));
+    let (slots, mut sums): (Vec<usize>, Vec<_>) =
+        kept.map(|slot| (slot, terms(slot))).filter(|(_, terms)| !terms.is_empty()).unzip();
+    let primal = primal();
+    if primal.is_none() {
+        sums.push(vec![(a.primal.clone(), b.primal.clone())]);
+    }
+    let mut products = B::sums_of_products(sums);
+    let primal = primal.or_else(|| products.pop()).expect("the last sum is the primal's");
+    let mut tangents = vec![None; num_slots];
+    slots.into_iter().zip(products).for_each(|(slot, tangent)| tangents[slot] = Some(tangent));
+    Dual::new(primal, tangents)
 }
 
 /// y = f(a, b) elementwise with partial derivatives: dy = f_a da + f_b db. The partials get (a, b, y).

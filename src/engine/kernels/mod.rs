@@ -36,6 +36,9 @@ pub struct LinearCrossEntropy<B: Backend> {
     pub weight: Option<Dual<B>>,
 }
 
+/// Pairs of matrices, or of equal batches of matrices.
+pub type Terms<B> = Vec<(FloatTensor<B>, FloatTensor<B>)>;
+
 /// Adjoints of query, key and value.
 pub type AttentionAdjoints<B> = (Dual<B>, Dual<B>, Dual<B>);
 
@@ -48,10 +51,15 @@ pub trait Kernels: Backend {
 
     /// `sum_i lhs_i @ rhs_i` over pairs of matrices (or equal batches of matrices), accumulated in one buffer
     /// where the backend can. `terms` is never empty.
-    fn sum_of_products(terms: Vec<(FloatTensor<Self>, FloatTensor<Self>)>) -> FloatTensor<Self> {
+    fn sum_of_products(terms: Terms<Self>) -> FloatTensor<Self> {
         let factors = terms.into_iter().flat_map(|(lhs, rhs)| arithmetic::factors::<Self>(lhs, rhs));
         let products = factors.map(|(lhs, rhs)| Self::float_matmul(lhs, rhs));
         products.reduce(Self::float_add).expect("a sum of products has at least one term")
+    }
+
+    /// Several sums of products, those of all slots of one operation; a backend may compute them at the same time.
+    fn sums_of_products(sums: Vec<Terms<Self>>) -> Vec<FloatTensor<Self>> {
+        sums.into_iter().map(Self::sum_of_products).collect()
     }
 
     /// `total[slices] += part`, in place where the backend can.

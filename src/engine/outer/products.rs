@@ -4,14 +4,13 @@ use burn_backend::TensorMetadata;
 use burn_backend::ops::{FloatTensorOps, ModuleOps};
 
 use super::closed::{Input, Tracked, closed};
-use crate::engine::jvp::{Jvp, product_tangents, rows, unrows};
-use crate::engine::kernels::{Dual, Kernels, transposed};
+use crate::engine::jvp::{Jvp, product_in, rows, unrows};
+use crate::engine::kernels::{Dual, Kernels, not_computed, transposed};
 
 /// a @ b as the adjoint of an input: its primal where wanted, its tangents where the input has them.
 fn adjoint_product<B: Kernels>(a: &Dual<B>, b: &Dual<B>, input: &Input) -> Dual<B> {
-    let tangents = product_tangents(a, b, Some(&input.mask));
-    let primal = input.primal::<B>(&a.primal, || B::sum_of_products(vec![(a.primal.clone(), b.primal.clone())]));
-    Dual::new(primal, tangents)
+    let unread = || input.tangents_only.then(|| not_computed::<B>(&a.primal, input.shape.clone()));
+    product_in(a, b, &input.mask, unread)
 }
 
 #[derive(Debug, Clone)]

@@ -31,7 +31,7 @@ use burn_flex::{Flex, FlexTensor};
 
 pub use matrix::product_library;
 
-use super::{AttentionAdjoints, Dual, Kernels, LinearCrossEntropy, Mask};
+use super::{AttentionAdjoints, Dual, Kernels, LinearCrossEntropy, Mask, Terms};
 
 /// Calls a generic kernel for the dtype of `$x`; `None` for anything but f32 and f64.
 macro_rules! by_dtype {
@@ -55,6 +55,14 @@ impl Kernels for Flex {
                 let products = terms.into_iter().map(|(lhs, rhs)| Self::float_matmul(lhs, rhs));
                 products.reduce(Self::float_add).expect("a sum of products has at least one term")
             }
+        }
+    }
+
+    fn sums_of_products(sums: Vec<Terms<Self>>) -> Vec<FlexTensor> {
+        match sums.first().map(|terms| terms[0].0.dtype()) {
+            Some(DType::F32) => products::sums_of_products::<f32>(&sums),
+            Some(DType::F64) => products::sums_of_products::<f64>(&sums),
+            _ => sums.into_iter().map(Self::sum_of_products).collect(),
         }
     }
 
