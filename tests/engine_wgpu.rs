@@ -3,6 +3,8 @@
 
 #[path = "engine/cases/mod.rs"]
 mod cases;
+#[path = "engine/kernels.rs"]
+mod kernels;
 #[path = "engine/run.rs"]
 mod run;
 #[path = "engine/single.rs"]
@@ -62,4 +64,43 @@ fn a_transformer_unfused() {
 #[test]
 fn large_scores_stay_finite_unfused() {
     single::large_scores_stay_finite::<WgpuUnfused>();
+}
+
+/// The kernels by themselves.
+macro_rules! kernels {
+    ($backend:ty, $module:ident: $($test:ident)*) => {
+        mod $module {
+            $(
+                #[test]
+                fn $test() {
+                    super::kernels::$test::<$backend>();
+                }
+            )*
+        }
+    };
+}
+
+kernels! { super::Wgpu, kernels_fused:
+    softmax
+    softmax_of_masked_rows
+    softmax_backward
+    layer_norm
+    layer_norm_backward
+    layer_norm_backward_forms_no_more_than_is_read
+    linear_cross_entropy
+    linear_cross_entropy_forms_no_more_than_is_read
+    a_target_that_is_no_class_is_not_overlooked
+}
+
+kernels! { super::WgpuUnfused, kernels_unfused:
+    softmax
+    softmax_of_masked_rows
+    softmax_backward
+    layer_norm
+    layer_norm_backward
+    layer_norm_backward_forms_no_more_than_is_read
+    linear_cross_entropy
+    linear_cross_entropy_in_chunks
+    linear_cross_entropy_forms_no_more_than_is_read
+    a_target_that_is_no_class_is_not_overlooked
 }

@@ -3,7 +3,8 @@
 # (root on Debian). Its own target folder (WGPU_TARGET, default target/wgpu), which is kept: the first build takes 20 minutes.
 #
 #   doctor       H v of a small GPT on the device against plain f64, fused and unfused
-#   engine       every operation that the device has, forward mode and second order, against f64 (tests/engine_wgpu.rs)
+#   engine       every operation that the device has, forward mode and second order, and each kernel of src/engine/kernels/cube
+#                by itself, against f64 (tests/engine_wgpu.rs)
 #   lanczos      a run of configs/smoke.toml's blocks: alpha and beta against flex within 2e-4 of max |alpha| over 4 steps
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."

@@ -58,8 +58,16 @@ fn centred<B: Kernels>(t: FloatTensor<B>, p: &FloatTensor<B>, dim: usize) -> Flo
     B::float_sub(t, mean)
 }
 
+/// The backend's softmax, where it has one: over the last dimension.
+fn fused_softmax<B: Kernels>(x: &Dual<B>, dim: usize) -> Option<Dual<B>> {
+    (dim + 1 == x.rank()).then(|| <B as Kernels>::softmax(x)).flatten()
+}
+
 /// Softmax of scores that may be -inf; where a whole row is, the result is 0 (not 0 / 0), as in burn's attention.
 pub(crate) fn masked_softmax<B: Kernels>(scores: Dual<B>, dim: usize) -> Dual<B> {
+    if let Some(y) = fused_softmax(&scores, dim) {
+        return y;
+    }
     let (lowest, smallest) = match scores.dtype() {
         burn_backend::DType::F64 => (f64::MIN, f64::MIN_POSITIVE),
         _ => (f64::from(f32::MIN), f64::from(f32::MIN_POSITIVE)),
@@ -120,7 +128,7 @@ impl<B: Kernels> ActivationOps<Self> for Jvp<B> {
 
     /// y = softmax(x): dy = y (dx - sum(y dx)).
     fn softmax(tensor: FloatTensor<Self>, dim: usize) -> FloatTensor<Self> {
-        if let Some(y) = (dim + 1 == tensor.rank()).then(|| <B as Kernels>::softmax(&tensor)).flatten() {
+        if let Some(y) = fused_softmax(&tensor, dim) {
             return y;
         }
         let e = B::float_exp(shifted::<B>(tensor.primal.clone(), dim));

@@ -6,6 +6,8 @@
 //! differentiation rule and no model.
 
 mod arithmetic;
+#[cfg(feature = "cubecl")]
+mod cube;
 mod dual;
 #[cfg(feature = "flex")]
 mod flex;
@@ -16,13 +18,13 @@ use burn_backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn_backend::{Backend, Shape, Slice, TensorMetadata};
 
 pub use arithmetic::Arithmetic;
+#[cfg(feature = "cuda")]
+pub use cube::CudaUnfused;
+#[cfg(feature = "wgpu")]
+pub use cube::WgpuUnfused;
 pub use dual::{Dual, Mask};
 #[cfg(feature = "flex")]
 pub use flex::product_library;
-#[cfg(feature = "cuda")]
-pub use plain::CudaUnfused;
-#[cfg(feature = "wgpu")]
-pub use plain::WgpuUnfused;
 
 /// Loss of a linear classifier head and the adjoints of its inputs, all as duals.
 pub struct LinearCrossEntropy<B: Backend> {
@@ -81,7 +83,7 @@ pub trait Kernels: Backend {
         None
     }
 
-    /// Softmax over the last dimension.
+    /// Softmax over the last dimension. A row of -inf alone (all masked) gives 0, not 0 / 0.
     fn softmax(_x: &Dual<Self>) -> Option<Dual<Self>> {
         None
     }

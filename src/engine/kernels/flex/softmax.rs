@@ -8,7 +8,7 @@ use super::element::{Element, vectorized};
 use super::lanes::{dot, dot2, map, max, sum, update2, update3};
 use crate::engine::kernels::Dual;
 
-/// `y = e^x / sum(e^x)`, with tangents `y (x' - sum(y x'))`.
+/// `y = e^x / sum(e^x)`, with tangents `y (x' - sum(y x'))`. A row of -inf alone gives 0.
 pub(super) fn softmax<T: Element>(x: &Dual<Flex>) -> Dual<Flex> {
     let (active, shape, width) = (active_slots(&[x]), x.primal.shape(), last_dimension(&x.primal));
     let x = Operand::<T>::new(x);
@@ -18,7 +18,7 @@ pub(super) fn softmax<T: Element>(x: &Dual<Flex>) -> Dual<Flex> {
             #[inline(always)]
             || {
                 for (y, x) in y.chunks_exact_mut(width).zip(x.primal()[range.clone()].chunks_exact(width)) {
-                    let largest = max(x);
+                    let largest = max(x).larger(T::MIN);
                     map(y, x, |x| x - largest);
                     normalize_exp(y);
                 }
@@ -138,7 +138,9 @@ mod tests {
 
     #[test]
     fn large_and_masked_entries_are_safe() {
-        let x = laid_out::<f32>(&[1e4, f64::NEG_INFINITY, 1e4, -1e4], &[1, 4], Case::Dense);
-        assert_eq!(numbers(&softmax::<f32>(&Dual::constant(x)).primal), [0.5, 0.0, 0.5, 0.0]);
+        let masked = f64::NEG_INFINITY;
+        let x = laid_out::<f32>(&[1e4, masked, 1e4, -1e4, masked, masked, masked, masked], &[2, 4], Case::Dense);
+        let expected = [0.5, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0];
+        assert_eq!(numbers(&softmax::<f32>(&Dual::constant(x)).primal), expected);
     }
 }
