@@ -22,7 +22,8 @@ use hesspec::engine::Kernels;
 use hesspec::hessian::Precision;
 use hesspec::job::{Job, Task, dispatch};
 use hesspec::krylov::{
-    self, Chain, Complement, Local, Locked, OnSegment, Operator, Reorthogonalize, Settings, Short, Tridiagonal,
+    self, Chain, Complement, Local, Locked, OnSegment, Operator, Reorthogonalize, Settings, SharedComplement, Short,
+    Tridiagonal,
 };
 use hesspec::probe::{ProbeKind, probe};
 use hesspec::spectrum::eigen::packed_symmetric;
@@ -142,7 +143,7 @@ fn error(eigenvalues: &[f64], setting: Setting, seed: u64) -> Result<f64> {
     let settings = Settings { label: "study".into(), steps, reorthogonalize, eta: 0.0, segments: 0 };
     let chain = |k: u32| {
         let start = probe(ProbeKind::Gaussian, seed, "study", k, 0..dim);
-        let starts: Rc<dyn Complement<Vec<f64>>> = Rc::new(Starts { dim, seed, name: format!("study {k}") });
+        let starts: SharedComplement<'_, Vec<f64>> = Rc::new(Starts { dim, seed, name: format!("study {k}") });
         Chain::new(Local::new(), start, settings.clone(), Some((short, starts)))
     };
     let mut operator = Diagonal { eigenvalues, slots: setting.probes as usize };
