@@ -127,7 +127,7 @@ fn shape(config: &Config, store: &RunStore, resources: Resources, progress: &dyn
         None => {
             let mut config = config.clone();
             if config.batch.tokens.is_none() {
-                config.batch.tokens = Some(job::preflight(&config)? * job::gpt2(&config)?.context); // all of the data
+                config.batch.tokens = Some(job::num_windows(&config)? * job::gpt2(&config)?.context); // all of the data
             }
             plan::check_memory(&Plan::new(&config, &[], resources)?)?;
             shape::choose(&config, resources, &|| signal::requested().is_some())?

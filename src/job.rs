@@ -403,11 +403,12 @@ pub trait Task {
     fn run<K: Kernels, T: Precision>(self, config: &Config, device: Device<K>) -> Result<Self::Output>;
 }
 
-/// Whether this build has the backend and the data has the batch: windows of it. Nothing is computed, and no weights are read.
+/// Whether this build has the backend, the data the batch, and the weights the network's parameters. Nothing is computed,
+/// and no weights' numbers are read.
 ///
 /// # Errors
-/// Those of [`dispatch`], and of opening tokens.
-pub fn preflight(config: &Config) -> Result<usize> {
+/// Those of [`dispatch`], of opening tokens, and of [`weights::check`].
+pub fn preflight(config: &Config) -> Result<()> {
     struct Nothing;
     impl Task for Nothing {
         type Output = ();
@@ -416,6 +417,18 @@ pub fn preflight(config: &Config) -> Result<usize> {
         }
     }
     dispatch(config, Nothing)?;
+    num_windows(config)?;
+    match config.model.weights() {
+        Some(source) => weights::check(&gpt2(config)?.layout(), &Names::GPT2, source),
+        None => Ok(()),
+    }
+}
+
+/// Windows of the batch in the data.
+///
+/// # Errors
+/// Those of opening tokens; [`Error::Config`] if the data has too few.
+pub fn num_windows(config: &Config) -> Result<usize> {
     let files = token_files(config);
     let tokens = Tokens::open(&files.path, files.cache_bytes())?;
     Ok(Windows::new(&config.batch, gpt2(config)?.context, tokens.len())?.num_windows())

@@ -16,7 +16,7 @@ use crate::hessian::{
     slot_settings, start,
 };
 use crate::job::Job;
-use crate::krylov::{Chain, Complement, Schedule, Tridiagonal};
+use crate::krylov::{Chain, Schedule, SharedComplement, Tridiagonal};
 use crate::metrics::{Phase, StepMetrics, Stopwatch};
 use crate::plan::Pair;
 use crate::{Error, Result};
@@ -145,7 +145,7 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
         self.context.settings.schedule(self.len(slot))
     }
 
-    fn complement(&self, slot: usize) -> Rc<dyn Complement<Slice<T>> + 'g> {
+    fn complement(&self, slot: usize) -> SharedComplement<'g, Slice<T>> {
         let (at, probe) = self.pairs[slot];
         let Context { comm, settings, etas, .. } = self.context;
         complement(self.block(slot), &self.job.layout, probe, etas[at], settings, comm)

@@ -16,7 +16,7 @@ use super::common::{ConfigArguments, print, print_json};
 use super::table::table;
 use crate::block::Block;
 use crate::cluster::solo;
-use crate::config::Config;
+use crate::config::{Backend, Config};
 use crate::engine::Kernels;
 use crate::hessian::{Precision, PrefixBudget, Settings, start};
 use crate::job::{self, Job, Task};
@@ -24,7 +24,7 @@ use crate::plan::calibration::{Calibration, CalibrationCase, Conditions};
 use crate::plan::cost::{Cost, Kept};
 use crate::plan::memory::Resources;
 use crate::plan::{self, Plan};
-use crate::{Error, Result, data};
+use crate::{Error, Result, data, doctor};
 
 /// Rows and columns of the product that gives the machine's rate.
 const SGEMM: usize = 2048;
@@ -68,12 +68,14 @@ struct Answer {
 #[derive(Debug, Serialize)]
 struct Machine {
     cpu: String,
+    /// Accelerator that the backend computes on, by the driver's name; null for processors, and where it is not known.
+    device: Option<String>,
     cores: usize,
     threads: usize,
     memory_gb: f64,
     os: &'static str,
     arch: &'static str,
-    backend: crate::config::Backend,
+    backend: Backend,
     precision: crate::config::Precision,
     hesspec: &'static str,
 }
@@ -123,6 +125,7 @@ pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
 fn calibration(config: &Config, answer: &Answer) -> Result<Calibration> {
     let conditions = Conditions {
         machine: answer.machine.cpu.clone(),
+        device: answer.machine.device.clone(),
         backend: answer.machine.backend,
         precision: answer.machine.precision,
         math: config.hessian.math,
@@ -328,6 +331,7 @@ fn machine(config: &Config) -> Result<Machine> {
     let cores = std::thread::available_parallelism().map_err(|error| Error::Environment(error.to_string()))?;
     Ok(Machine {
         cpu: cpu.unwrap_or_else(|| "unknown".into()),
+        device: device(config.hessian.backend),
         cores: cores.get(),
         threads: rayon::current_num_threads(),
         memory_gb: proc_value("/proc/meminfo", "MemTotal:").map_or(f64::NAN, |kib| kib * 1024.0 / 1e9),
@@ -337,6 +341,12 @@ fn machine(config: &Config) -> Result<Machine> {
         precision: config.hessian.precision,
         hesspec: env!("CARGO_PKG_VERSION"),
     })
+}
+
+/// The accelerator of a backend: of several models in one machine any.
+fn device(backend: Backend) -> Option<String> {
+    let models = if backend == Backend::Cuda { doctor::accelerators() } else { Vec::new() };
+    Some(models.join(" or ")).filter(|name| !name.is_empty())
 }
 
 fn describe(answer: &Answer) -> String {
@@ -358,7 +368,7 @@ fn describe(answer: &Answer) -> String {
     let header = ["what", "slots", "s/slot", "GFLOP/slot", "GFLOP/s", "of sgemm", "peak MB"];
     format!(
         "{}, {} threads; sgemm {:.1} GFLOP/s\n{}",
-        answer.machine.cpu,
+        answer.machine.device.as_ref().unwrap_or(&answer.machine.cpu),
         answer.machine.threads,
         answer.sgemm_gflops,
         table(&header, &rows)

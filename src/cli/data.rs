@@ -6,8 +6,9 @@ use clap::{Args, Subcommand};
 
 use super::common::{print, print_json};
 use super::progress::Counter;
-use crate::Result;
+use crate::cluster::signal;
 use crate::data::{self, Advance, Inspection, Meta, Preparation, Prepared, Tokenizer};
+use crate::{Error, Result};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -55,11 +56,13 @@ pub fn main(command: Command, json: bool) -> Result<()> {
 fn prepare(arguments: Prepare, json: bool) -> Result<()> {
     let Prepare { tokenizer, output, shard_tokens, text_field, inputs } = arguments;
     let request = Preparation { inputs, output: output.clone(), tokenizer, text_field, shard_tokens };
+    signal::install()?;
     let meter = Counter::new();
     let mut state = None;
     let Prepared { meta, was_done } = data::prepare(&request, &mut |advance| {
         meter.show(&rates(advance, meter.seconds()));
         state = Some(*advance);
+        stop_if_asked(shard_tokens.is_some())
     })?;
     if json {
         return print_json(&meta);
@@ -74,6 +77,19 @@ fn prepare(arguments: Prepare, json: bool) -> Result<()> {
         "{}: {done}{num_tokens} tokens of {num_documents} documents, vocabulary {vocabulary_size}{now}",
         file.display()
     ))
+}
+
+/// # Errors
+/// [`Error::Interrupted`] after a stop signal.
+fn stop_if_asked(in_shards: bool) -> Result<()> {
+    let Some(name) = signal::requested() else { return Ok(()) };
+    let kept = match in_shards {
+        true => "finished shards are kept. Run the same command again to go on after them",
+        false => {
+            "nothing is kept of a single file (of --shard-tokens N, finished shards are). Run the same command again"
+        }
+    };
+    Err(Error::Interrupted(format!("stopped by SIG{name}; {kept}")))
 }
 
 /// What this process did, apart from what it found.

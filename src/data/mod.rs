@@ -23,7 +23,7 @@ pub use inspect::{Frequency, Inspection, inspect};
 pub use meta::{Described, Meta, TokenFile, Tokenizer};
 pub use micro_batches::{Cut, MicroBatch, MicroBatches};
 pub use permutation::Permutation;
-pub use prepare::{Advance, Preparation, Prepared, prepare};
+pub use prepare::{Advance, OnAdvance, Preparation, Prepared, prepare};
 pub use settings::{Settings, Source};
 pub use shard::Format;
 pub use tokens::Tokens;

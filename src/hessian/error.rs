@@ -157,7 +157,7 @@ where
     v.iter().map(|x| T::from_f64(x / norm)).collect()
 }
 
-pub(super) fn borrowed<T>(vectors: &[(usize, Vec<T>)]) -> Vec<(usize, &[T])> {
+fn borrowed<T>(vectors: &[(usize, Vec<T>)]) -> Vec<(usize, &[T])> {
     vectors.iter().map(|(slot, v)| (*slot, v.as_slice())).collect()
 }
 

@@ -256,6 +256,7 @@ pub(super) fn shifted<K: Kernels, T: Precision, M: Module<SecondOrder<K>>>(
 ) -> M {
     let step: Vec<T> = vector.iter().map(|x| T::from_f64(scale * x.to_f64())).collect();
     let parts = block.scatter(layout, &step, T::default());
+    drop(step);
     model.map(&mut Shifter { path: Path::new(names), layout, parts })
 }
 
@@ -279,9 +280,10 @@ impl<K: Kernels, T: Precision> ModuleMapper<SecondOrder<K>> for Shifter<'_, T> {
         param: Param<Tensor<SecondOrder<K>, D>>,
     ) -> Param<Tensor<SecondOrder<K>, D>> {
         let parameter = self.layout.find(&self.path.name());
-        let Some((_, values)) = self.parts.iter().find(|(index, _)| Some(*index) == parameter) else { return param };
+        let Some(at) = self.parts.iter().position(|(index, _)| Some(*index) == parameter) else { return param };
+        let (_, values) = self.parts.swap_remove(at); // a module has each parameter once
         param.map(|tensor| {
-            let data = TensorData::new(values.clone(), tensor.shape());
+            let data = TensorData::new(values, tensor.shape());
             let step = Tensor::from_data(data, (&tensor.device(), T::DTYPE));
             Tensor::from_inner(tensor.inner()) + step
         })

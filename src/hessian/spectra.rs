@@ -13,7 +13,7 @@ use super::sharded::{Sharded, Slice};
 use crate::block::{Block, Layout};
 use crate::cluster::{Comm, solo};
 use crate::engine::{Kernels, SecondOrder};
-use crate::krylov::{self, Chain, Complement, Reorthogonalize, Schedule, Short, Tridiagonal};
+use crate::krylov::{self, Chain, Reorthogonalize, Schedule, SharedComplement, Short, Tridiagonal};
 use crate::probe::{ProbeKind, probe};
 use crate::spectrum::{self, BlockSpectrum, Weights, deflate, noise_floor, quadrature, reduce_variance};
 use crate::{Error, Result};
@@ -223,7 +223,7 @@ pub fn complement<'a, T: Precision>(
     eta: f64,
     settings: &'a Settings,
     comm: &'a Comm,
-) -> Rc<dyn Complement<Slice<T>> + 'a> {
+) -> SharedComplement<'a, Slice<T>> {
     Rc::new(BlockComplement::new(block, layout, probe, eta, settings, comm))
 }
 

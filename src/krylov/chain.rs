@@ -23,12 +23,15 @@ pub trait Complement<V> {
     fn locked(&self, t: &Tridiagonal) -> Result<Locked>;
 }
 
+/// A slot's [`Complement`].
+pub type SharedComplement<'a, V> = Rc<dyn Complement<V> + 'a>;
+
 /// The recursions of one slot, one after the other; steps are counted through all of them.
 pub struct Chain<'a, S: Space> {
     space: S,
     settings: Settings,
     schedule: Schedule,
-    complement: Option<Rc<dyn Complement<S::Vector> + 'a>>,
+    complement: Option<SharedComplement<'a, S::Vector>>,
     main: Lanczos<S>,
     locked: Locked,
     /// T of the short recursions that are done.
@@ -43,7 +46,7 @@ impl<'a, S: Space> Chain<'a, S> {
         space: S,
         start: S::Vector,
         settings: Settings,
-        short: Option<(Short, Rc<dyn Complement<S::Vector> + 'a>)>,
+        short: Option<(Short, SharedComplement<'a, S::Vector>)>,
     ) -> Result<Self> {
         let (short, complement) = short.unzip();
         let schedule = Schedule::new(space.dim(&start), settings.steps, short);
@@ -59,7 +62,7 @@ impl<'a, S: Space> Chain<'a, S> {
         [main_vectors, short_vectors]: [Vec<S::Vector>; 2],
         settings: Settings,
         schedule: Schedule,
-        complement: Option<Rc<dyn Complement<S::Vector> + 'a>>,
+        complement: Option<SharedComplement<'a, S::Vector>>,
     ) -> Result<Self> {
         let (main, mut done) = schedule.split(flat);
         let main = Lanczos::resume(space.clone(), main, main_vectors, settings.clone())?;

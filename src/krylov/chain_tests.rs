@@ -47,7 +47,7 @@ fn start() -> Vec<f64> {
 }
 
 fn chain(segments: usize) -> Chain<'static, Local<f64>> {
-    let complement: Rc<dyn Complement<Vec<f64>>> = Rc::new(TopTwo);
+    let complement: SharedComplement<'_, Vec<f64>> = Rc::new(TopTwo);
     Chain::new(Local::new(), start(), settings(segments), Some((SHORT, complement))).unwrap()
 }
 
@@ -126,7 +126,7 @@ fn a_chain_resumes_anywhere() {
         let load = |range: std::ops::Range<usize>| saved[range].to_vec();
         let vectors = [load(needed.main), load(needed.short)];
         let chain = Chain::resume(Local::new(), flat, vectors, settings(2), schedule, Some(Rc::new(TopTwo))).unwrap();
-        assert_eq!(run(&mut operator, vec![chain]).unwrap(), [expected.clone()], "after step {done}");
+        assert_eq!(run(&mut operator, vec![chain]).unwrap()[0], expected, "after step {done}");
         step(&mut operator, &mut slots).unwrap();
     }
 }

@@ -28,7 +28,7 @@ mod space;
 mod tests;
 mod tridiagonal;
 
-pub use chain::{Chain, Complement, Locked};
+pub use chain::{Chain, Complement, Locked, SharedComplement};
 pub use lanczos::{Lanczos, Reorthogonalize, Settings, Step};
 pub use local::{Local, LocalBasis, dot};
 pub use operator::{Dense, MatrixOperator, OnSegment, Operator};

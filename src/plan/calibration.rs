@@ -17,8 +17,11 @@ const POSSIBLE: RangeInclusive<f64> = 1e-3..=1e10;
 /// Where and how it was measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Conditions {
-    /// Processor or accelerator.
+    /// Processor.
     pub machine: String,
+    /// Accelerator, as its driver names it; `None` for processors, where it was not known, and in older files.
+    #[serde(default)]
+    pub device: Option<String>,
     /// burn backend.
     pub backend: Backend,
     /// Floating-point type.
@@ -29,6 +32,13 @@ pub struct Conditions {
     pub memory_gb: f64,
     /// Rate of one large product, GFLOP/s.
     pub sgemm_gflops: f64,
+}
+
+impl Conditions {
+    /// Accelerator, or processor.
+    pub fn measured_on(&self) -> &str {
+        self.device.as_ref().unwrap_or(&self.machine)
+    }
 }
 
 /// What was measured, one rank alone.
@@ -133,21 +143,28 @@ impl Calibration {
         )))
     }
 
-    /// Refuses an accelerator where a processor was measured.
+    /// Refuses an accelerator where a processor or another model was measured.
     ///
     /// # Errors
     /// [`Error::Config`]
     pub fn check_device(&self, device: &Device) -> Result<()> {
-        let Conditions { backend, machine, .. } = &self.conditions;
-        if !backend.is_cpu() {
-            return Ok(());
-        }
+        let Conditions { backend, machine, device: measured, .. } = &self.conditions;
+        let on = match measured {
+            _ if backend.is_cpu() => format!("a processor ({machine}, hessian.backend = {})", config::as_toml(backend)),
+            Some(name) if !device.is_called(name) => name.clone(),
+            Some(_) => return Ok(()),
+            None => {
+                tracing::warn!(
+                    "the calibration does not say on which device it was measured; it is taken for {}",
+                    device.name
+                );
+                return Ok(());
+            }
+        };
         Err(Error::Config(format!(
-            "--device {}: the calibration was measured on a processor ({machine}, hessian.backend = {}); leave --device out, \
-             or measure such a device ({}) with hesspec bench CONFIG --calibration FILE",
-            device.name,
-            config::as_toml(backend),
-            device.product
+            "--device {}: the calibration was measured on {on}; leave --device out, or measure such a device ({}) with \
+             hesspec bench CONFIG --calibration FILE",
+            device.name, device.product
         )))
     }
 }
@@ -159,6 +176,7 @@ mod tests {
     fn conditions() -> Conditions {
         Conditions {
             machine: "a machine".into(),
+            device: None,
             backend: Backend::Flex,
             precision: Precision::F32,
             math: Math::F32,
@@ -190,6 +208,13 @@ mod tests {
         assert!(other.exit_code() == 2 && other.to_string().contains("hessian.backend = \"flex\""), "{other}");
         let on_cuda = Conditions { backend: Backend::Cuda, ..conditions() };
         assert!(Calibration { conditions: on_cuda, ..found.clone() }.check_device(&device).is_ok());
+        let on = |name: &str| {
+            let on_device = Conditions { backend: Backend::Cuda, device: Some(name.into()), ..conditions() };
+            Calibration { conditions: on_device, ..found.clone() }.check_device(&device)
+        };
+        assert!(on("NVIDIA H100 80GB HBM3").is_ok());
+        let other = on("NVIDIA A100-SXM4-80GB").unwrap_err();
+        assert!(other.exit_code() == 2 && other.to_string().contains("measured on NVIDIA A100-SXM4-80GB"), "{other}");
         for value in [1e300, -1.0, 0.0, 1e-300] {
             let of = |memory_gb| Conditions { memory_gb, ..conditions() };
             for (absurd, key) in [

@@ -73,6 +73,12 @@ impl Device {
         })
     }
 
+    /// Whether a driver's name ("NVIDIA A100-SXM4-80GB", "Tesla T4") is that of this model, whatever its form and memory.
+    pub fn is_called(&self, name: &str) -> bool {
+        let model = self.product.split(' ').find(|word| *word != "Tesla");
+        name.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| Some(word) == model)
+    }
+
     /// Dense peak in a mode, TFLOP/s; 3xtf32 is three tf32 products.
     pub fn peak(&self, math: Math) -> Option<f64> {
         match math {
@@ -132,6 +138,20 @@ mod tests {
                 assert_eq!(device.peak(Math::Tf32x3), Some(tf32 / 3.0));
             }
         }
+        let called = |device: &str, name: &str| Device::named(device).unwrap().is_called(name);
+        for (device, name) in [
+            ("t4", "Tesla T4"),
+            ("v100", "Tesla V100-SXM2-32GB"),
+            ("a100", "NVIDIA A100-SXM4-80GB"),
+            ("l40s", "NVIDIA L40S"),
+        ] {
+            assert!(called(device, name), "{device}: {name}");
+        }
+        assert!(
+            !called("l40", "NVIDIA L40S")
+                && !called("a10", "NVIDIA A100-SXM4-80GB")
+                && !called("h200", "NVIDIA H100 80GB HBM3")
+        );
         let message = Device::named("h1000").unwrap_err().to_string();
         assert!(message.contains("h100, h100-pcie") && message.contains("--calibration"), "{message}");
         assert!(Device::named("v100").unwrap().peak(Math::Bf16).is_none());

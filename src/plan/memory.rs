@@ -12,6 +12,11 @@ use crate::{Error, Result};
 const PROCESS: f64 = 60e6;
 /// What an allocator that keeps all memory takes beyond what is in use at the peak (measured, tests/memory/check.py).
 const OVERHEAD: f64 = 1.08;
+/// The same for vectors of what is tested and measured before the first group: f32 and f64 alternate, products and gradients,
+/// and little of what one frees has the sizes that the next one asks for.
+const OVERHEAD_BEFORE: f64 = 1.38;
+/// Bytes of an f64.
+const WIDE: f64 = size_of::<f64>() as f64;
 /// Share of the free memory that a plan takes: the system and the reports need some.
 const USABLE: f64 = 0.85;
 
@@ -73,6 +78,40 @@ impl Memory {
         let whole = total(&|dim, _| dim * (self.number + 8.0));
         let cut = total(&|dim, _| dim * (8.0 + self.number + self.basis.min(dim) * self.number)) / self.ranks;
         PROCESS + OVERHEAD * (self.num_params * self.number + activations.max(adjoints) + whole + cut)
+    }
+
+    /// Bytes of products in f64 beside those in f32, on one rank; slots as for [`Memory::group`].
+    pub fn errors(&self, slots: &[(f64, f64)]) -> f64 {
+        let total = |of: &dyn Fn(f64, f64) -> f64| slots.iter().map(|(dim, share)| of(*dim, *share)).sum::<f64>();
+        let highest = slots.iter().map(|(_, share)| *share).fold(0.0, f64::max);
+        let dims = total(&|dim, _| dim);
+        // v in both precisions, H v in f32, the tangent; then H v in f64 on the parameters and in vectors
+        let (held, adjoints) = (dims * 2.0 * (self.number + WIDE), dims * 2.0 * WIDE);
+        let components = (highest + total(&|_, share| share)) * self.per_token;
+        let at_once = (1.0 + slots.len() as f64) * self.per_token_at_once;
+        self.before(held, components + at_once, adjoints)
+    }
+
+    /// Bytes of the central difference of a block's gradient in f64, which is where the self-tests take the most: on one rank,
+    /// for a block of dimension `dim` below a share of the network; `largest`: entries of its largest parameter.
+    pub fn self_test(&self, dim: f64, largest: f64, share: f64) -> f64 {
+        // v and H v in all precisions, one gradient, the block's parameters moved along v; then the other gradient on the
+        // parameters and in one vector, into which it goes parameter by parameter
+        let held = 2.0 * dim * (self.precisions() + WIDE);
+        self.before(held, share * self.per_token + self.per_token_at_once, WIDE * (2.0 * dim + largest))
+    }
+
+    /// Bytes of what is done in f64 before the first group: beside the models, vectors, and activations (numbers per token) or
+    /// the adjoints that take their place.
+    fn before(&self, held: f64, activations: f64, adjoints: f64) -> f64 {
+        let activations = OVERHEAD * self.tokens * WIDE * activations;
+        let models = OVERHEAD * self.num_params * self.precisions();
+        PROCESS + models + OVERHEAD_BEFORE * held + activations.max(OVERHEAD_BEFORE * adjoints)
+    }
+
+    /// Bytes of a number in all precisions there are: a run in f32 has a reference in f64.
+    fn precisions(&self) -> f64 {
+        if self.number < WIDE { self.number + WIDE } else { WIDE }
     }
 }
 

@@ -128,7 +128,7 @@ impl Plan {
             micro_batch: planner.micro_batch,
             num_products,
             flop,
-            memory_bytes: groups.iter().map(|group| group.memory_bytes).fold(planner.error_bytes(&blocks), f64::max),
+            memory_bytes: groups.iter().map(|group| group.memory_bytes).fold(planner.guard_bytes(&blocks), f64::max),
             budget_bytes: planner.budget,
             forward_multiply_adds: forward,
             blocks: planned,
@@ -200,9 +200,7 @@ pub fn error_groups(config: &Config, resources: Resources) -> Result<Vec<Vec<usi
     let sizes = job::gpt2(config)?;
     let layout = sizes.layout();
     let blocks = job::blocks(config, &layout)?;
-    let planner = Planner::new(config, &sizes, &layout, &blocks, resources)?;
-    let groups = planner.in_f64().packed(&blocks, (0..blocks.len()).map(|at| (at, 0)));
-    Ok(groups.into_iter().map(|pairs| pairs.into_iter().map(|(at, _)| at).collect()).collect())
+    Ok(Planner::new(config, &sizes, &layout, &blocks, resources)?.error_groups(&blocks))
 }
 
 impl fmt::Display for Plan {
@@ -278,7 +276,7 @@ pub fn check_memory(plan: &Plan) -> Result<()> {
         return Err(memory::does_not_fit(&what, group.memory_bytes, plan.budget_bytes));
     }
     if plan.memory_bytes > plan.budget_bytes {
-        let what = "one product in f64, which the errors of all others are measured against,";
+        let what = "what is tested and measured before the first group, products and gradients in f64,";
         return Err(memory::does_not_fit(what, plan.memory_bytes, plan.budget_bytes));
     }
     Ok(())

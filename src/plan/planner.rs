@@ -15,7 +15,6 @@ const MOST_SLOTS: usize = 8;
 /// What a plan is made with.
 pub(super) struct Planner<'a> {
     pub(super) config: &'a Config,
-    pub(super) sizes: &'a Gpt2Config,
     pub(super) layout: &'a Layout,
     pub(super) cost: Cost,
     pub(super) memory: Memory,
@@ -47,10 +46,10 @@ impl<'a> Planner<'a> {
         let prefix_bytes =
             windows.map(|windows| (windows * sizes.context * sizes.embedding * number) as f64 / ranks as f64);
         let (cost, memory) = (Cost::of(sizes), of(micro_batch));
-        let mut planner = Self { config, sizes, layout, cost, memory, micro_batch, budget, prefix_bytes };
+        let mut planner = Self { config, layout, cost, memory, micro_batch, budget, prefix_bytes };
         // a micro-batch that was not asked for shrinks until one slot of every block fits, in f64 as well
         let fits = |planner: &Self| {
-            blocks.iter().all(|block| planner.bytes(&[block]) <= budget) && planner.error_bytes(blocks) <= budget
+            blocks.iter().all(|block| planner.bytes(&[block]) <= budget) && planner.guard_bytes(blocks) <= budget
         };
         while config.batch.micro_batch.is_none() && micro_batch > 1 && !fits(&planner) {
             micro_batch /= 2;
@@ -74,11 +73,16 @@ impl<'a> Planner<'a> {
     }
 
     pub(super) fn bytes(&self, slots: &[&Block]) -> f64 {
+        self.memory.group(&self.sizes_of(slots))
+    }
+
+    /// Of each slot: its block's dimension and the share of the network above it.
+    fn sizes_of(&self, slots: &[&Block]) -> Vec<(f64, f64)> {
         let slot = |block: &&Block| {
             let shares = self.cost.block(self.layout, block);
             (block.num_params(self.layout) as f64, shares.weights + shares.attention)
         };
-        self.memory.group(&slots.iter().map(slot).collect::<Vec<_>>())
+        slots.iter().map(slot).collect()
     }
 
     /// Bytes of the whole Lanczos bases of these slots, on all ranks together.
@@ -91,11 +95,17 @@ impl<'a> Planner<'a> {
     pub(super) fn groups(&self, blocks: &[Block], finished: &[Pair]) -> Vec<Group> {
         let of_block = |at: usize| (0..probes_of(self.config, &blocks[at])).map(move |probe| (at, probe));
         let pairs = (0..blocks.len()).flat_map(of_block).filter(|pair| !finished.contains(pair));
-        self.packed(blocks, pairs).into_iter().map(|pairs| self.group(blocks, pairs)).collect()
+        let groups = self.packed(blocks, pairs, |slots| self.bytes(slots));
+        groups.into_iter().map(|pairs| self.group(blocks, pairs)).collect()
     }
 
-    /// Pairs in their order, as many together as fit; the whole network by itself.
-    pub(super) fn packed(&self, blocks: &[Block], pairs: impl Iterator<Item = Pair>) -> Vec<Vec<Pair>> {
+    /// Pairs in their order, as many together as fit by their bytes; the whole network by itself.
+    fn packed(
+        &self,
+        blocks: &[Block],
+        pairs: impl Iterator<Item = Pair>,
+        bytes: impl Fn(&[&Block]) -> f64,
+    ) -> Vec<Vec<Pair>> {
         let most = self.config.hessian.slots.unwrap_or(MOST_SLOTS);
         let mut groups: Vec<Vec<Pair>> = Vec::new();
         for pair in pairs {
@@ -104,7 +114,7 @@ impl<'a> Planner<'a> {
                 let mut slots: Vec<&Block> = group.iter().map(|(at, _)| &blocks[*at]).collect();
                 let same_kind = (slots[0].kind == "full") == (block.kind == "full");
                 slots.push(block);
-                same_kind && group.len() < most && self.bytes(&slots) <= self.budget
+                same_kind && group.len() < most && bytes(&slots) <= self.budget
             });
             match groups.last_mut().filter(|_| joins) {
                 Some(group) => group.push(pair),
@@ -125,22 +135,36 @@ impl<'a> Planner<'a> {
         Group { name: format!("b{at:05}-p{probe:03}"), forward_passes, memory_bytes, prefix, pairs }
     }
 
-    /// The same for products in f64 that are made once.
-    pub(super) fn in_f64(&self) -> Self {
-        let memory = Memory { number: size_of::<f64>() as f64, basis: 1.0, ranks: 1.0, ..self.memory.clone() };
-        Self { memory, cost: Cost::of(self.sizes), ..*self }
+    /// Blocks whose products are measured against f64 together: one vector each, as many as fit.
+    pub(super) fn error_groups(&self, blocks: &[Block]) -> Vec<Vec<usize>> {
+        let pairs = (0..blocks.len()).map(|at| (at, 0));
+        let groups = self.packed(blocks, pairs, |slots| self.memory.errors(&self.sizes_of(slots)));
+        groups.into_iter().map(|pairs| pairs.into_iter().map(|(at, _)| at).collect()).collect()
     }
 
-    /// Predicted peak of the products that are measured against f64, the model in f32 beside that in f64. None where there
-    /// is no such reference: a product is then measured against itself, in the memory of its group.
-    pub(super) fn error_bytes(&self, blocks: &[Block]) -> f64 {
+    /// Predicted peak of the products that are measured against f64. None where there is no such reference: a product is then
+    /// measured against itself, in the memory of its group.
+    fn error_bytes(&self, blocks: &[Block]) -> f64 {
         if self.config.hessian.precision == Precision::F64 || !self.config.hessian.backend.is_cpu() {
             return 0.0;
         }
-        let planner = self.in_f64();
-        let groups = planner.packed(blocks, (0..blocks.len()).map(|at| (at, 0)));
-        let bytes = |pairs: &Vec<Pair>| planner.bytes(&pairs.iter().map(|(at, _)| &blocks[*at]).collect::<Vec<_>>());
-        self.memory.num_params * self.memory.number + groups.iter().map(bytes).fold(0.0, f64::max)
+        let slots = |group: &Vec<usize>| group.iter().map(|at| &blocks[*at]).collect::<Vec<_>>();
+        let bytes = |group: &Vec<usize>| self.memory.errors(&self.sizes_of(&slots(group)));
+        self.error_groups(blocks).iter().map(bytes).fold(0.0, f64::max)
+    }
+
+    /// Predicted peak of the self-tests, which take the first block (a later one if its Hessian vanishes).
+    fn self_test_bytes(&self, blocks: &[Block]) -> f64 {
+        let Some(block) = blocks.first().filter(|_| self.config.hessian.backend.is_cpu()) else { return 0.0 };
+        let parameters = block.pieces.iter().map(|piece| self.layout.parameters()[piece.parameter].num_params());
+        let largest = parameters.max().unwrap_or(0) as f64;
+        let (dim, share) = self.sizes_of(&[block])[0];
+        self.memory.self_test(dim, largest, share)
+    }
+
+    /// Predicted peak of what is tested and measured before the first group.
+    pub(super) fn guard_bytes(&self, blocks: &[Block]) -> f64 {
+        self.error_bytes(blocks).max(self.self_test_bytes(blocks))
     }
 
     /// Whether the activations that enter a branch fit beside a group, for all of the batch.

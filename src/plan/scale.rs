@@ -88,14 +88,14 @@ impl Target {
         found.check(&config.hessian)?;
         device.map_or(Ok(()), |device| found.check_device(device))?;
         Ok(Self {
-            name: device.map_or(found.conditions.machine.clone(), |device| device.name.into()),
+            name: device.map_or(found.conditions.measured_on().into(), |device| device.name.into()),
             ranks,
             math: mode_name(found.conditions.math),
             peak_tflops: None,
             efficiency: None,
             gflops: found.gflops,
             memory_bytes: USABLE * 1e9 * device.map_or(found.conditions.memory_gb, |device| device.memory_gb),
-            source: format!("measured on {} by hesspec bench {}", found.conditions.machine, found.hesspec),
+            source: format!("measured on {} by hesspec bench {}", found.conditions.measured_on(), found.hesspec),
         })
     }
 

@@ -4,7 +4,9 @@ use std::rc::Rc;
 
 use super::tests::{bulk_with, settings, starts};
 use super::*;
-use crate::krylov::{Chain, Complement, Dense, Local, Locked, MatrixOperator, Short, Tridiagonal, run};
+use crate::krylov::{
+    Chain, Complement, Dense, Local, Locked, MatrixOperator, SharedComplement, Short, Tridiagonal, run,
+};
 use crate::probe::{ProbeKind, probe};
 
 struct Starts {
@@ -26,7 +28,7 @@ impl Complement<Vec<f64>> for Starts {
 fn deflated(name: &str, eigenvalues: &[f64], steps: usize, short: Short) -> (Tridiagonal, Quadrature) {
     let dim = eigenvalues.len();
     let matrix = Dense::from_fn(dim, |i, j| if i == j { eigenvalues[i] } else { 0.0 });
-    let complement: Rc<dyn Complement<Vec<f64>>> = Rc::new(Starts { dim, name: name.into() });
+    let complement: SharedComplement<'_, Vec<f64>> = Rc::new(Starts { dim, name: name.into() });
     let start = starts(name, dim, 1).remove(0);
     let chain = Chain::new(Local::new(), start, settings(steps), Some((short, complement))).unwrap();
     let t = run(&mut MatrixOperator::<f64>::shared(matrix, 1), vec![chain]).unwrap().remove(0);

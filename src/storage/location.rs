@@ -289,8 +289,10 @@ fn local(url: &str, folder: &std::path::Path, access: Access) -> Result<Arc<dyn 
     let opened = std::fs::create_dir_all(folder)
         .map_err(|error| error.to_string())
         .and_then(|()| LocalFileSystem::new_with_prefix(folder).map_err(|error| error.to_string()));
-    // fsync: a group's manifest must not outlive its parts when the machine loses power
-    let store = opened.map(|store| store.with_fsync(access == Access::Write)).map_err(|error| {
+    // fsync: a group's manifest must not outlive its parts when the machine loses power; cleanup: folders are no objects, and
+    // go with their last one
+    let store = opened.map(|store| store.with_fsync(access == Access::Write).with_automatic_cleanup(true));
+    let store = store.map_err(|error| {
         Error::Storage(format!("cannot open the output `{url}`: {error}. Expected a folder that exists or can be made"))
     })?;
     Ok(Arc::new(store))

@@ -52,6 +52,20 @@ fn a_killed_preparation_goes_on_with_the_same_bytes() {
     let kept = std::fs::metadata(folder.path("killed/train_000002.bin")).unwrap().modified().unwrap();
     let unfinished = "check tiny.toml --set data.tokens.path=\"killed/train_*.bin\"";
     folder.hesspec(unfinished).failed(2, &["killed/progress.json", "unfinished preparation", "data prepare"]);
+    // a stop signal is heeded after the next piece of text
+    let child = command("killed").stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let begin = Instant::now();
+    while !folder.path("killed/train_000008.bin").exists() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "no shards to stop at");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // SAFETY: a signal to a child that has not been waited for
+    assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
+    let stopped = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&stopped.stderr);
+    assert_eq!(stopped.status.code(), Some(75), "{said}");
+    assert!(said.contains("stopped by SIGTERM; finished shards are kept"), "{said}");
+    assert!(!folder.path("killed/meta.json").exists() && folder.path("killed/progress.json").exists());
     let resumed = command("killed").output().unwrap();
     let said = String::from_utf8_lossy(&resumed.stdout);
     assert!(resumed.status.success() && said.contains("made now: ") && said.contains("kept from before: "), "{said}");

@@ -172,6 +172,15 @@ fn what_cannot_be_computed_claims_no_name() {
     folder.hesspec("run tiny.toml --output out --set data.tokens.path=\"none.bin\"").failed(2, &["none.bin"]);
     folder.hesspec("run tiny.toml --output out --set batch.tokens=6000").failed(2, &["batch.tokens"]);
     folder.hesspec("run tiny.toml --output out --set hessian.backend=cuda").failed(3, &["cuda"]);
+    let with =
+        |weights: &str| folder.hesspec(&format!("run tiny.toml --output out --set model.gpt2.weights={weights}"));
+    with("none.safetensors").failed(2, &["none.safetensors", "cannot read the weights"]);
+    with("train.bin").failed(2, &["train.bin", "not a complete safetensors file"]);
+    for name in ["other.safetensors", "other.pt"] {
+        folder.hesspec(&format!("weights export tiny.toml {name} --set model.gpt2.vocabulary=13")).ok();
+        with(name).failed(2, &[name, "the weights", "set model.gpt2.vocabulary = 13"]);
+    }
+    assert!(!folder.path("out/_runs").exists(), "no name is claimed");
     folder.hesspec("run tiny.toml --output out").ok();
 }
 
@@ -227,6 +236,7 @@ fn a_stop_signal_saves_and_the_run_continues() {
     assert!(stops > 0, "every run was over, or not begun, when its signal came");
     folder.hesspec(&command).ok();
     assert!(findings(&folder, "stopped") == findings(&folder, "whole"));
+    assert!(!folder.path("stopped/_runs/tiny/checkpoint").exists(), "nothing is left of what was saved on the way");
 }
 
 /// Held for as long as the process exists, and even then only until it is clear that it is gone.

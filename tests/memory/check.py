@@ -38,6 +38,13 @@ CASES = {
     "early blocks, eight slots, recomputed, 4096 tokens": NANO + ["batch.tokens=4096", "batch.micro_batch=16", "batch.segments=1",
                                                                   "lanczos.steps=2", "lanczos.probes=2", "blocks.full=false",
                                                                   "hessian.recompute=true", EARLY],
+    # what is tested and measured in f64 before the first group takes more than the group
+    "f64 dominates, an embedding of 31 M entries": ["model.gpt2.embedding=768", "model.gpt2.heads=12", "model.gpt2.mlp=3072",
+                                                    "model.gpt2.layers=2", "model.gpt2.vocabulary=40000", "batch.tokens=256", "batch.segments=1",
+                                                    "lanczos.steps=1", "lanczos.probes=1", "blocks.full=false", 'blocks.include=["*.wte.*"]'],
+    "f64 dominates, full": ["model.gpt2.embedding=768", "model.gpt2.heads=12", "model.gpt2.mlp=3072", "model.gpt2.layers=4",
+                            "model.gpt2.vocabulary=5000", "batch.tokens=256", "batch.segments=1", "lanczos.steps=1",
+                            "lanczos.full_probes=1", "blocks.include=[]"],
 }
 
 

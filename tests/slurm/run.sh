@@ -94,15 +94,28 @@ ended() {
 computing() { local i; for ((i = 0; i < LIMIT * 10; i++)); do [[ $(grep -c ' group .* of ' "$1" 2>/dev/null || true) -ge $2 ]] && return 0; sleep 0.1; done; return 1; }
 restarts() { grep -c 'back into the queue' "$1" || true; }
 
-start=$SECONDS
-timeout $LIMIT srun --mpi=pmix --kill-on-bad-exit=1 -N 2 --ntasks-per-node=1 "$HESSPEC" run configs/gpt2_nano_shakespeare.toml "${toy[@]}" --output "$folder/whole" >"$folder/whole.log" 2>&1 || wrong "the uninterrupted run" "$folder/whole.log"
-length=$((SECONDS - start))
-echo "uninterrupted on two nodes: $length s"
+# stopped LOG OUTPUT COUNT: the ranks of a job stand still once so many groups are done, so that it cannot be done before
+# what is meant to hit it, however fast this machine is just now
+ranks=
+stopped() {
+    computing "$1" "$3" || return 0
+    ranks=$(pgrep -f "^$HESSPEC run .*--output $2\$" || true)
+    [[ -z $ranks ]] || kill -STOP $ranks
+}
+# released [LOG COUNT]: they go on, when the job's script has had so many signals
+released() {
+    local i
+    for ((i = 0; $# > 0 && i < 900; i++)); do [[ $(grep -c 'signal, passed on' "$1" || true) -lt $2 ]] || break; sleep 0.1; done
+    [[ -z $ranks ]] || kill -CONT $ranks 2>/dev/null || true
+}
 
-# a. the time limit: one minute is Slurm's shortest, so that the signal is asked for 60 s less a part of the run ahead
-ahead=$((length < 100 ? 60 - length / 2 : 10))
-id=$(sbatch --parsable --time=1 --signal="B:USR1@$ahead" "${nano[@]}" --output "$folder/limit")
+timeout $LIMIT srun --mpi=pmix --kill-on-bad-exit=1 -N 2 --ntasks-per-node=1 "$HESSPEC" run configs/gpt2_nano_shakespeare.toml "${toy[@]}" --output "$folder/whole" >"$folder/whole.log" 2>&1 || wrong "the uninterrupted run" "$folder/whole.log"
+
+# a. the time limit: one minute is Slurm's shortest; the signal comes up to 30 s before it is asked for
+id=$(sbatch --parsable --time=1 --signal="B:USR1@20" "${nano[@]}" --output "$folder/limit")
 log=$folder/gpt2_nano-$id.out
+stopped "$log" "$folder/limit" 1
+released "$log" 1
 if ended "$id" && [[ -e $folder/limit/_runs/gpt2_nano_shakespeare/DONE ]] && [[ $(restarts "$log") -gt 0 ]]; then
     ok "time limit: DONE after $(restarts "$log") requeues, $(grep -c 'resumed after step' "$log" || true) groups resumed"
 else
@@ -113,15 +126,17 @@ if said=$("$python" tests/kills/compare_tables.py "$folder/whole" "$folder/limit
 # b. scancel --signal to the script, twice; c. meanwhile a second job is refused
 id=$(sbatch --parsable "${nano[@]}" --output "$folder/signal")
 log=$folder/gpt2_nano-$id.out
-computing "$log" 1
+stopped "$log" "$folder/signal" 1
 code=0
 timeout $LIMIT "$HESSPEC" run configs/gpt2_nano_shakespeare.toml "${toy[@]}" --output "$folder/signal" >"$folder/second.log" 2>&1 || code=$?
 if [[ $code -eq 5 ]] && grep -q "another job is at work on this run: .*Slurm job $id" "$folder/second.log"; then ok "a second job is refused with 5"; else wrong "a second job: code $code" "$folder/second.log"; fi
 scancel --batch --signal=USR1 "$id"
+released "$log" 1
 for ((i = 0; i < 200; i++)); do [[ $(restarts "$log") -lt 1 ]] || break; sleep 0.1; done
 seen=$(grep -c ' group .* of ' "$log")
-computing "$log" $((seen + 1))
+stopped "$log" "$folder/signal" $((seen + 1))
 scancel --batch --signal=USR1 "$id"
+released "$log" 2
 if ended "$id" && [[ -e $folder/signal/_runs/gpt2_nano_shakespeare/DONE ]]; then
     ok "signals: DONE after $(restarts "$log") requeues, $(grep -c 'resumed after step' "$log" || true) groups resumed"
 else
@@ -132,8 +147,9 @@ if said=$("$python" tests/kills/compare_tables.py "$folder/whole" "$folder/signa
 # d. a cancelled job stays away
 id=$(sbatch --parsable "${nano[@]}" --output "$folder/cancelled")
 log=$folder/gpt2_nano-$id.out
-computing "$log" 1
+stopped "$log" "$folder/cancelled" 1
 scancel "$id"
+released
 ended "$id" || true
 sleep 8 # longer than a requeued job waits
 if [[ $(state "$id") =~ ^(CANCELLED)?$ && $(restarts "$log") -eq 0 ]]; then ok "cancelled: it does not come back"; else wrong "cancelled: state $(state "$id")" "$log"; fi

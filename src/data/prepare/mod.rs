@@ -68,6 +68,9 @@ pub struct Advance {
     pub old_tokens: u64,
 }
 
+/// Hears how far a preparation is, after each piece; an error of its ends the preparation, as a kill would.
+pub type OnAdvance<'a> = dyn FnMut(&Advance) -> Result<()> + 'a;
+
 /// What [`prepare`] leaves in the folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prepared {
@@ -85,8 +88,8 @@ pub struct Prepared {
 /// # Errors
 /// [`Error::Config`] for inputs that are missing or not what they should be, with file and line, or tokens of another
 /// preparation in the same folder; [`Error::Storage`] where an input cannot be read on, the output cannot be written or
-/// another process writes to it.
-pub fn prepare(request: &Preparation, advance: &mut dyn FnMut(&Advance)) -> Result<Prepared> {
+/// another process writes to it; those of `advance`.
+pub fn prepare(request: &Preparation, advance: &mut OnAdvance<'_>) -> Result<Prepared> {
     if request.shard_tokens == Some(0) {
         return Err(Error::Config("--shard-tokens 0: expected at least 1".into()));
     }
@@ -142,9 +145,9 @@ fn make(
     sources: &[Input],
     settings: Settings,
     stored: Option<Record>,
-    advance: &mut dyn FnMut(&Advance),
+    advance: &mut OnAdvance<'_>,
 ) -> Result<Meta> {
-    let (encoder, vocabulary) = encoder(request, sources, stored.as_ref())?;
+    let (encoder, vocabulary) = encoder(request, sources, stored.as_ref(), advance)?;
     let new = || Record { settings, vocabulary: vocabulary.clone(), shards: Vec::new(), position: Position::default() };
     let record = stored.unwrap_or_else(new);
     let from = record.position.place;
@@ -158,8 +161,7 @@ fn make(
             state.source.0 = piece.place.source;
         }
         state.new_tokens = shards.num_tokens() - before;
-        advance(&state);
-        Ok(())
+        advance(&state)
     })?;
     if shards.num_tokens() == 0 {
         return Err(Error::Config("the inputs hold no text at all; nothing was written".into()));
@@ -230,6 +232,7 @@ fn encoder(
     request: &Preparation,
     sources: &[Input],
     stored: Option<&Record>,
+    advance: &mut OnAdvance<'_>,
 ) -> Result<(Encoder, Option<Vec<String>>)> {
     match request.tokenizer {
         Tokenizer::Byte => Ok((Encoder::Byte, None)),
@@ -237,7 +240,7 @@ fn encoder(
         Tokenizer::Char => {
             let characters = match stored.and_then(|record| record.vocabulary.as_ref()) {
                 Some(vocabulary) => vocabulary.iter().flat_map(|name| name.chars()).collect(),
-                None => all_characters(sources, &request.text_field)?,
+                None => all_characters(sources, &request.text_field, advance)?,
             };
             let characters = Characters::new(characters)?;
             let vocabulary = characters.names();
@@ -246,23 +249,26 @@ fn encoder(
     }
 }
 
-fn all_characters(sources: &[Input], text_field: &str) -> Result<BTreeSet<char>> {
-    let mut found = Vocabulary::default();
-    for source in sources {
+fn all_characters(sources: &[Input], text_field: &str, advance: &mut OnAdvance<'_>) -> Result<BTreeSet<char>> {
+    let state = Advance { source: (0, sources.len()), text_bytes: 0, new_tokens: 0, old_tokens: 0 };
+    let mut found = Vocabulary { characters: BTreeSet::new(), utf8: Utf8::default(), last: None, state, advance };
+    for (number, source) in sources.iter().enumerate() {
+        found.state.source.0 = number;
         each_document(source, text_field, &mut found)?;
     }
     Ok(found.characters)
 }
 
 /// First pass of `char`: the set of characters, with the newlines that will stand between documents.
-#[derive(Default)]
-struct Vocabulary {
+struct Vocabulary<'a> {
     characters: BTreeSet<char>,
     utf8: Utf8,
     last: Option<char>,
+    state: Advance,
+    advance: &'a mut OnAdvance<'a>,
 }
 
-impl Sink for Vocabulary {
+impl Sink for Vocabulary<'_> {
     fn start(&mut self, name: &str) -> Result<()> {
         if self.last.is_some() {
             self.characters.insert('\n');
@@ -275,7 +281,7 @@ impl Sink for Vocabulary {
         let text = self.utf8.push(bytes)?;
         self.characters.extend(text.chars());
         self.last = text.chars().next_back().or(self.last);
-        Ok(())
+        (self.advance)(&self.state)
     }
 
     fn end(&mut self) -> Result<()> {

@@ -16,7 +16,7 @@ fn request(folder: &TempDir, inputs: &[String], shard_tokens: Option<u64>) -> Pr
 }
 
 fn run(request: &Preparation) -> Result<Meta> {
-    prepare(request, &mut |_| {}).map(|prepared| prepared.meta)
+    prepare(request, &mut |_| Ok(())).map(|prepared| prepared.meta)
 }
 
 /// The same into another folder.
@@ -243,7 +243,12 @@ fn an_interrupted_preparation_keeps_its_shards_and_goes_on() {
     write(&shard, bytes).unwrap();
 
     let mut last = None;
-    let meta = prepare(&stopped, &mut |advance| last = Some(*advance)).unwrap().meta;
+    let meta = prepare(&stopped, &mut |advance| {
+        last = Some(*advance);
+        Ok(())
+    })
+    .unwrap()
+    .meta;
     assert_eq!((&meta.shards, meta.num_documents), (&expected.shards, expected.num_documents));
     let Advance { new_tokens, old_tokens, .. } = last.unwrap();
     assert!(new_tokens < 7001, "{new_tokens} tokens were made again");
@@ -268,7 +273,7 @@ fn a_kill_at_the_end_leaves_what_the_same_command_finishes() {
         }
         let error = Tokens::open(path.to_str().unwrap(), 0).unwrap_err().to_string();
         assert!(error.contains("progress.json") && error.contains("unfinished"), "{error}");
-        let again = prepare(&request, &mut |_| {}).unwrap();
+        let again = prepare(&request, &mut |_| Ok(())).unwrap();
         assert_eq!(again, Prepared { meta: meta.clone(), was_done: is_described });
         assert!(Tokens::open(path.to_str().unwrap(), 0).is_ok());
     }
@@ -303,7 +308,7 @@ fn every_place_to_stop_at_is_one_to_go_on_from() {
 fn records(request: &Preparation) -> Vec<Record> {
     let sources = sources(&request.inputs).unwrap();
     let settings = settings(request, &sources);
-    let (encoder, vocabulary) = encoder(request, &sources, None).unwrap();
+    let (encoder, vocabulary) = encoder(request, &sources, None, &mut |_| Ok(())).unwrap();
     fs::create_dir_all(&request.output).unwrap();
     let record = Record { settings: settings.clone(), vocabulary, shards: Vec::new(), position: Position::default() };
     let mut shards = Shards::new(&request.output, &encoder, record);

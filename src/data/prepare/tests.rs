@@ -17,7 +17,7 @@ fn prepare_in(folder: &TempDir, inputs: &[(&str, &[u8])], tokenizer: Tokenizer) 
         write(folder.path().join(name), content).unwrap();
     }
     let names: Vec<&str> = inputs.iter().map(|(name, _)| *name).collect();
-    prepare(&request(folder, &names, tokenizer), &mut |_| {}).map(|prepared| prepared.meta)
+    prepare(&request(folder, &names, tokenizer), &mut |_| Ok(())).map(|prepared| prepared.meta)
 }
 
 /// These files of the folder into its `out`, as one file.
@@ -138,7 +138,9 @@ fn a_parquet_column_is_documents() {
     let column: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
     write(&input, parquet_file(column, Compression::UNCOMPRESSED)).unwrap();
     let request = Preparation { text_field: "body".into(), ..request(&folder, &["b.parquet"], Tokenizer::Byte) };
-    assert!(prepare(&request, &mut |_| {}).unwrap_err().to_string().contains("no column `body`; there are id, text"));
+    assert!(
+        prepare(&request, &mut |_| Ok(())).unwrap_err().to_string().contains("no column `body`; there are id, text")
+    );
 }
 
 #[test]
@@ -148,7 +150,7 @@ fn bad_inputs_are_refused_and_leave_nothing() {
     assert!(refusal(&[("a.txt", b"")], Tokenizer::Byte).contains("no text at all"));
     assert_eq!(prepared(&[("a.txt", b"ab\xff")], Tokenizer::Byte).1, [97, 98, 255]);
     let folder = tempfile::tempdir().unwrap();
-    let fails = |request: Preparation| prepare(&request, &mut |_| {}).unwrap_err();
+    let fails = |request: Preparation| prepare(&request, &mut |_| Ok(())).unwrap_err();
     let missing = fails(request(&folder, &["none.txt"], Tokenizer::Char));
     let path = folder.path().join("none.txt");
     assert!(missing.exit_code() == 2 && missing.to_string().contains(path.to_str().unwrap()), "{missing}");
@@ -191,12 +193,16 @@ fn finished_tokens_are_described_found_again_and_never_replaced() {
 
     let mut advances = 0;
     let same = request(&folder, &["a.txt"], Tokenizer::Char);
-    let again = prepare(&same, &mut |_| advances += 1).unwrap();
+    let again = prepare(&same, &mut |_| {
+        advances += 1;
+        Ok(())
+    })
+    .unwrap();
     assert_eq!((again, advances), (Prepared { meta, was_done: true }, 0));
     // another one is refused, also one that would have failed
     write(folder.path().join("bad.txt"), b"ok\xff").unwrap();
     let refused = |request: &Preparation, parts: &[&str]| {
-        let error = prepare(request, &mut |_| {}).unwrap_err();
+        let error = prepare(request, &mut |_| Ok(())).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         let out = folder.path().join("out");
         for part in [out.to_str().unwrap(), "choose another --output"].iter().chain(parts) {
@@ -214,6 +220,25 @@ fn finished_tokens_are_described_found_again_and_never_replaced() {
     refused(&same, &["a.txt (5 bytes, written 1970-01-01T00:00:00.000000000Z)"]);
 }
 
+/// Also in the first pass of `char`, which makes no tokens.
+#[test]
+fn whoever_hears_how_far_it_is_can_end_a_preparation() {
+    for tokenizer in [Tokenizer::Byte, Tokenizer::Char] {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path().join("a.txt"), b"text").unwrap();
+        let request = request(&folder, &["a.txt"], tokenizer);
+        let mut heard = Vec::new();
+        let stopped = prepare(&request, &mut |advance| {
+            heard.push(advance.text_bytes);
+            Err(Error::Interrupted("stopped".into()))
+        });
+        assert_eq!(stopped.unwrap_err().exit_code(), 75);
+        assert_eq!(heard, [if tokenizer == Tokenizer::Char { 0 } else { 4 }]);
+        assert!(!folder.path().join("out/meta.json").exists());
+        assert!(!prepare(&request, &mut |_| Ok(())).unwrap().was_done);
+    }
+}
+
 #[test]
 fn tokens_of_which_nothing_is_known_are_left_alone() {
     let folder = tempfile::tempdir().unwrap();
@@ -221,7 +246,7 @@ fn tokens_of_which_nothing_is_known_are_left_alone() {
     let out = folder.path().join("out");
     let refused = |part: &str| {
         let before = listing(&folder);
-        let error = prepare(&request(&folder, &["a.txt"], Tokenizer::Byte), &mut |_| {}).unwrap_err();
+        let error = prepare(&request(&folder, &["a.txt"], Tokenizer::Byte), &mut |_| Ok(())).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains(part), "{error}");
         assert_eq!(listing(&folder), before);
     };
@@ -241,7 +266,7 @@ fn tokens_of_which_nothing_is_known_are_left_alone() {
     // other files may be there
     fs::remove_file(out.join("meta.json")).unwrap();
     fs::rename(out.join("train.bin"), out.join("val.bin")).unwrap();
-    assert!(!prepare(&request(&folder, &["a.txt"], Tokenizer::Byte), &mut |_| {}).unwrap().was_done);
+    assert!(!prepare(&request(&folder, &["a.txt"], Tokenizer::Byte), &mut |_| Ok(())).unwrap().was_done);
     // one that lost its end is not taken for done
     write(out.join("train.bin"), b"ab").unwrap();
     refused("train.bin: has 2 bytes, expected 8 of 4 tokens");

@@ -15,6 +15,8 @@ const LISTED: usize = 8;
 pub(super) struct Matched<'a> {
     pub naming: Naming,
     pub tensors: BTreeMap<String, FileTensor<'a>>,
+    /// (copy, original, the copy's tensor): what the file repeats of them.
+    copies: Vec<(&'static str, &'static str, FileTensor<'a>)>,
 }
 
 impl<'a> Matched<'a> {
@@ -44,10 +46,9 @@ impl<'a> Matched<'a> {
                 surplus.push(format!("{name} {:?}", tensor.shape));
             }
         }
-        check_copies(&tensors, &copies, source)?;
         let problems = problems(&tensors, &parts, surplus);
         if problems.is_empty() {
-            return Ok(Self { naming, tensors });
+            return Ok(Self { naming, tensors, copies });
         }
         Err(Error::Config(format!(
             "{source}: the weights ({}) do not fit the model: {}. {}",
@@ -55,6 +56,21 @@ impl<'a> Matched<'a> {
             problems.join("; "),
             hint(&tensors, &parts)
         )))
+    }
+
+    /// A copy of a tied parameter is left aside, but only where it *is* a copy.
+    ///
+    /// # Errors
+    /// [`Error::Config`]
+    pub fn check_copies(&self, source: &str) -> Result<()> {
+        let differs =
+            |original: &str, copy: &FileTensor<'_>| self.tensors.get(original).is_some_and(|it| !it.is_same(copy));
+        match self.copies.iter().find(|(_, original, tensor)| differs(original, tensor)) {
+            None => Ok(()),
+            Some((copy, original, _)) => Err(Error::Config(format!(
+                "{source}: {copy} differs from {original}, but the model ties them; set tied = false"
+            ))),
+        }
     }
 }
 
@@ -66,21 +82,6 @@ fn agreement(file: &BTreeMap<String, FileTensor<'_>>, parts: &[Part], names: &Na
         wanted.get(bare.as_str()).map(|part| part.shape == tensor.shape)
     });
     found.fold((0, 0), |(names, shapes), fits| (names + 1, shapes + usize::from(fits)))
-}
-
-/// A copy of a tied parameter is left aside, but only where it *is* a copy.
-fn check_copies(
-    tensors: &BTreeMap<String, FileTensor<'_>>,
-    copies: &[(&str, &str, FileTensor<'_>)],
-    source: &str,
-) -> Result<()> {
-    let differs = |original: &str, copy: &FileTensor<'_>| tensors.get(original).is_some_and(|it| !it.is_same(copy));
-    match copies.iter().find(|(_, original, tensor)| differs(original, tensor)) {
-        None => Ok(()),
-        Some((copy, original, _)) => Err(Error::Config(format!(
-            "{source}: {copy} differs from {original}, but the model ties them; set tied = false"
-        ))),
-    }
 }
 
 fn problems(tensors: &BTreeMap<String, FileTensor<'_>>, parts: &[Part], surplus: Vec<String>) -> Vec<String> {

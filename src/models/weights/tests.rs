@@ -1,6 +1,7 @@
 use super::*;
 use crate::models::names::read;
 use crate::models::{Gpt2, Gpt2Config, Initialisation, initialise};
+use crate::storage::{Access, Location};
 use burn::tensor::{bf16, f16};
 use safetensors::serialize;
 use safetensors::tensor::{Dtype, TensorView};
@@ -78,6 +79,38 @@ fn an_empty_file_is_said_to_be_empty() {
         std::fs::write(&path, "").unwrap();
         let error = load(empty::<Flex>(&small()), &Names::GPT2, &path, DType::F32).err().unwrap();
         assert!(error.exit_code() == 2 && error.to_string().contains(&format!("{path}: the file is empty")), "{error}");
+    }
+}
+
+/// By what it says of its tensors, on a disk and on an object store.
+#[test]
+fn what_does_not_fit_is_found_without_its_numbers() {
+    let config = small();
+    let other = Gpt2Config { vocabulary: 6, ..config.clone() };
+    let whole = bytes(&singles(&config));
+    let folder = tempfile::tempdir().unwrap();
+    for place in ["memory://weights/check", folder.path().to_str().unwrap()] {
+        let location = Location::open(place, Access::Write).unwrap();
+        let checked = |name: &str| check(&config.layout(), &Names::GPT2, &format!("{place}/{name}"));
+        location.put("fits", whole.clone()).unwrap();
+        checked("fits").unwrap();
+        for (name, content, part) in [
+            ("other", bytes(&singles(&other)), "set model.gpt2.vocabulary = 6"),
+            ("no_numbers", whole[..whole.len() - 4].to_vec(), "not a complete safetensors file"),
+            ("no_header", whole[..20].to_vec(), "not a complete safetensors file"),
+            ("text", b"{}".to_vec(), "not a complete safetensors file"),
+            ("empty", Vec::new(), "the file is empty"),
+        ] {
+            location.put(name, content).unwrap();
+            let error = checked(name).unwrap_err();
+            let text = error.to_string();
+            assert!(
+                error.exit_code() == 2 && text.contains(&format!("{place}/{name}: ")) && text.contains(part),
+                "{text}"
+            );
+        }
+        let none = checked("none").unwrap_err();
+        assert!(none.exit_code() == 2 && none.to_string().contains("cannot read the weights"), "{none}");
     }
 }
 
