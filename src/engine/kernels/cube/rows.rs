@@ -79,37 +79,67 @@ impl<R: CubeRuntime> Grid<R> {
 }
 
 /// Adds up several lists of one number a thread that lie in shared memory one after the other; a list's sum is then its
-/// first number, for every thread to read.
+/// first number, for every thread to read. In two steps, for barriers cost more than short sums: `lanes` threads add up
+/// what lies at their place in every group of as many, then a thread for each list adds up those.
 #[cube]
 pub(super) fn add_up(shared: &mut SharedMemory<f32>, #[comptime] lists: usize, #[comptime] units: usize) {
     let unit = UNIT_POS as usize;
+    let lanes = comptime!(lanes(units));
+    let groups = comptime!(units / lanes);
     sync_cube();
-    let mut half = comptime!(units / 2).runtime();
-    while half > 0 {
-        if unit < half {
+    if unit < lanes {
+        #[unroll]
+        for list in 0..lists {
+            let mut sum = shared[list * units + unit];
             #[unroll]
-            for list in 0..lists {
-                shared[list * units + unit] += shared[list * units + unit + half];
+            for group in 1..groups {
+                sum += shared[list * units + group * lanes + unit];
             }
+            shared[list * units + unit] = sum;
         }
-        half /= 2;
-        sync_cube();
     }
+    sync_cube();
+    if unit < lists {
+        let mut sum = shared[unit * units];
+        #[unroll]
+        for lane in 1..lanes {
+            sum += shared[unit * units + lane];
+        }
+        shared[unit * units] = sum;
+    }
+    sync_cube();
 }
 
 /// The same for the largest number of one list.
 #[cube]
 pub(super) fn largest(shared: &mut SharedMemory<f32>, #[comptime] units: usize) {
     let unit = UNIT_POS as usize;
+    let lanes = comptime!(lanes(units));
+    let groups = comptime!(units / lanes);
     sync_cube();
-    let mut half = comptime!(units / 2).runtime();
-    while half > 0 {
-        if unit < half {
-            shared[unit] = max(shared[unit], shared[unit + half]);
+    if unit < lanes {
+        let mut top = shared[unit];
+        #[unroll]
+        for group in 1..groups {
+            top = max(top, shared[group * lanes + unit]);
         }
-        half /= 2;
-        sync_cube();
+        shared[unit] = top;
     }
+    sync_cube();
+    if unit == 0 {
+        let mut top = shared[0];
+        #[unroll]
+        for lane in 1..lanes {
+            top = max(top, shared[lane]);
+        }
+        shared[0] = top;
+    }
+    sync_cube();
+}
+
+/// About the square root of a cube's threads, both powers of two.
+fn lanes(units: usize) -> usize {
+    1 << units.ilog2().div_ceil(2)
 }
 
 /// A number of an input that may be absent, which is then zero.
