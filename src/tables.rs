@@ -15,7 +15,7 @@ use crate::output::{
 };
 use crate::plan::shape::Shape;
 use crate::spectrum::{
-    AxisChoice, BlockSpectrum, DistanceSettings, Metric, Sigma, View, Weights, density, divergences, moments,
+    AxisChoice, BlockSpectrum, DistanceSettings, Metric, Node, Sigma, View, Weights, density, divergences, moments,
 };
 use crate::{Error, Result};
 
@@ -311,7 +311,7 @@ const UNRESOLVED_MASS: f64 = 0.01;
 /// it counts as negative is chance.
 fn with_unresolved_sign(spectrum: &BlockSpectrum, status: String) -> String {
     let of_probe = |q: &crate::spectrum::Quadrature| -> f64 {
-        q.nodes.iter().filter(|n| n.node.abs() < n.residual_bound).map(|n| n.weight).sum()
+        q.nodes.iter().filter(|n| n.node.abs() < n.residual_bound).map(Node::effective_weight).sum()
     };
     let mass = spectrum.probes.iter().map(of_probe).sum::<f64>() / spectrum.probes.len() as f64;
     if mass <= UNRESOLVED_MASS {
