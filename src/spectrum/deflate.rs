@@ -16,13 +16,17 @@
 
 use statrs::distribution::{ChiSquared, ContinuousCDF};
 
-use super::reduce::{QUANTILE, converged, simple};
+use super::reduce::{NOISE_FACTOR, QUANTILE, converged, simple};
 use super::{Node, Quadrature, eigen, quadrature};
 use crate::krylov::{Locked, Tridiagonal};
 use crate::{Error, Result};
 
-/// Below this share of its largest value the next polynomial is rounding.
+/// What is left of x p beside the polynomials before it is rounding below this share of it.
 const ROUNDING: f64 = 1e-10;
+/// Share of the largest |node| below which a node is a zero.
+const ZERO: f64 = 1e-12;
+/// Largest violation of the sum of weights.
+const SUM: f64 = 1e-9;
 
 /// The eigenvectors to project out, as coordinates in the basis of `t`, in a space of dimension `dim`.
 ///
@@ -51,10 +55,16 @@ pub fn deflate(probe: &mut Quadrature, t: &Tridiagonal, dim: usize, noise_floor:
     let at = |indices: &[usize]| -> Vec<Node> { indices.iter().map(|i| probe.nodes[*i]).collect() };
     let (known_nodes, rest_nodes) = (at(&known), at(&rest));
     let measured = measured(&known_nodes, &rest_nodes, &short, dim);
-    let moment = |power: i32| measured.iter().map(|(x, w)| w * x.powi(power)).sum();
-    (probe.first_moment, probe.second_moment) = (moment(1), moment(2));
+    let second = second_moment(probe, &known_nodes, &rest_nodes, &short, share);
+    (probe.first_moment, probe.second_moment) = (measured.iter().map(|(x, w)| w * x).sum(), second);
     let degree = (2 * t.complement.iter().map(Tridiagonal::steps).max().unwrap_or(0)).saturating_sub(1);
-    let of_rest = nearest(&rest_nodes, &measured[known.len()..], degree);
+    let of_rest = if is_noise(probe, &measured[known.len()..], noise_floor) {
+        let raw: f64 = rest_nodes.iter().map(|n| n.weight).sum();
+        let mass = 1.0 - share * known.len() as f64;
+        Corrected { weights: rest_nodes.iter().map(|n| mass * n.weight / raw).collect(), degree }
+    } else {
+        nearest(&rest_nodes, &measured[known.len()..], degree)
+    };
     let of_all = nearest(&probe.nodes, &measured, degree);
     let weights: Vec<(usize, f64)> = if 2 * of_rest.degree >= of_all.degree {
         known.into_iter().map(|i| (i, share)).chain(rest.into_iter().zip(of_rest.weights)).collect()
@@ -75,6 +85,26 @@ fn measured(known: &[Node], rest: &[Node], short: &[Quadrature], dim: usize) -> 
     let of_long = rest.iter().map(|n| (n.node, of_rest * n.weight / raw));
     let of_short = short.iter().flat_map(|short| &short.nodes).map(|n| (n.node, of_rest * n.weight));
     known.iter().map(|n| (n.node, share)).chain(of_long).chain(of_short).collect()
+}
+
+/// tr H^2 / d as all start vectors see it. (Of one step, beta_2 has what a quadrature of one node has not.)
+fn second_moment(probe: &Quadrature, known: &[Node], rest: &[Node], short: &[Quadrature], share: f64) -> f64 {
+    let raw: f64 = rest.iter().map(|n| n.weight).sum();
+    let of_long = match known {
+        [] => probe.second_moment,
+        _ => rest.iter().map(|n| n.weight / raw * n.node * n.node).sum(),
+    };
+    let of_rest = (of_long + short.iter().map(|short| short.second_moment).sum::<f64>()) / (1 + short.len()) as f64;
+    let mass = 1.0 - share * known.len() as f64;
+    let of_rest = if rest.is_empty() { 0.0 } else { mass * of_rest };
+    known.iter().map(|n| share * n.node * n.node).sum::<f64>() + of_rest
+}
+
+/// Whether all of the rest is within what the products' error, or rounding, makes of zero: there is nothing to correct then.
+fn is_noise(probe: &Quadrature, rest: &[(f64, f64)], noise_floor: f64) -> bool {
+    let largest = probe.nodes.iter().map(|n| n.node.abs()).fold(0.0, f64::max);
+    let zero = (NOISE_FACTOR * noise_floor).max(ZERO * largest);
+    rest.iter().all(|(x, _)| x.abs() <= zero)
 }
 
 /// Indices of the nodes whose eigenvectors are projected out.
@@ -122,7 +152,8 @@ fn nearest(nodes: &[Node], target: &[(f64, f64)], most: usize) -> Corrected {
         let (here, there) = p.split_at(rho.len());
         let c: f64 = there.iter().zip(target).map(|(p, (_, w))| p * w / mass).sum();
         factor.iter_mut().zip(here).for_each(|(factor, p)| *factor += c * p);
-        if factor.iter().all(|factor| *factor >= 0.0) {
+        let sum: f64 = rho.iter().zip(&factor).map(|(rho, factor)| rho * factor).sum();
+        if factor.iter().all(|factor| *factor >= 0.0) && (sum - 1.0).abs() <= SUM {
             (best, degree) = (factor.clone(), taken);
         }
     }
@@ -130,22 +161,28 @@ fn nearest(nodes: &[Node], target: &[(f64, f64)], most: usize) -> Corrected {
     Corrected { weights: rho.iter().zip(best).map(|(rho, factor)| mass * rho * factor).collect(), degree }
 }
 
-/// Values at all points of the polynomials p_1, p_2 ... that are orthonormal under the weights `rho` at the first of them
-/// (Stieltjes' procedure); ends where these have no further one.
+/// Values at all points of the polynomials p_1, p_2 ... that are orthonormal under the weights `rho` at the first of them; ends
+/// where these have no further one. Stieltjes' procedure is Lanczos on a diagonal matrix, and loses orthogonality like it
+/// where a value stands apart: so two passes of Gram-Schmidt here, too.
 fn orthonormal<'a>(rho: &'a [f64], at: &'a [f64]) -> impl Iterator<Item = Vec<f64>> + 'a {
     let inner = |a: &[f64], b: &[f64]| -> f64 { rho.iter().zip(a).zip(b).map(|((w, a), b)| w * a * b).sum() };
-    let (mut before, mut last, mut beta) = (vec![0.0; at.len()], vec![1.0; at.len()], 0.0);
+    let mut all = vec![vec![1.0; at.len()]];
     std::iter::from_fn(move || {
-        let moved: Vec<f64> = at.iter().zip(&last).map(|(x, p)| x * p).collect();
-        let alpha = inner(&moved, &last);
-        let next: Vec<f64> =
-            moved.iter().zip(&last).zip(&before).map(|((xp, p), q)| xp - alpha * p - beta * q).collect();
-        beta = inner(&next, &next).sqrt();
-        if beta.is_nan() || beta <= ROUNDING {
+        let last = all.last().filter(|_| all.len() < rho.len())?;
+        let mut next: Vec<f64> = at.iter().zip(last).map(|(x, p)| x * p).collect();
+        let before = inner(&next, &next).sqrt();
+        for _ in 0..2 {
+            for p in &all {
+                let along = inner(&next, p);
+                next.iter_mut().zip(p).for_each(|(next, p)| *next -= along * p);
+            }
+        }
+        let norm = inner(&next, &next).sqrt();
+        if norm.is_nan() || norm <= ROUNDING * before {
             return None;
         }
-        let next: Vec<f64> = next.iter().map(|p| p / beta).collect();
-        before = std::mem::replace(&mut last, next);
-        Some(last.clone())
+        next.iter_mut().for_each(|next| *next /= norm);
+        all.push(next.clone());
+        Some(next)
     })
 }

@@ -12,6 +12,7 @@ use crate::probe::{ProbeKind, probe};
 struct Starts {
     dim: usize,
     name: String,
+    noise_floor: f64,
 }
 
 impl Complement<Vec<f64>> for Starts {
@@ -20,21 +21,37 @@ impl Complement<Vec<f64>> for Starts {
     }
 
     fn locked(&self, t: &Tridiagonal) -> Result<Locked> {
-        converged_eigenvectors(t, self.dim, 0.0)
+        converged_eigenvectors(t, self.dim, self.noise_floor)
     }
 }
 
 /// T of one probe of diag(eigenvalues), and its deflated quadrature.
 fn deflated(name: &str, eigenvalues: &[f64], steps: usize, short: Short) -> (Tridiagonal, Quadrature) {
+    deflated_above(0.0, name, eigenvalues, steps, short)
+}
+
+fn deflated_above(
+    noise_floor: f64,
+    name: &str,
+    eigenvalues: &[f64],
+    steps: usize,
+    short: Short,
+) -> (Tridiagonal, Quadrature) {
     let dim = eigenvalues.len();
     let matrix = Dense::from_fn(dim, |i, j| if i == j { eigenvalues[i] } else { 0.0 });
-    let complement: SharedComplement<'_, Vec<f64>> = Rc::new(Starts { dim, name: name.into() });
+    let complement: SharedComplement<'_, Vec<f64>> = Rc::new(Starts { dim, name: name.into(), noise_floor });
     let start = starts(name, dim, 1).remove(0);
     let chain = Chain::new(Local::new(), start, settings(steps), Some((short, complement))).unwrap();
     let t = run(&mut MatrixOperator::<f64>::shared(matrix, 1), vec![chain]).unwrap().remove(0);
-    let mut probe = quadrature(name, 0, &t, 0.0).unwrap();
-    deflate(&mut probe, &t, dim, 0.0).unwrap();
+    let mut probe = quadrature(name, 0, &t, noise_floor).unwrap();
+    deflate(&mut probe, &t, dim, noise_floor).unwrap();
     (t, probe)
+}
+
+fn exact(eigenvalues: &[f64]) -> Measure {
+    let mut exact: Measure = eigenvalues.iter().map(|x| (*x, 1.0 / eigenvalues.len() as f64)).collect();
+    exact.sort_by(|a, b| a.0.total_cmp(&b.0));
+    exact
 }
 
 fn weight(node: &Node) -> f64 {
@@ -74,7 +91,7 @@ fn the_rest_has_the_moments_of_all_start_vectors() {
 fn less_error_for_as_many_products() {
     let outliers: Vec<f64> = (1..=20).map(|i| 3.0 * f64::from(i)).collect();
     let eigenvalues = bulk_with(&outliers, 500);
-    let exact: Measure = eigenvalues.iter().map(|x| (*x, 1.0 / 500.0)).collect();
+    let exact = exact(&eigenvalues);
     let (mut plain, mut short) = (0.0, 0.0);
     for seed in 0..5 {
         let name = format!("error {seed}");
@@ -91,7 +108,7 @@ fn less_error_for_as_many_products() {
 fn multiple_eigenvalues_keep_their_mass() {
     let simple: Vec<f64> = (0..40).map(|i| 1.1_f64.powi(i)).collect();
     let eigenvalues: Vec<f64> = [simple.clone(), simple.clone(), simple].concat();
-    let exact: Measure = eigenvalues.iter().map(|x| (*x, 1.0 / 120.0)).collect();
+    let exact = exact(&eigenvalues);
     let mean = |power: i32| eigenvalues.iter().map(|x| x.powi(power)).sum::<f64>() / 120.0;
     let (mut trace, mut plain, mut short) = (0.0, 0.0, 0.0);
     for seed in 0..10 {
@@ -115,7 +132,7 @@ fn multiple_eigenvalues_keep_their_mass() {
 fn a_block_of_low_rank_is_exact() {
     let eigenvalues: Vec<f64> = (0..300).map(|i| if i < 5 { (i + 1) as f64 } else { 0.0 }).collect();
     let (_, probe) = deflated("rank", &eigenvalues, 40, SHORT);
-    let exact: Measure = eigenvalues.iter().map(|x| (*x, 1.0 / 300.0)).collect();
+    let exact = exact(&eigenvalues);
     assert!(wasserstein1(&measure([probe.clone()].iter()), &exact) < 1e-12);
     assert!((probe.first_moment - 15.0 / 300.0).abs() < 1e-14);
 }
@@ -128,4 +145,50 @@ fn a_block_no_larger_than_the_steps_is_exact() {
     assert!(probe.nodes.iter().all(|n| weight(n) == 1.0 / 30.0));
     let trace = eigenvalues.iter().sum::<f64>() / 30.0;
     assert!((probe.first_moment / trace - 1.0).abs() < 1e-12);
+}
+
+/// What stands apart and was not taken for simple stays beside a cluster that is millions of times smaller: sums are 1 all the same.
+#[test]
+fn weights_sum_to_one_beside_a_tiny_cluster() {
+    let mut outliers = 0;
+    for seed in 0..300 {
+        let cluster = (0..56).map(|i| 1e-8 * f64::from(i));
+        let eigenvalues: Vec<f64> = cluster.chain([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0]).collect();
+        let (t, probe) = deflated(&format!("cluster {seed}"), &eigenvalues, 30, SHORT);
+        let sum: f64 = probe.nodes.iter().map(weight).sum();
+        assert!((sum - 1.0).abs() < 1e-9, "seed {seed}: {sum}");
+        assert!(probe.nodes.iter().all(|n| weight(n) >= 0.0));
+        outliers += usize::from(converged_eigenvectors(&t, 64, 0.0).unwrap().len() < 8);
+    }
+    assert!(outliers > 0, "no seed left a large eigenvalue in the rest");
+}
+
+/// Null-space nodes at the products' error stay as they are, whatever short recursions see of them.
+#[test]
+fn noise_is_not_corrected() {
+    let eigenvalues: Vec<f64> =
+        (0..64).map(|i| if i < 12 { f64::from(i + 1) } else { 1e-9 * f64::from(i % 7) }).collect();
+    let exact = exact(&eigenvalues);
+    let mut complete = 0;
+    for seed in 0..20 {
+        let (t, probe) = deflated_above(3e-9, &format!("noise {seed}"), &eigenvalues, 20, SHORT);
+        if converged_eigenvectors(&t, 64, 3e-9).unwrap().len() == 12 {
+            complete += 1;
+            let error = wasserstein1(&measure([probe].iter()), &exact);
+            assert!(error < 1e-8, "seed {seed}: {error:e}");
+        }
+    }
+    assert!(complete > 10, "{complete}");
+}
+
+/// tr H^2 needs beta_2 of recursions of one step.
+#[test]
+fn one_step_has_a_second_moment() {
+    let eigenvalues = bulk_with(&[], 400);
+    let truth = eigenvalues.iter().map(|x| x * x).sum::<f64>() / 400.0;
+    for steps in [1, 10] {
+        let (_, probe) = deflated("second", &eigenvalues, steps, Short { starts: 30, steps: 1 });
+        // 31 start vectors: standard error sqrt(2 / 31 / 400 mean x^4), about 0.006
+        assert!((probe.second_moment / truth - 1.0).abs() < 0.05, "{steps} steps: {}", probe.second_moment);
+    }
 }

@@ -17,7 +17,7 @@ use crate::{Error, Result};
 /// rounding allows to tell, or than the noise floor, fail (a) too.)
 const CONVERGED_SHARE: f64 = 1e-3;
 /// (b) The node must exceed the noise floor by this factor.
-const NOISE_FACTOR: f64 = 10.0;
+pub(super) const NOISE_FACTOR: f64 = 10.0;
 /// (c) d w must lie below this quantile of chi-squared.
 pub(super) const QUANTILE: f64 = 0.999;
 /// Rounding of a node, as a share of the largest |node|.

@@ -16,7 +16,7 @@ pub fn measure<'a>(probes: impl Iterator<Item = &'a Quadrature>) -> Measure {
     measure
 }
 
-/// W1 = integral |F(t) - G(t)| dt over the cumulative distributions.
+/// W1 = integral |F(t) - G(t)| dt over the cumulative distributions. Both in ascending order.
 pub fn wasserstein1(a: &[(f64, f64)], b: &[(f64, f64)]) -> f64 {
     let (mut i, mut j, mut difference, mut sum) = (0, 0, 0.0_f64, 0.0);
     let mut previous = f64::NAN;

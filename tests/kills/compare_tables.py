@@ -104,7 +104,7 @@ def distance_of_measures(a, b):
         order = numpy.argsort(nodes, kind="stable")
         height = numpy.cumsum(weights[order])[:-1]
         steps = numpy.diff(nodes[order])
-        largest = max(largest, float(numpy.sum(numpy.abs(height) * steps)) / float(nodes.max() - nodes.min()))
+        largest = max(largest, float(numpy.sum(numpy.abs(height) * steps)) / (float(nodes.max() - nodes.min()) or 1.0))
     return largest
 
 
