@@ -58,14 +58,9 @@ pub fn deflate(probe: &mut Quadrature, t: &Tridiagonal, dim: usize, noise_floor:
     let second = second_moment(probe, &known_nodes, &rest_nodes, &short, share);
     (probe.first_moment, probe.second_moment) = (measured.iter().map(|(x, w)| w * x).sum(), second);
     let degree = (2 * t.complement.iter().map(Tridiagonal::steps).max().unwrap_or(0)).saturating_sub(1);
-    let of_rest = if is_noise(probe, &measured[known.len()..], noise_floor) {
-        let raw: f64 = rest_nodes.iter().map(|n| n.weight).sum();
-        let mass = 1.0 - share * known.len() as f64;
-        Corrected { weights: rest_nodes.iter().map(|n| mass * n.weight / raw).collect(), degree }
-    } else {
-        nearest(&rest_nodes, &measured[known.len()..], degree)
-    };
-    let of_all = nearest(&probe.nodes, &measured, degree);
+    let zero = zero(probe, noise_floor);
+    let of_rest = nearest(&rest_nodes, &measured[known.len()..], degree, zero);
+    let of_all = nearest(&probe.nodes, &measured, degree, zero);
     let weights: Vec<(usize, f64)> = if 2 * of_rest.degree >= of_all.degree {
         known.into_iter().map(|i| (i, share)).chain(rest.into_iter().zip(of_rest.weights)).collect()
     } else {
@@ -100,11 +95,10 @@ fn second_moment(probe: &Quadrature, known: &[Node], rest: &[Node], short: &[Qua
     known.iter().map(|n| share * n.node * n.node).sum::<f64>() + of_rest
 }
 
-/// Whether all of the rest is within what the products' error, or rounding, makes of zero: there is nothing to correct then.
-fn is_noise(probe: &Quadrature, rest: &[(f64, f64)], noise_floor: f64) -> bool {
+/// What the products' error, or rounding, makes of zero.
+fn zero(probe: &Quadrature, noise_floor: f64) -> f64 {
     let largest = probe.nodes.iter().map(|n| n.node.abs()).fold(0.0, f64::max);
-    let zero = (NOISE_FACTOR * noise_floor).max(ZERO * largest);
-    rest.iter().all(|(x, _)| x.abs() <= zero)
+    (NOISE_FACTOR * noise_floor).max(ZERO * largest)
 }
 
 /// Indices of the nodes whose eigenvectors are projected out.
@@ -137,13 +131,13 @@ struct Corrected {
 }
 
 /// The weights of `nodes`, nearest to their own in chi-squared, that give the mass of `target` and its moments up to `most`, or
-/// up to the largest degree for which none is negative.
-fn nearest(nodes: &[Node], target: &[(f64, f64)], most: usize) -> Corrected {
+/// up to the largest degree for which none is negative. Up to `zero` all numbers are one: how noise is spread says nothing.
+fn nearest(nodes: &[Node], target: &[(f64, f64)], most: usize, zero: f64) -> Corrected {
     let raw: f64 = nodes.iter().map(|n| n.weight).sum();
     let mass: f64 = target.iter().map(|(_, w)| w).sum();
     let unit = nodes.iter().map(|n| n.node.abs()).fold(f64::MIN_POSITIVE, f64::max);
     let points: Vec<f64> = nodes.iter().map(|n| n.node).chain(target.iter().map(|(x, _)| *x)).collect();
-    let points: Vec<f64> = points.iter().map(|x| x / unit).collect();
+    let points: Vec<f64> = points.iter().map(|x| if x.abs() <= zero { 0.0 } else { x / unit }).collect();
     let rho: Vec<f64> = nodes.iter().map(|n| n.weight / raw).collect();
     let mut factor = vec![1.0; rho.len()];
     let (mut best, mut degree, mut taken) = (factor.clone(), 0, 0);
