@@ -172,7 +172,7 @@ impl<'a, S: Space> Chain<'a, S> {
         Settings { label, steps: short.steps, segments: 0, ..self.settings.clone() }
     }
 
-    /// `w -= V S S' V' w`.
+    /// `w -= V S S' V' w`; also with nothing to project out, as no rank branches on a number of its own.
     fn project_out(&self, w: &mut S::Vector) -> Result<()> {
         let dots = self.main.basis().dots(w)?;
         let mut coefficients = vec![0.0; dots.len()];

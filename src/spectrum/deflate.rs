@@ -51,15 +51,14 @@ pub fn deflate(probe: &mut Quadrature, t: &Tridiagonal, dim: usize, noise_floor:
     };
     let (known, rest): (Vec<usize>, Vec<usize>) = (0..probe.nodes.len()).partition(|i| locked.contains(i));
     let short = t.complement.iter().enumerate().map(|(i, t)| quadrature("complement", i as u32, t, noise_floor));
-    let short = short.collect::<Result<Vec<_>>>()?;
     let at = |indices: &[usize]| -> Vec<Node> { indices.iter().map(|i| probe.nodes[*i]).collect() };
-    let (known_nodes, rest_nodes) = (at(&known), at(&rest));
-    let measured = measured(&known_nodes, &rest_nodes, &short, dim);
-    let second = second_moment(probe, &known_nodes, &rest_nodes, &short, share);
+    let seen = Seen { known: at(&known), rest: at(&rest), short: short.collect::<Result<_>>()?, share };
+    let measured = seen.measure();
+    let second = seen.second_moment(probe.second_moment);
     (probe.first_moment, probe.second_moment) = (measured.iter().map(|(x, w)| w * x).sum(), second);
     let degree = (2 * t.complement.iter().map(Tridiagonal::steps).max().unwrap_or(0)).saturating_sub(1);
     let zero = zero(probe, noise_floor);
-    let of_rest = nearest(&rest_nodes, &measured[known.len()..], degree, zero);
+    let of_rest = nearest(&seen.rest, &measured[known.len()..], degree, zero);
     let of_all = nearest(&probe.nodes, &measured, degree, zero);
     let weights: Vec<(usize, f64)> = if 2 * of_rest.degree >= of_all.degree {
         known.into_iter().map(|i| (i, share)).chain(rest.into_iter().zip(of_rest.weights)).collect()
@@ -72,27 +71,49 @@ pub fn deflate(probe: &mut Quadrature, t: &Tridiagonal, dim: usize, noise_floor:
     Ok(())
 }
 
-/// The measure that all start vectors together saw, good for its low moments: the known eigenvalues first, then the rest.
-fn measured(known: &[Node], rest: &[Node], short: &[Quadrature], dim: usize) -> Vec<(f64, f64)> {
-    let share = 1.0 / dim as f64;
-    let of_rest = (1.0 - share * known.len() as f64) / (1 + short.len()) as f64;
-    let raw: f64 = rest.iter().map(|n| n.weight).sum();
-    let of_long = rest.iter().map(|n| (n.node, of_rest * n.weight / raw));
-    let of_short = short.iter().flat_map(|short| &short.nodes).map(|n| (n.node, of_rest * n.weight));
-    known.iter().map(|n| (n.node, share)).chain(of_long).chain(of_short).collect()
+/// What all start vectors saw.
+struct Seen {
+    /// Nodes that are projected out.
+    known: Vec<Node>,
+    /// The long recursion's other nodes.
+    rest: Vec<Node>,
+    /// Quadratures of the short recursions.
+    short: Vec<Quadrature>,
+    /// 1/d.
+    share: f64,
 }
 
-/// tr H^2 / d as all start vectors see it. (Of one step, beta_2 has what a quadrature of one node has not.)
-fn second_moment(probe: &Quadrature, known: &[Node], rest: &[Node], short: &[Quadrature], share: f64) -> f64 {
-    let raw: f64 = rest.iter().map(|n| n.weight).sum();
-    let of_long = match known {
-        [] => probe.second_moment,
-        _ => rest.iter().map(|n| n.weight / raw * n.node * n.node).sum(),
-    };
-    let of_rest = (of_long + short.iter().map(|short| short.second_moment).sum::<f64>()) / (1 + short.len()) as f64;
-    let mass = 1.0 - share * known.len() as f64;
-    let of_rest = if rest.is_empty() { 0.0 } else { mass * of_rest };
-    known.iter().map(|n| share * n.node * n.node).sum::<f64>() + of_rest
+impl Seen {
+    /// The weight of each start vector's view of the rest.
+    fn of_each(&self) -> f64 {
+        (1.0 - self.share * self.known.len() as f64) / (1 + self.short.len()) as f64
+    }
+
+    fn raw(&self) -> f64 {
+        self.rest.iter().map(|n| n.weight).sum()
+    }
+
+    /// Their measure together, good for its low moments: the known eigenvalues first, then the rest.
+    fn measure(&self) -> Vec<(f64, f64)> {
+        let (each, raw) = (self.of_each(), self.raw());
+        let of_long = self.rest.iter().map(|n| (n.node, each * n.weight / raw));
+        let of_short = self.short.iter().flat_map(|short| &short.nodes).map(|n| (n.node, each * n.weight));
+        self.known.iter().map(|n| (n.node, self.share)).chain(of_long).chain(of_short).collect()
+    }
+
+    /// tr H^2 / d; `of_probe`: as the long recursion alone sees it. (Of one step, beta_2 has what one node has not.)
+    fn second_moment(&self, of_probe: f64) -> f64 {
+        if self.rest.is_empty() {
+            return self.known.iter().map(|n| self.share * n.node * n.node).sum();
+        }
+        let square = |n: &Node| n.node * n.node;
+        let of_long = match self.known.as_slice() {
+            [] => of_probe,
+            _ => self.rest.iter().map(|n| n.weight / self.raw() * square(n)).sum(),
+        };
+        let of_short: f64 = self.short.iter().map(|short| short.second_moment).sum();
+        self.known.iter().map(|n| self.share * square(n)).sum::<f64>() + self.of_each() * (of_long + of_short)
+    }
 }
 
 /// What the products' error, or rounding, makes of zero.
