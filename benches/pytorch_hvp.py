@@ -2,6 +2,7 @@
 """Hessian-vector products of GPT-2 in PyTorch, to stand beside `hesspec bench`: the same sizes, the same machine.
 
     pytorch_hvp.py --model nano --batch 4 --context 256 --threads 2 --json
+    pytorch_hvp.py --model 124m --batch 8 --context 1024 --device cuda [--math tf32]
 
 Needs PyTorch 1.13 or later (Debian: python3-torch). Seconds are medians of `--repeats` runs after one warm-up, for one
 vector. What is timed:
@@ -34,6 +35,8 @@ def parse():
     parser.add_argument("--batch", type=int, default=4, help="windows")
     parser.add_argument("--context", type=int, default=256, help="tokens of a window")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--math", choices=("f32", "tf32"), default="f32", help="of matrix products on a GPU")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--blocks", default="", help="parameters, with commas; default: three of different depth")
     parser.add_argument("--cases", default="", help="only cases whose name contains this")
@@ -44,7 +47,7 @@ def parse():
     return options
 
 
-def parameters(torch, sizes):
+def parameters(torch, sizes, device):
     """nanoGPT's initialisation; names and layouts ([in, out]) as hesspec's; tied head, no biases."""
     layers, _, width, mlp, context, vocabulary = sizes
     shapes = {"transformer.wte.weight": (vocabulary, width), "transformer.wpe.weight": (context, width)}
@@ -62,7 +65,7 @@ def parameters(torch, sizes):
     found = {}
     for name, shape in shapes.items():
         deviation = 0.02 / (2 * layers) ** 0.5 if name.endswith("c_proj.weight") else 0.02
-        found[name] = torch.ones(shape) if len(shape) == 1 else deviation * torch.randn(shape)
+        found[name] = torch.ones(shape, device=device) if len(shape) == 1 else deviation * torch.randn(shape, device=device)
     return found
 
 
@@ -71,7 +74,7 @@ def loss(torch, sizes, p, tokens, targets):
     F = torch.nn.functional
     layers, heads, width, _, _, _ = sizes
     batch, length = tokens.shape
-    future = torch.ones(length, length, dtype=torch.bool).triu(1)
+    future = torch.ones(length, length, dtype=torch.bool, device=tokens.device).triu(1)
     norm = lambda name, x: F.layer_norm(x, (width,), p[f"{name}.weight"], None, 1e-5)
 
     def attention(name, x):
@@ -99,9 +102,9 @@ class Products:
         three = [f"transformer.h.{layers - 1}.mlp.c_proj.weight", f"transformer.h.{layers // 2}.mlp.c_fc.weight",
                  "transformer.h.0.attn.c_attn.weight"]
         self.blocks = options.blocks.split(",") if options.blocks else three
-        self.p = parameters(torch, self.sizes)
+        self.p = parameters(torch, self.sizes, options.device)
         self.vector = {name: torch.randn_like(value) for name, value in self.p.items()}
-        ids = torch.randint(self.sizes[5], (options.batch, options.context + 1))
+        ids = torch.randint(self.sizes[5], (options.batch, options.context + 1), device=options.device)
         self.tokens, self.targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
     def leaves(self, active):
@@ -152,23 +155,33 @@ class Products:
         return lambda: self.torch.autograd.grad(gradients, leaves, vectors, retain_graph=True)
 
 
-def median_seconds(work, repeats):
+def median_seconds(torch, work, repeats, device):
+    def done():
+        if device == "cuda":
+            torch.cuda.synchronize()
+
     work()
+    done()
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
         work()
+        done()
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
 
 
-def sgemm_gflops(torch, size=2048):
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    return 2 * size**3 / median_seconds(lambda: a @ b, 5) / 1e9
+def sgemm_gflops(torch, device):
+    size = 8192 if device == "cuda" else 2048
+    a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+    return 2 * size**3 / median_seconds(torch, lambda: a @ b, 5, device) / 1e9
 
 
-def reset_peak():
+def reset_peak(torch, device):
     """Linux: the next peak starts here."""
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     try:
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")
@@ -176,7 +189,9 @@ def reset_peak():
         pass  # then every peak is that of the whole process so far
 
 
-def peak_mb():
+def peak_mb(torch, device):
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
     try:
         with open("/proc/self/status") as file:
             return next(int(line.split()[1]) for line in file if line.startswith("VmHWM:")) / 1024
@@ -200,22 +215,23 @@ def main():
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
+    torch.backends.cuda.matmul.allow_tf32 = options.math == "tf32"
     products = Products(torch, options)
     result = dict(
-        machine=processor(),
+        machine=torch.cuda.get_device_name() if options.device == "cuda" else processor(),
         torch=torch.__version__,
         threads=options.threads,
         model=options.model,
         tokens=options.batch * options.context,
-        sgemm_gflops=round(sgemm_gflops(torch), 1),
+        sgemm_gflops=round(sgemm_gflops(torch, options.device), 1),
         cases=[],
     )
     for what, variant, make in products.cases():
         if options.cases not in f"{what} {variant}":
             continue
-        reset_peak()
-        seconds = median_seconds(make(), options.repeats)
-        case = dict(what=what, variant=variant, slots=1, seconds_per_slot=round(seconds, 4), peak_rss_mb=round(peak_mb()))
+        reset_peak(torch, options.device)
+        seconds = median_seconds(torch, make(), options.repeats, options.device)
+        case = dict(what=what, variant=variant, slots=1, seconds_per_slot=round(seconds, 4), peak_rss_mb=round(peak_mb(torch, options.device)))
         result["cases"].append(case)
         if not options.json:
             print(f"{what:42} {variant:16} {seconds:9.3f} s {case['peak_rss_mb']:7} MB", flush=True)

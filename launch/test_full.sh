@@ -51,7 +51,7 @@ cargo build --locked
 tests/memory/check.py --hesspec target/debug/hesspec
 if [[ ${HESSPEC_FULL_WGPU:-1} == 1 ]]; then
     say "wgpu on software Vulkan"
-    tests/wgpu/run.sh
+    tests/gpu/run.sh wgpu
 fi
 say "object storage"
 cargo check --locked --features s3,gs,az,http

@@ -4,6 +4,7 @@
 //! pieces, each a whole parameter or a range along one of its axes. The flat order of a block's vector:
 //! pieces in layout order, each row-major in the stored layout.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// One parameter tensor of the network.
@@ -135,6 +136,11 @@ pub struct Block {
 }
 
 impl Block {
+    /// The parameters that it has pieces of, each once.
+    pub fn parameters(&self) -> BTreeSet<usize> {
+        self.pieces.iter().map(|piece| piece.parameter).collect()
+    }
+
     /// Dimension of the block's Hessian.
     pub fn num_params(&self, layout: &Layout) -> usize {
         self.pieces.iter().map(|piece| piece.num_params(layout)).sum()
@@ -166,7 +172,14 @@ impl Block {
         let mut out: Vec<(usize, Vec<T>)> = Vec::new();
         let mut at = 0;
         for piece in &self.pieces {
-            if out.last().is_none_or(|(parameter, _)| *parameter != piece.parameter) {
+            let is_new = out.last().is_none_or(|(parameter, _)| *parameter != piece.parameter);
+            if is_new && piece.cut.is_none() {
+                let len = piece.num_params(layout);
+                out.push((piece.parameter, flat[at..at + len].to_vec()));
+                at += len;
+                continue;
+            }
+            if is_new {
                 out.push((piece.parameter, vec![zero; layout.parameters[piece.parameter].num_params()]));
             }
             if let Some((_, values)) = out.last_mut() {

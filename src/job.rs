@@ -454,7 +454,10 @@ fn on_backend<A: Task>(config: &Config, task: A) -> Result<A::Output> {
         },
         #[cfg(feature = "cuda")]
         config::Backend::Cuda => {
-            let device = burn_cuda::CudaDevice::new(hessian.device.unwrap_or(0));
+            let ordinal = hessian.device.unwrap_or(0);
+            let refused = |why| Error::Environment(format!("hessian.backend = \"cuda\": {why}"));
+            crate::engine::kernels::cuda::usable(ordinal).map_err(refused)?;
+            let device = burn_cuda::CudaDevice::new(ordinal);
             match hessian.fusion {
                 true => single::<burn_cuda::Cuda, A>(config, device, task),
                 false => single::<crate::engine::kernels::CudaUnfused, A>(config, device, task),
@@ -489,6 +492,16 @@ fn single<K: Kernels, A: Task>(config: &Config, device: Device<K>, task: A) -> R
             "hessian.precision = \"f64\": verification in f64 runs on the backends \"flex\" and \"ndarray\"".into(),
         )),
     }
+}
+
+/// The model of the configuration's accelerator, where the driver says it.
+pub fn accelerator(config: &Config) -> Option<String> {
+    #[cfg(feature = "cuda")]
+    if config.hessian.backend == config::Backend::Cuda {
+        return crate::engine::kernels::cuda::name(config.hessian.device.unwrap_or(0)).ok();
+    }
+    let _ = config;
+    None
 }
 
 /// How f32 matrices are multiplied.

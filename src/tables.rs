@@ -17,7 +17,7 @@ use crate::plan::shape::Shape;
 use crate::spectrum::{
     AxisChoice, BlockSpectrum, DistanceSettings, Metric, Node, Sigma, View, Weights, density, divergences, moments,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, job};
 
 /// What is recorded of a run beside its numbers.
 #[derive(Debug, Clone)]
@@ -363,7 +363,7 @@ fn run_row(config: &Config, facts: &RunFacts) -> Result<RunRow> {
         config: config_value.to_string(),
         versions: provenance(config)?.versions_json(),
         world: facts.world as i32,
-        hardware: hardware(),
+        hardware: hardware(config),
         matmul_precision: format!(
             "{}; largest error of a Hessian-vector product {largest:.2e} against {reference}",
             facts.matmul
@@ -375,11 +375,13 @@ fn run_row(config: &Config, facts: &RunFacts) -> Result<RunRow> {
     })
 }
 
-/// Name of the processor and number of threads.
-pub fn hardware() -> String {
+/// Names of the accelerator, if there is one, and of the processor, and number of threads.
+pub fn hardware(config: &Config) -> String {
     let model = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
         let line = text.lines().find(|line| line.starts_with("model name"))?;
         Some(line.split_once(':')?.1.trim().to_owned())
     });
-    format!("{}, {} threads", model.unwrap_or_else(|| "unknown processor".into()), rayon::current_num_threads())
+    let accelerator = job::accelerator(config).map_or(String::new(), |name| format!("{name}, "));
+    let model = model.unwrap_or_else(|| "unknown processor".into());
+    format!("{accelerator}{model}, {} threads", rayon::current_num_threads())
 }

@@ -22,12 +22,12 @@ use crate::hessian::{Precision, PrefixBudget, Settings, start};
 use crate::job::{self, Job, Task};
 use crate::plan::calibration::{Calibration, CalibrationCase, Conditions};
 use crate::plan::cost::{Cost, Kept};
-use crate::plan::memory::Resources;
+use crate::plan::memory::{Resources, free_on_device};
 use crate::plan::{self, Plan};
-use crate::{Error, Result, data, doctor};
+use crate::{Error, Result, data};
 
-/// Rows and columns of the product that gives the machine's rate.
-const SGEMM: usize = 2048;
+/// Rows and columns of the product that gives the rate of a processor, and of a GPU.
+const SGEMM: [usize; 2] = [2048, 8192];
 /// Of so many products the fastest counts.
 const SGEMM_REPEATS: usize = 5;
 /// Activations below a block are kept, as between the sweeps of a run.
@@ -90,6 +90,8 @@ struct Case {
     share_of_sgemm: f64,
     /// Of the case's process, in units of 2^20 bytes; null where the system does not tell.
     peak_rss_mb: Option<f64>,
+    /// The same of its accelerator's memory; null where that has none of its own.
+    peak_device_mb: Option<f64>,
 }
 
 /// What a case's process prints.
@@ -97,6 +99,7 @@ struct Case {
 struct Measured {
     seconds_per_slot: f64,
     peak_rss_mb: Option<f64>,
+    peak_device_mb: Option<f64>,
 }
 
 /// Times all cases and prints them.
@@ -201,7 +204,7 @@ fn measured(arguments: &Arguments, planned: Planned, sgemm_gflops: f64) -> Resul
     if !output.status.success() {
         return Err(failed(format!("it ended with {}", output.status)));
     }
-    let Measured { seconds_per_slot, peak_rss_mb } =
+    let Measured { seconds_per_slot, peak_rss_mb, peak_device_mb } =
         serde_json::from_slice(&output.stdout).map_err(|error| failed(format!("its answer is no JSON: {error}")))?;
     let gflops = gflop_per_slot / seconds_per_slot;
     Ok(Case {
@@ -212,6 +215,7 @@ fn measured(arguments: &Arguments, planned: Planned, sgemm_gflops: f64) -> Resul
         gflops,
         share_of_sgemm: gflops / sgemm_gflops,
         peak_rss_mb,
+        peak_device_mb,
     })
 }
 
@@ -225,6 +229,7 @@ impl Task for Timing<'_> {
     type Output = Measured;
 
     fn run<K: Kernels, T: Precision>(self, config: &Config, device: Device<K>) -> Result<Measured> {
+        let free = free_on_device(config)?;
         let job = Job::<K, T>::synthetic(config, &device, plan::micro_batch(config)?, num_windows(config)?)?;
         let comm = solo::comm();
         let operator = job.operator(&comm);
@@ -241,7 +246,10 @@ impl Task for Timing<'_> {
                 self.group(&job, &pairs)? / self.slots as f64
             }
         };
-        Ok(Measured { seconds_per_slot: seconds, peak_rss_mb: peak_rss_mb() })
+        // what was freed stays in the pools, so that what is taken now is the peak
+        let taken = |(before, now): (f64, f64)| (before - now) / 1024.0 / 1024.0;
+        let peak_device_mb = free.zip(free_on_device(config)?).map(taken);
+        Ok(Measured { seconds_per_slot: seconds, peak_rss_mb: peak_rss_mb(), peak_device_mb })
     }
 }
 
@@ -290,10 +298,11 @@ struct Sgemm;
 impl Task for Sgemm {
     type Output = f64;
 
-    fn run<K: Kernels, T: Precision>(self, _config: &Config, device: Device<K>) -> Result<f64> {
+    fn run<K: Kernels, T: Precision>(self, config: &Config, device: Device<K>) -> Result<f64> {
+        let size = SGEMM[usize::from(!config.hessian.backend.is_cpu())];
         let matrix = |phase: f32| {
-            let values: Vec<f32> = (0..SGEMM * SGEMM).map(|at| (at as f32 * 0.618 + phase).sin()).collect();
-            let tensor = Tensor::<K, 2>::from_data(TensorData::new(values, [SGEMM, SGEMM]), (&device, DType::F32));
+            let values: Vec<f32> = (0..size * size).map(|at| (at as f32 * 0.618 + phase).sin()).collect();
+            let tensor = Tensor::<K, 2>::from_data(TensorData::new(values, [size, size]), (&device, DType::F32));
             tensor.into_primitive().tensor()
         };
         let (a, b) = (matrix(0.0), matrix(0.5));
@@ -308,7 +317,7 @@ impl Task for Sgemm {
         };
         multiply();
         let seconds = (0..SGEMM_REPEATS).map(|_| multiply()).fold(f64::INFINITY, f64::min);
-        Ok(2.0 * (SGEMM as f64).powi(3) / seconds / 1e9)
+        Ok(2.0 * (size as f64).powi(3) / seconds / 1e9)
     }
 }
 
@@ -331,7 +340,7 @@ fn machine(config: &Config) -> Result<Machine> {
     let cores = std::thread::available_parallelism().map_err(|error| Error::Environment(error.to_string()))?;
     Ok(Machine {
         cpu: cpu.unwrap_or_else(|| "unknown".into()),
-        device: device(config.hessian.backend),
+        device: job::accelerator(config),
         cores: cores.get(),
         threads: rayon::current_num_threads(),
         memory_gb: proc_value("/proc/meminfo", "MemTotal:").map_or(f64::NAN, |kib| kib * 1024.0 / 1e9),
@@ -341,12 +350,6 @@ fn machine(config: &Config) -> Result<Machine> {
         precision: config.hessian.precision,
         hesspec: env!("CARGO_PKG_VERSION"),
     })
-}
-
-/// The accelerator of a backend: of several models in one machine any.
-fn device(backend: Backend) -> Option<String> {
-    let models = if backend == Backend::Cuda { doctor::accelerators() } else { Vec::new() };
-    Some(models.join(" or ")).filter(|name| !name.is_empty())
 }
 
 fn describe(answer: &Answer) -> String {
@@ -361,7 +364,7 @@ fn describe(answer: &Answer) -> String {
                 format!("{:.2}", case.matmul_gflop_per_slot),
                 format!("{:.1}", case.gflops),
                 format!("{:.2}", case.share_of_sgemm),
-                case.peak_rss_mb.map_or("?".into(), |mb| format!("{mb:.0}")),
+                case.peak_device_mb.or(case.peak_rss_mb).map_or("?".into(), |mb| format!("{mb:.0}")),
             ]
         })
         .collect();

@@ -75,7 +75,7 @@ fn load(arguments: &Arguments) -> Result<Config> {
 fn examine(arguments: &Arguments, config: &Config, comm: &Comm, world: &World) -> Result<Option<Vec<Finding>>> {
     let mut findings = vec![doctor::build()];
     findings.extend(doctor::machine());
-    let (backend, device) = (format!("{:?}", config.hessian.backend).to_lowercase(), crate::tables::hardware());
+    let (backend, device) = (format!("{:?}", config.hessian.backend).to_lowercase(), crate::tables::hardware(config));
     findings.push(Finding::ok("device", format!("backend {backend} on {device}")));
     findings.extend(doctor::products(config));
     findings.push(doctor::kernels(config));

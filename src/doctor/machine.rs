@@ -36,22 +36,6 @@ pub fn build() -> Finding {
     Finding::ok("build", found)
 }
 
-/// Models of NVIDIA's accelerators in this machine, each once, as their driver names them; none where it does not say.
-pub fn accelerators() -> Vec<String> {
-    models(Path::new("/proc/driver/nvidia/gpus"))
-}
-
-/// From `<folder>/<bus address>/information`, which has a line `Model:`.
-fn models(folder: &Path) -> Vec<String> {
-    let model = |entry: std::fs::DirEntry| {
-        let text = std::fs::read_to_string(entry.path().join("information")).ok()?;
-        text.lines().find_map(|line| Some(line.strip_prefix("Model:")?.trim().to_owned()))
-    };
-    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(std::result::Result::ok);
-    let found: std::collections::BTreeSet<String> = entries.filter_map(model).collect();
-    found.into_iter().collect()
-}
-
 /// Threads, memory and clock.
 pub fn machine() -> Vec<Finding> {
     vec![threads(), memory_limits(), clock()]
@@ -128,21 +112,6 @@ fn free_bytes(folder: &Path) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::doctor::Verdict;
-
-    #[test]
-    fn every_model_of_accelerator_is_named_once() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(models(&folder.path().join("none")).is_empty());
-        for (bus, model) in
-            [("0000:19:00.0", "Tesla T4"), ("0000:4c:00.0", "NVIDIA H100 PCIe"), ("0000:65:00.0", "Tesla T4")]
-        {
-            let path = folder.path().join(bus);
-            std::fs::create_dir(&path).unwrap();
-            let text = format!("Model: \t\t {model}\nIRQ:   \t\t 120\nGPU UUID: \t GPU-0\n");
-            std::fs::write(path.join("information"), text).unwrap();
-        }
-        assert_eq!(models(folder.path()), ["NVIDIA H100 PCIe", "Tesla T4"]);
-    }
 
     #[test]
     fn this_machine_is_fit() {

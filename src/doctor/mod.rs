@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use exchange::exchange;
 pub use kernels::{KernelError, kernel_error, kernels};
-pub use machine::{accelerators, build, disk, machine};
+pub use machine::{build, disk, machine};
 pub use precision::{LONG_PRODUCTS, MatmulError, SHORT_PRODUCTS, matmul_error, products};
 pub use storage::storage;
 

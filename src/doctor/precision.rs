@@ -68,8 +68,8 @@ impl MatmulError {
         }
         Err(Error::Environment(format!(
             "{self}, at most {:.0e} is accepted: the library rounds the operands to fewer bits than they have (TF32 or half \
-             precision?). Take hessian.math = \"3xtf32\", whose three products are near f32 on such devices, or another backend, as in \
-             --set hessian.backend=flex",
+             precision?). On NVIDIA's devices cuBLAS does not (`hesspec doctor` says what multiplies); else take hessian.math = \
+             \"3xtf32\", whose three products are near f32 there, or another backend, as in --set hessian.backend=flex",
             self.limit
         )))
     }
@@ -147,8 +147,8 @@ pub fn products(config: &Config) -> Vec<Finding> {
 
 fn finding(config: &Config, inner: usize) -> Finding {
     let what = format!("products, inner dimension {inner}");
-    match dispatch(config, Products(inner)).and_then(|error| error.check().map(|()| error)) {
-        Ok(error) => Finding::ok(&what, error.to_string()),
+    match dispatch(config, Products(inner)).and_then(|(error, by)| error.check().map(|()| (error, by))) {
+        Ok((error, by)) => Finding::ok(&what, format!("{error}, by {by}")),
         Err(error) => Finding::of(&what, &error),
     }
 }
@@ -156,10 +156,10 @@ fn finding(config: &Config, inner: usize) -> Finding {
 struct Products(usize);
 
 impl Task for Products {
-    type Output = MatmulError;
+    type Output = (MatmulError, String);
 
-    fn run<K: Kernels, T: Precision>(self, _: &Config, device: Device<K>) -> Result<MatmulError> {
-        matmul_error::<K, T>(&device, self.0)
+    fn run<K: Kernels, T: Precision>(self, _: &Config, device: Device<K>) -> Result<Self::Output> {
+        Ok((matmul_error::<K, T>(&device, self.0)?, K::product_library()))
     }
 }
 

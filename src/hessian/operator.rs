@@ -1,16 +1,17 @@
 //! The sum over micro-batches and segments, as an [`Operator`] for Lanczos.
 
+use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::ops::Range;
 
 use burn::module::Module;
 use rayon::prelude::*;
 
-use super::pass::{self, Precision, Start};
+use super::pass::{self, Loss, Precision, Start};
 use super::prefix::{Prefix, PrefixBudget};
 use super::problem::{MicroBatches, Problem, Stages};
 use super::recompute::Recompute;
-use super::seed::{Adjoints, Seeds, seed};
+use super::seed::{Adjoints, Seeds, Sums, seed};
 use super::sharded::Slice;
 use crate::block::{Block, Layout};
 use crate::cluster::Comm;
@@ -38,7 +39,7 @@ pub enum Reduction {
 
 /// The (Gauss-Newton) Hessian blocks of a problem, one per slot, applied together in one sweep over the data.
 ///
-/// The sum over micro-batches is accumulated in f64 on the host. `T` is the precision of the model and of the vectors.
+/// The sum over micro-batches is accumulated in f64. `T` is the precision of the model and of the vectors.
 pub struct BlockOperator<'a, K: Kernels, P: Problem<SecondOrder<K>>, D, T = f32> {
     /// The problem.
     pub problem: &'a P,
@@ -143,7 +144,7 @@ where
         batch: &P::Batch,
         start: Start<K>,
         blocks: &[&Block],
-    ) -> (f64, Adjoints<K>) {
+    ) -> (Loss<K>, Adjoints<K>) {
         let (problem, layout) = (self.problem, self.layout);
         match problem.stages().filter(|_| self.recompute) {
             None => pass::run(problem, seeded, batch, start, kind, layout),
@@ -192,7 +193,7 @@ where
         let seeds = Seeds::<T> { layout: self.layout, slots: &[], gradient: true, gradient_blocks: &[block] };
         let seeded = seed::<K, T, _>(model, self.problem.names(), &seeds);
         let (loss, adjoints) = self.pass(Kind::Hessian, &seeded, batch, None, &[block]);
-        (loss, adjoints.gradient(self.layout, block))
+        (pass::value(&loss), adjoints.gradient(self.layout, block))
     }
 
     /// The loss of the whole batch.
@@ -213,23 +214,23 @@ where
 
     /// Begins a sweep: every rank gets the whole vectors and puts them into the model.
     pub fn sweep(&self, vectors: &[(usize, &Slice<T>)]) -> Result<Sweep<'_, 'a, K, P, D, T>> {
-        let mut whole: Vec<Vec<T>> = Vec::with_capacity(vectors.len());
-        for (_, slice) in vectors {
-            whole.push(self.whole(slice)?);
-        }
+        let whole = vectors.iter().map(|(_, slice)| self.whole(slice)).collect::<Result<Vec<_>>>()?;
         let slots: Vec<(&Block, &[T])> =
-            vectors.iter().zip(&whole).map(|((slot, _), v)| (self.slots[*slot], v.as_slice())).collect();
+            vectors.iter().zip(&whole).map(|((slot, _), v)| (self.slots[*slot], v.as_ref())).collect();
         let model = self.seeded(&slots);
         Ok(Sweep { operator: self, model, blocks: vectors.iter().map(|(slot, _)| self.slots[*slot]).collect() })
     }
 
     /// All entries of a sharded vector, on every rank.
-    pub fn whole(&self, slice: &Slice<T>) -> Result<Vec<T>> {
+    pub fn whole<'s>(&self, slice: &'s Slice<T>) -> Result<Cow<'s, [T]>> {
+        if self.comm.size() == 1 {
+            return Ok(Cow::Borrowed(&slice.values));
+        }
         let mut whole = vec![T::default(); slice.len];
         let mut padded = slice.values.clone();
         padded.resize(self.comm.shard(slice.len).slice_len(), T::default());
         self.comm.all_gather(&padded, &mut whole)?;
-        Ok(whole)
+        Ok(Cow::Owned(whole))
     }
 
     /// The prefix of these blocks, if the network can be entered above its bottom and the loss is a sum over rows.
@@ -249,7 +250,7 @@ where
         let slices: Vec<Slice<T>> = vectors.iter().map(|v| self.slice(v)).collect();
         let pairs: Vec<(usize, &Slice<T>)> = slices.iter().enumerate().collect();
         let products = self.apply(&pairs, &mut |_, _, _| Ok(()))?;
-        products.iter().map(|product| self.whole(product)).collect()
+        products.iter().map(|product| self.whole(product).map(Cow::into_owned)).collect()
     }
 
     /// The micro-batches of each segment.
@@ -285,22 +286,21 @@ where
     pub fn segment(&self, segment: usize) -> Result<Vec<Slice<f64>>> {
         let operator = self.operator;
         let range = operator.segments().swap_remove(segment);
-        let mut sums: Vec<Vec<f64>> =
-            self.blocks.iter().map(|block| vec![0.0; block.num_params(operator.layout)]).collect();
+        let mut sums = Sums::<K>::new(operator.layout, &self.blocks);
         for index in range.clone() {
             if (index - range.start) % operator.comm.size() == operator.comm.rank() {
                 let (batch, weight) = operator.weighted(index)?;
                 let (factor, _) = operator.factor_and_divisor(weight);
                 let start = self.start(index, &batch);
                 let (_, adjoints) = operator.pass(operator.kind, &self.model, &batch, start, &self.blocks);
-                adjoints.accumulate::<T>(operator.layout, &self.blocks, factor, &mut sums);
+                sums.add::<T>(&adjoints, factor);
             }
             if let Some(progress) = operator.progress {
                 progress(index + 1)?;
             }
         }
         let (_, divisor) = operator.factor_and_divisor(1.0);
-        let mut slices = sums.into_iter().map(|sum| self.scattered(sum)).collect::<Result<Vec<_>>>()?;
+        let mut slices = sums.finish().into_iter().map(|sum| self.scattered(sum)).collect::<Result<Vec<_>>>()?;
         for slice in &mut slices {
             slice.values.par_iter_mut().with_min_len(1 << 16).for_each(|x| *x /= divisor);
         }

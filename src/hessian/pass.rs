@@ -28,6 +28,9 @@ impl Precision for f64 {
 /// Where a pass begins: at the entry of a stage, with the activations there; `None`: at the bottom.
 pub(super) type Start<K> = Option<(usize, Tensor<SecondOrder<K>, 2>)>;
 
+/// A loss that may still be on its way: reading it waits for the device.
+pub(super) type Loss<K> = Tensor<SecondOrder<K>, 1>;
+
 /// Runs a seeded model on a micro-batch: the micro-batch's mean loss, and the adjoints of its leaves.
 ///
 /// `Kind::Hessian`: forward over reverse on the loss. `Kind::GaussNewton`: J' H_out J v. The loss alone, on a fresh
@@ -40,14 +43,15 @@ pub(super) fn run<K: Kernels, P: Problem<SecondOrder<K>>>(
     start: Start<K>,
     kind: Kind,
     layout: &Layout,
-) -> (f64, Adjoints<K>) {
+) -> (Loss<K>, Adjoints<K>) {
     let (loss, grads) = match kind {
         Kind::Hessian => {
             let loss = match (start, problem.stages()) {
                 (Some((stage, entry)), Some(stages)) => stages.total_loss_from(model, stage, entry, batch),
                 _ => problem.total_loss(model, batch),
             };
-            (value(&loss), loss.backward())
+            let grads = loss.backward();
+            (loss, grads)
         }
         Kind::GaussNewton => {
             let outputs = match (start, problem.stages()) {
@@ -65,7 +69,7 @@ pub(super) fn gauss_newton<K: Kernels, P: Problem<SecondOrder<K>>>(
     problem: &P,
     outputs: Tensor<SecondOrder<K>, 2>,
     batch: &P::Batch,
-) -> (f64, Gradients<K>) {
+) -> (Loss<K>, Gradients<K>) {
     let constant = Tensor::<SecondOrder<K>, 2>::from_inner(outputs.clone().inner()).detach();
     let fresh = leaf(constant, tangents_of(&outputs), false);
     let loss = problem.loss(fresh.clone(), batch);
@@ -78,7 +82,7 @@ pub(super) fn gauss_newton<K: Kernels, P: Problem<SecondOrder<K>>>(
         Some(dual) => Tensor::from_primitive(TensorPrimitive::Float(SecondOrder::<K>::from_inner(dual))),
         None => outputs.zeros_like(),
     };
-    (value(&loss), (outputs * start).sum().backward())
+    (loss, (outputs * start).sum().backward())
 }
 
 /// The loss alone.
@@ -87,7 +91,7 @@ pub(super) fn loss<K: Kernels, P: Problem<SecondOrder<K>>>(problem: &P, model: &
 }
 
 /// A loss as a number.
-pub(super) fn value<K: Kernels>(loss: &Tensor<SecondOrder<K>, 1>) -> f64 {
+pub(super) fn value<K: Kernels>(loss: &Loss<K>) -> f64 {
     let dual = loss.clone().inner().into_primitive().tensor();
     values::<K, f64>(&dual.primal).first().copied().unwrap_or(f64::NAN)
 }

@@ -9,7 +9,7 @@ use burn::tensor::{Tensor, TensorPrimitive};
 use burn_backend::AutodiffBackend;
 
 use super::operator::Kind;
-use super::pass::{Start, gauss_newton, value};
+use super::pass::{Loss, Start, gauss_newton};
 use super::problem::{Problem, Stages};
 use super::seed::{Adjoints, untracked};
 use crate::block::Layout;
@@ -31,10 +31,10 @@ pub(super) struct Recompute<'a, K: Kernels, P: Problem<SecondOrder<K>>> {
 
 impl<K: Kernels, P: Problem<SecondOrder<K>>> Recompute<'_, K, P> {
     /// As [`super::pass::run`].
-    pub fn run(&self, batch: &P::Batch, start: Start<K>) -> (f64, Adjoints<K>) {
+    pub fn run(&self, batch: &P::Batch, start: Start<K>) -> (Loss<K>, Adjoints<K>) {
         let (first, mut entries) = self.entries(batch, start);
         let mut sum = Adjoints::none(self.layout);
-        let Some(highest) = entries.pop() else { return (f64::NAN, sum) }; // there is always the first
+        let highest = entries.pop().expect("there is always the first");
         let (loss, mut from_above) = self.top(&mut sum, highest, batch);
         for (stage, entry) in (first..first + entries.len()).zip(entries).rev() {
             let Some(dual) = from_above else { return (loss, sum) };
@@ -73,13 +73,14 @@ impl<K: Kernels, P: Problem<SecondOrder<K>>> Recompute<'_, K, P> {
     }
 
     /// The loss, and everything from the last entry up on the way back.
-    fn top(&self, sum: &mut Adjoints<K>, highest: Activations<K>, batch: &P::Batch) -> (f64, Option<Dual<K>>) {
+    fn top(&self, sum: &mut Adjoints<K>, highest: Activations<K>, batch: &P::Batch) -> (Loss<K>, Option<Dual<K>>) {
         let stage = self.stages.num_stages(self.model);
         let (entry, depends) = self.entry(highest, stage);
         let (loss, grads) = match self.kind {
             Kind::Hessian => {
                 let loss = self.stages.total_loss_from(self.model, stage, entry.clone(), batch);
-                (value(&loss), loss.backward())
+                let grads = loss.backward();
+                (loss, grads)
             }
             Kind::GaussNewton => {
                 let outputs = self.stages.outputs_from(self.model, stage, entry.clone(), batch);

@@ -1,5 +1,8 @@
 //! A module whose parameters carry tangents, and the adjoints read back from it.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Shape, Tensor, TensorData, TensorPrimitive};
 use burn_backend::AutodiffBackend;
@@ -46,7 +49,7 @@ pub(super) fn seed<K: Kernels, T: Precision, M: Module<SecondOrder<K>>>(
 struct Seeder<'a, T> {
     path: Path,
     layout: &'a Layout,
-    /// Per slot: (parameter, dense tangent values).
+    /// Per slot: (parameter, dense tangent values), of the parameters that are still to come.
     parts: Vec<Vec<(usize, Vec<T>)>>,
     gradient: bool,
     wanted: Vec<usize>,
@@ -69,13 +72,13 @@ impl<K: Kernels, T: Precision> ModuleMapper<SecondOrder<K>> for Seeder<'_, T> {
         param.map(|tensor| {
             let (shape, device) = (tensor.shape(), tensor.device());
             let constant = Tensor::from_inner(tensor.inner());
-            let tangent = |values: &Vec<T>| {
-                Tensor::<K, D>::from_data(TensorData::new(values.clone(), shape.clone()), (&device, T::DTYPE))
+            let tangent =
+                |values: Vec<T>| Tensor::<K, D>::from_data(TensorData::new(values, shape.clone()), (&device, T::DTYPE));
+            let of_slot = |slot: &mut Vec<(usize, Vec<T>)>| {
+                let at = slot.iter().position(|(index, _)| *index == parameter)?;
+                Some(tangent(slot.swap_remove(at).1))
             };
-            let of_slot = |slot: &Vec<(usize, Vec<T>)>| {
-                slot.iter().find(|(index, _)| *index == parameter).map(|(_, values)| tangent(values))
-            };
-            let tangents: Vec<_> = self.parts.iter().map(of_slot).collect();
+            let tangents: Vec<_> = self.parts.iter_mut().map(of_slot).collect();
             let active = tangents.iter().any(Option::is_some) || self.wanted.contains(&parameter);
             if active { leaf(constant, tangents, !self.gradient) } else { constant }
         })
@@ -133,27 +136,13 @@ impl<K: Kernels> Adjoints<K> {
 
     /// The product of a slot, in its block's flat order.
     pub fn product<T: Precision>(&self, layout: &Layout, block: &Block, slot: usize) -> Vec<T> {
-        let tangent = |parameter: usize| self.by_parameter[parameter].as_ref()?.tangent(slot).map(values::<K, T>);
+        let tangent = |parameter: usize| self.tangent(parameter, slot).map(values::<K, T>);
         block.gather(layout, tangent, T::default())
     }
 
-    /// `sum += factor * product`, slot by slot: `sums[slot]` is in the flat order of the slot's block.
-    pub fn accumulate<T: Precision>(&self, layout: &Layout, blocks: &[&Block], factor: f64, sums: &mut [Vec<f64>]) {
-        sums.par_iter_mut().zip(blocks.par_iter()).enumerate().for_each(|(slot, (sum, block))| {
-            let mut at = 0;
-            for piece in &block.pieces {
-                let Some(tangent) = self.by_parameter[piece.parameter].as_ref().and_then(|dual| dual.tangent(slot))
-                else {
-                    at += piece.num_params(layout);
-                    continue;
-                };
-                let values: Vec<T> = values::<K, T>(tangent);
-                piece.runs(layout, |start, len| {
-                    add(&mut sum[at..at + len], &values[start..start + len], factor);
-                    at += len;
-                });
-            }
-        });
+    /// What a slot left on a parameter.
+    fn tangent(&self, parameter: usize, slot: usize) -> Option<&FloatTensor<K>> {
+        self.by_parameter[parameter].as_ref()?.tangent(slot)
     }
 
     /// The gradient, in the block's flat order.
@@ -163,11 +152,97 @@ impl<K: Kernels> Adjoints<K> {
     }
 }
 
+/// Sums over micro-batches of the products of all slots, in f64: where a backend can, on its device, so that only the sums
+/// travel; else on the host.
+pub(super) struct Sums<'a, K: Kernels> {
+    layout: &'a Layout,
+    blocks: &'a [&'a Block],
+    /// By slot, in its block's flat order; empty until something is added there.
+    on_host: Vec<Vec<f64>>,
+    /// By slot and parameter, as [`Kernels::add_to_sum`] keeps them.
+    on_device: Vec<BTreeMap<usize, FloatTensor<K>>>,
+}
+
+impl<'a, K: Kernels> Sums<'a, K> {
+    /// Of no micro-batch, for the block of each slot.
+    pub fn new(layout: &'a Layout, blocks: &'a [&'a Block]) -> Self {
+        let (on_host, on_device) = (vec![Vec::new(); blocks.len()], blocks.iter().map(|_| BTreeMap::new()).collect());
+        Self { layout, blocks, on_host, on_device }
+    }
+
+    /// `sum += factor * product`, slot by slot.
+    pub fn add<T: Precision>(&mut self, adjoints: &Adjoints<K>, factor: f64) {
+        for (slot, (block, sums)) in self.blocks.iter().zip(&mut self.on_device).enumerate() {
+            for parameter in block.parameters() {
+                let Some(tangent) = adjoints.tangent(parameter, slot) else { continue };
+                match K::add_to_sum(sums.remove(&parameter), tangent, factor) {
+                    Some(sum) => sums.insert(parameter, sum),
+                    None => break,
+                };
+            }
+        }
+        let (layout, on_device) = (self.layout, &self.on_device);
+        self.on_host.par_iter_mut().zip(self.blocks.par_iter()).enumerate().for_each(|(slot, (sum, block))| {
+            let is_here = |parameter: &usize| !on_device[slot].contains_key(parameter);
+            if !block.parameters().iter().any(is_here) {
+                return;
+            }
+            sum.resize(block.num_params(layout), 0.0);
+            let tangent = |parameter| adjoints.tangent(parameter, slot).filter(|_| is_here(&parameter));
+            let read = |parameter| tangent(parameter).map(values::<K, T>);
+            add_pieces(layout, block, sum, read, |sum, values, range| add(sum, &values[range], factor));
+        });
+    }
+
+    /// The sums, each in its block's flat order.
+    pub fn finish(mut self) -> Vec<Vec<f64>> {
+        for ((sum, block), on_device) in self.on_host.iter_mut().zip(self.blocks).zip(&self.on_device) {
+            sum.resize(block.num_params(self.layout), 0.0);
+            let read = |parameter| on_device.get(&parameter).map(values::<K, f32>);
+            add_pieces(self.layout, block, sum, read, |sum, halves, range| {
+                add_halves(sum, &halves[2 * range.start..2 * range.end])
+            });
+        }
+        self.on_host
+    }
+}
+
+/// Adds to a sum in its block's flat order: `read` gives the values of a parameter, if there are any, and `add` adds a range of
+/// them.
+fn add_pieces<V>(
+    layout: &Layout,
+    block: &Block,
+    sum: &mut [f64],
+    read: impl Fn(usize) -> Option<V>,
+    add: impl Fn(&mut [f64], &V, Range<usize>),
+) {
+    let mut at = 0;
+    for piece in &block.pieces {
+        let values = read(piece.parameter);
+        piece.runs(layout, |start, len| {
+            if let Some(values) = &values {
+                add(&mut sum[at..at + len], values, start..start + len);
+            }
+            at += len;
+        });
+    }
+}
+
+/// Numbers of a sum that a thread adds to at a time.
+const PIECE: usize = 1 << 16;
+
 /// `sum += factor * values`, large runs on all threads.
 fn add<T: Precision>(sum: &mut [f64], values: &[T], factor: f64) {
-    const PIECE: usize = 1 << 16;
     sum.par_chunks_mut(PIECE).zip(values.par_chunks(PIECE)).for_each(|(sum, values)| {
         sum.iter_mut().zip(values).for_each(|(sum, x)| *sum += factor * x.to_f64());
+    });
+}
+
+/// `sum += values`, of each of which there are the two halves of its bits.
+fn add_halves(sum: &mut [f64], halves: &[f32]) {
+    let whole = |low: f32, high: f32| f64::from_bits(u64::from(low.to_bits()) | u64::from(high.to_bits()) << 32);
+    sum.par_chunks_mut(PIECE).zip(halves.par_chunks(2 * PIECE)).for_each(|(sum, halves)| {
+        sum.iter_mut().zip(halves.chunks_exact(2)).for_each(|(sum, halves)| *sum += whole(halves[0], halves[1]));
     });
 }
 

@@ -4,6 +4,8 @@
 //! activations that the forward pass keeps, or the adjoints that take their place; the sums in f64; the Lanczos bases.
 //! tests/memory/check.py holds it to 15 % of real runs.
 
+#[cfg(feature = "cuda")]
+use crate::config::Backend;
 use crate::config::Config;
 use crate::models::Gpt2Config;
 use crate::{Error, Result};
@@ -15,6 +17,12 @@ const OVERHEAD: f64 = 1.08;
 /// The same for vectors of what is tested and measured before the first group: f32 and f64 alternate, products and gradients,
 /// and little of what one frees has the sizes that the next one asks for.
 const OVERHEAD_BEFORE: f64 = 1.38;
+/// What an accelerator's context, libraries and scratch memory take, logits of cross-entropy's chunks among it.
+const CONTEXT: f64 = 1.5e9;
+/// What CubeCL's pools take on an accelerator beyond what is in use.
+const OVERHEAD_ON_DEVICE: f64 = 1.25;
+/// Matrices of (time, time) that attention has at once there, per component: weights, scores, and their adjoints.
+const SCORES_AT_ONCE: f64 = 4.0;
 /// Bytes of an f64.
 const WIDE: f64 = size_of::<f64>() as f64;
 /// Share of the free memory that a plan takes: the system and the reports need some.
@@ -29,6 +37,8 @@ pub struct Memory {
     pub per_token: f64,
     /// The same inside the branch that is computed again, if that is how it is: for every component, whatever its share.
     pub per_token_at_once: f64,
+    /// Attention's weights of one layer, which accelerators form as matrices: numbers per token and component.
+    pub scores: f64,
     /// Tokens of a micro-batch.
     pub tokens: f64,
     /// Parameters of the network.
@@ -50,6 +60,7 @@ impl Memory {
             number: number as f64,
             per_token: sizes.layers as f64 * per_layer + 4.0 * width,
             per_token_at_once: 0.0,
+            scores: (sizes.heads * sizes.context) as f64,
             tokens: (windows * sizes.context) as f64,
             num_params: sizes.layout().num_params() as f64,
             basis: basis as f64,
@@ -78,6 +89,24 @@ impl Memory {
         let whole = total(&|dim, _| dim * (self.number + 8.0));
         let cut = total(&|dim, _| dim * (8.0 + self.number + self.basis.min(dim) * self.number)) / self.ranks;
         PROCESS + OVERHEAD * (self.num_params * self.number + activations.max(adjoints) + whole + cut)
+    }
+
+    /// Bytes of a group on an accelerator, which holds the network, its tangents, what a pass makes of them, and the sums; slots
+    /// as for [`Memory::group`].
+    pub fn on_device(&self, slots: &[(f64, f64)]) -> f64 {
+        let total = |of: &dyn Fn(f64, f64) -> f64| slots.iter().map(|(dim, share)| of(*dim, *share)).sum::<f64>();
+        let highest = slots.iter().map(|(_, share)| *share).fold(0.0, f64::max);
+        let components = highest + total(&|_, share| share);
+        let at_once = (1.0 + slots.len() as f64) * (self.per_token_at_once + SCORES_AT_ONCE * self.scores);
+        let activations = self.tokens * self.number * (components * self.per_token + at_once);
+        let dims = total(&|dim, _| dim);
+        let held = self.num_params * self.number + activations.max(dims * self.number) + dims * (self.number + WIDE);
+        CONTEXT + OVERHEAD_ON_DEVICE * held
+    }
+
+    /// Bytes of the same group on the host: weights, tangents and sums on their way, the sum so far, and the basis.
+    pub fn beside_device(&self, slots: &[(f64, f64)]) -> f64 {
+        Self { per_token: 0.0, per_token_at_once: 0.0, ..self.clone() }.group(slots)
     }
 
     /// Bytes of products in f64 beside those in f32, on one rank; slots as for [`Memory::group`].
@@ -122,6 +151,8 @@ pub struct Resources {
     pub ranks: usize,
     /// Bytes that this rank may take.
     pub budget: f64,
+    /// Bytes that it may take on its accelerator, if that has memory of its own and says how much.
+    pub device: Option<f64>,
 }
 
 impl Resources {
@@ -142,8 +173,22 @@ impl Resources {
             Some(limit) => limit.get() as f64,
             None => USABLE * available()? / here as f64,
         };
-        Ok(Self { ranks, budget })
+        Ok(Self { ranks, budget, device: free_on_device(config)?.map(|free| USABLE * free) })
     }
+}
+
+/// Free bytes of the configuration's accelerator, if it has memory of its own and says how much.
+///
+/// # Errors
+/// [`Error::Environment`] without a driver or such a device.
+pub fn free_on_device(config: &Config) -> Result<Option<f64>> {
+    #[cfg(feature = "cuda")]
+    if config.hessian.backend == Backend::Cuda {
+        let free = crate::engine::kernels::cuda::free_memory(config.hessian.device.unwrap_or(0));
+        return free.map(Some).map_err(|why| Error::Environment(format!("hessian.backend = \"cuda\": {why}")));
+    }
+    let _ = config;
+    Ok(None)
 }
 
 /// Free memory of this machine, or of the container around this process if that is less.

@@ -49,6 +49,9 @@ pub struct Group {
     pub forward_passes: f64,
     /// Predicted peak memory, bytes, without what the prefix cache adds in what is left.
     pub memory_bytes: f64,
+    /// Predicted peak memory of the accelerator, bytes, where it says how much it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_bytes: Option<f64>,
     /// Whether the activations below its blocks are kept between sweeps.
     pub prefix: bool,
 }
@@ -91,8 +94,14 @@ pub struct Plan {
     pub flop: Option<f64>,
     /// Predicted peak memory, bytes.
     pub memory_bytes: f64,
+    /// Predicted peak memory of the accelerator, bytes, where it says how much it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_bytes: Option<f64>,
     /// Memory that may be used, bytes.
     pub budget_bytes: f64,
+    /// Memory of the accelerator that may be used, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_budget_bytes: Option<f64>,
     /// Measured rate, if it was measured.
     pub rate: Option<Rate>,
     /// Predicted duration, seconds.
@@ -129,7 +138,9 @@ impl Plan {
             num_products,
             flop,
             memory_bytes: groups.iter().map(|group| group.memory_bytes).fold(planner.guard_bytes(&blocks), f64::max),
+            device_bytes: groups.iter().filter_map(|group| group.device_bytes).reduce(f64::max),
             budget_bytes: planner.budget,
+            device_budget_bytes: planner.device,
             forward_multiply_adds: forward,
             blocks: planned,
             groups,
@@ -219,6 +230,10 @@ impl fmt::Display for Plan {
         }
         let (peak, budget) = (memory::amount(self.memory_bytes), memory::amount(self.budget_bytes));
         writeln!(f, "memory           {peak} of {budget} that may be used")?;
+        if let Some((peak, budget)) = self.device_bytes.zip(self.device_budget_bytes) {
+            let (peak, budget) = (memory::amount(peak), memory::amount(budget));
+            writeln!(f, "device memory    {peak} of {budget} that may be used")?;
+        }
         if let Some(rate) = &self.rate {
             writeln!(f, "rate             {:.1} GFLOP/s, measured on one micro-batch", rate.gflops)?;
         }
@@ -274,6 +289,14 @@ pub fn check_memory(plan: &Plan) -> Result<()> {
         let (at, _) = group.pairs[0];
         let what = format!("block `{}`: one slot of it", plan.blocks[at].name);
         return Err(memory::does_not_fit(&what, group.memory_bytes, plan.budget_bytes));
+    }
+    if let Some(budget) = plan.device_budget_bytes {
+        let bytes = |group: &&Group| group.device_bytes.unwrap_or(0.0);
+        let largest = plan.groups.iter().max_by(|a, b| bytes(a).total_cmp(&bytes(b)));
+        if let Some(group) = largest.filter(|group| bytes(group) > budget) {
+            let what = format!("block `{}`: on the accelerator, one slot of it", plan.blocks[group.pairs[0].0].name);
+            return Err(memory::does_not_fit(&what, bytes(&group), budget));
+        }
     }
     if plan.memory_bytes > plan.budget_bytes {
         let what = "what is tested and measured before the first group, products and gradients in f64,";

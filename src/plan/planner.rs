@@ -20,6 +20,8 @@ pub(super) struct Planner<'a> {
     pub(super) memory: Memory,
     pub(super) micro_batch: usize,
     pub(super) budget: f64,
+    /// Bytes that may be taken on an accelerator, where there is one.
+    pub(super) device: Option<f64>,
     /// Bytes of the activations that enter a branch, for the whole batch, if that is known.
     prefix_bytes: Option<f64>,
 }
@@ -30,7 +32,7 @@ impl<'a> Planner<'a> {
         sizes: &'a Gpt2Config,
         layout: &'a Layout,
         blocks: &[Block],
-        Resources { ranks, budget }: Resources,
+        Resources { ranks, budget, device }: Resources,
     ) -> Result<Self> {
         let number = if config.hessian.precision == Precision::F64 { 8 } else { 4 };
         let basis = match config.lanczos.reorthogonalize {
@@ -46,11 +48,10 @@ impl<'a> Planner<'a> {
         let prefix_bytes =
             windows.map(|windows| (windows * sizes.context * sizes.embedding * number) as f64 / ranks as f64);
         let (cost, memory) = (Cost::of(sizes), of(micro_batch));
-        let mut planner = Self { config, layout, cost, memory, micro_batch, budget, prefix_bytes };
+        let mut planner = Self { config, layout, cost, memory, micro_batch, budget, device, prefix_bytes };
         // a micro-batch that was not asked for shrinks until one slot of every block fits, in f64 as well
-        let fits = |planner: &Self| {
-            blocks.iter().all(|block| planner.bytes(&[block]) <= budget) && planner.guard_bytes(blocks) <= budget
-        };
+        let fits =
+            |planner: &Self| blocks.iter().all(|block| planner.fits(&[block])) && planner.guard_bytes(blocks) <= budget;
         while config.batch.micro_batch.is_none() && micro_batch > 1 && !fits(&planner) {
             micro_batch /= 2;
             (planner.micro_batch, planner.memory) = (micro_batch, of(micro_batch));
@@ -72,8 +73,19 @@ impl<'a> Planner<'a> {
         blocks.iter().map(planned).collect()
     }
 
+    /// Bytes of a group in this machine's memory.
     pub(super) fn bytes(&self, slots: &[&Block]) -> f64 {
-        self.memory.group(&self.sizes_of(slots))
+        let sizes = self.sizes_of(slots);
+        if self.device.is_some() { self.memory.beside_device(&sizes) } else { self.memory.group(&sizes) }
+    }
+
+    /// Bytes of a group on the accelerator, and those that may be taken.
+    fn on_device(&self, slots: &[&Block]) -> Option<(f64, f64)> {
+        self.device.map(|budget| (self.memory.on_device(&self.sizes_of(slots)), budget))
+    }
+
+    fn fits(&self, slots: &[&Block]) -> bool {
+        self.bytes(slots) <= self.budget && self.on_device(slots).is_none_or(|(bytes, budget)| bytes <= budget)
     }
 
     /// Of each slot: its block's dimension and the share of the network above it.
@@ -95,16 +107,16 @@ impl<'a> Planner<'a> {
     pub(super) fn groups(&self, blocks: &[Block], finished: &[Pair]) -> Vec<Group> {
         let of_block = |at: usize| (0..probes_of(self.config, &blocks[at])).map(move |probe| (at, probe));
         let pairs = (0..blocks.len()).flat_map(of_block).filter(|pair| !finished.contains(pair));
-        let groups = self.packed(blocks, pairs, |slots| self.bytes(slots));
+        let groups = self.packed(blocks, pairs, |slots| self.fits(slots));
         groups.into_iter().map(|pairs| self.group(blocks, pairs)).collect()
     }
 
-    /// Pairs in their order, as many together as fit by their bytes; the whole network by itself.
+    /// Pairs in their order, as many together as fit; the whole network by itself.
     fn packed(
         &self,
         blocks: &[Block],
         pairs: impl Iterator<Item = Pair>,
-        bytes: impl Fn(&[&Block]) -> f64,
+        fit: impl Fn(&[&Block]) -> bool,
     ) -> Vec<Vec<Pair>> {
         let most = self.config.hessian.slots.unwrap_or(MOST_SLOTS);
         let mut groups: Vec<Vec<Pair>> = Vec::new();
@@ -114,7 +126,7 @@ impl<'a> Planner<'a> {
                 let mut slots: Vec<&Block> = group.iter().map(|(at, _)| &blocks[*at]).collect();
                 let same_kind = (slots[0].kind == "full") == (block.kind == "full");
                 slots.push(block);
-                same_kind && group.len() < most && bytes(&slots) <= self.budget
+                same_kind && group.len() < most && fit(&slots)
             });
             match groups.last_mut().filter(|_| joins) {
                 Some(group) => group.push(pair),
@@ -130,15 +142,16 @@ impl<'a> Planner<'a> {
             slots.iter().map(|block| (self.cost.block(self.layout, block), block.kind == "full")).collect();
         let (at, probe) = pairs[0];
         let memory_bytes = self.bytes(&slots);
+        let device_bytes = self.on_device(&slots).map(|(bytes, _)| bytes);
         let prefix = self.keeps_prefix(memory_bytes);
         let forward_passes = self.cost.sweep(&costs, Kept { prefix, recompute: self.config.hessian.recompute });
-        Group { name: format!("b{at:05}-p{probe:03}"), forward_passes, memory_bytes, prefix, pairs }
+        Group { name: format!("b{at:05}-p{probe:03}"), forward_passes, memory_bytes, device_bytes, prefix, pairs }
     }
 
     /// Blocks whose products are measured against f64 together: one vector each, as many as fit.
     pub(super) fn error_groups(&self, blocks: &[Block]) -> Vec<Vec<usize>> {
         let pairs = (0..blocks.len()).map(|at| (at, 0));
-        let groups = self.packed(blocks, pairs, |slots| self.memory.errors(&self.sizes_of(slots)));
+        let groups = self.packed(blocks, pairs, |slots| self.memory.errors(&self.sizes_of(slots)) <= self.budget);
         groups.into_iter().map(|pairs| pairs.into_iter().map(|(at, _)| at).collect()).collect()
     }
 

@@ -116,7 +116,7 @@ impl Target {
     /// What one of its ranks has; `hessian.memory` goes first.
     pub fn resources(&self, config: &Config) -> Resources {
         let budget = config.hessian.memory.as_ref().map_or(self.memory_bytes, |limit| limit.get() as f64);
-        Resources { ranks: self.ranks, budget }
+        Resources { ranks: self.ranks, budget, device: None }
     }
 }
 

@@ -10,7 +10,7 @@ fn config(overrides: &[&str]) -> Config {
     config::parse(text, "test", "test", &overrides).unwrap()
 }
 
-const PLENTY: Resources = Resources { ranks: 1, budget: 1e12 };
+const PLENTY: Resources = Resources { ranks: 1, budget: 1e12, device: None };
 
 /// The choice on a device whose rate is a function of the shape.
 fn chosen(overrides: &[&str], resources: Resources, rate: impl Fn(f64, f64) -> f64) -> Choice {

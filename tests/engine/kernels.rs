@@ -3,7 +3,7 @@
 
 use burn_backend::ops::{ActivationOps, FloatTensorOps};
 use burn_backend::tensor::{FloatTensor, IntTensor};
-use burn_backend::{Scalar, Shape, TensorMetadata};
+use burn_backend::{Scalar, Shape, Slice, TensorMetadata};
 use burn_ndarray::NdArray;
 use hesspec::engine::{Dual, Jvp, Kernels};
 
@@ -88,6 +88,69 @@ fn every(check: impl Fn(&str, &[usize], [Slots; 3])) {
         for slots in SLOTS {
             check(&format!("{shape:?}, slots {slots:?}"), shape, slots);
         }
+    }
+}
+
+/// Rows, inner dimension, columns.
+const PRODUCTS: [[usize; 3]; 6] = [[1, 1, 1], [1, 5, 1], [3, 1, 7], [4, 6, 1], [37, 65, 41], [130, 64, 256]];
+/// Batches of either side: none, equal ones, one for all.
+const BATCHES: [[&[usize]; 2]; 5] =
+    [[&[], &[]], [&[3], &[3]], [&[2, 3], &[2, 3]], [&[1, 1], &[2, 3]], [&[2, 3], &[1, 1]]];
+
+/// Operands row by row, column by column, padded, and as heads that lie inside of a token.
+pub fn products_of_any_layout<B: Kernels>() {
+    for [rows, inner, columns] in PRODUCTS {
+        for [left, right] in BATCHES {
+            let [lhs_shape, rhs_shape] = [[left, &[rows, inner]].concat(), [right, &[inner, columns]].concat()];
+            let sample = |shape: &[usize], seed| Sample::new(shape, seed, &[], 1.0).primal;
+            let (first, second) =
+                ([sample(&lhs_shape, 1), sample(&rhs_shape, 2)], [sample(&lhs_shape, 3), sample(&rhs_shape, 4)]);
+            let product = |[lhs, rhs]: &[Values; 2]| Nd::float_matmul(put::<Nd>(lhs), put::<Nd>(rhs));
+            let expected = [product(&first), Nd::float_add(product(&first), product(&second))].map(get::<Nd>);
+            for (name, lay) in LAYOUTS {
+                let pair = |[lhs, rhs]: &[Values; 2]| (laid::<B>(lhs, lay), laid::<B>(rhs, lay));
+                let found = B::sums_of_products(vec![vec![pair(&first)], vec![pair(&first), pair(&second)]]);
+                for (found, expected) in found.into_iter().map(get::<B>).zip(&expected) {
+                    assert_eq!(found.shape, expected.shape, "{name}, {lhs_shape:?} {rhs_shape:?}");
+                    let error = found.distance(expected) / expected.largest().max(1.0);
+                    assert!(error <= ACCEPT, "{name}, {lhs_shape:?} {rhs_shape:?} off by {error:.1e}");
+                }
+            }
+        }
+    }
+}
+
+/// How an operand lies in memory.
+#[derive(Clone, Copy)]
+enum Layout {
+    Rows,
+    Columns,
+    Padded,
+    Heads,
+}
+
+const LAYOUTS: [(&str, Layout); 4] =
+    [("rows", Layout::Rows), ("columns", Layout::Columns), ("padded", Layout::Padded), ("heads", Layout::Heads)];
+
+fn laid<B: Kernels>(values: &Values, layout: Layout) -> FloatTensor<B> {
+    let rank = values.shape.len();
+    // as if the dimensions had been swapped in memory, whatever lies there
+    let swapped = |first: usize, second: usize| {
+        let contiguous = get::<B>(B::float_swap_dims(put::<B>(values), first, second));
+        B::float_swap_dims(put::<B>(&contiguous), first, second)
+    };
+    match layout {
+        Layout::Rows => put::<B>(values),
+        Layout::Columns => swapped(rank - 2, rank - 1),
+        Layout::Padded => {
+            let columns = values.shape[rank - 1];
+            let wide = B::float_cat(vec![put::<B>(values), put::<B>(values)], rank - 1);
+            let mut slices: Vec<Slice> = values.shape.iter().map(|&length| Slice::from(0..length)).collect();
+            slices[rank - 1] = Slice::from(columns..2 * columns);
+            B::float_slice(wide, &slices)
+        }
+        Layout::Heads if rank > 2 => swapped(rank - 3, rank - 2),
+        Layout::Heads => put::<B>(values),
     }
 }
 

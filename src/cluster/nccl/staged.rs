@@ -1,6 +1,6 @@
 //! Vectors on the host over NCCL: each piece goes up to the device, through the collective, and down again.
 //!
-//! A run's vectors are summed in f64 on the host, so this is its way too. Not yet run on a GPU, as the rest of this room.
+//! A run's vectors are summed in f64 before they come here, so this is its way too.
 
 use std::cell::RefCell;
 

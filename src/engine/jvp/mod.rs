@@ -28,7 +28,7 @@ use burn_backend::{
 use super::kernels::{Dual, Kernels};
 pub(super) use activation::{gelu_backward, hard_sigmoid, masked_softmax};
 pub(super) use module::{normalised, row, rows, unrows};
-pub(super) use rules::{product_in, stop};
+pub(super) use rules::stop;
 
 /// Forward mode over the backend `B`, with any number of tangent slots sharing one primal.
 ///

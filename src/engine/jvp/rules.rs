@@ -5,7 +5,7 @@
 use burn_backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn_backend::{BoolDType, IntDType, Scalar, TensorMetadata, get_device_settings};
 
-use crate::engine::kernels::{Dual, Kernels, Mask};
+use crate::engine::kernels::{Dual, Kernels, product_in};
 
 pub(super) type Primal<B> = FloatTensor<B>;
 
@@ -104,33 +104,6 @@ pub(super) fn bilinear<B: Kernels>(a: Dual<B>, b: Dual<B>, f: impl Fn(Primal<B>,
 pub(crate) fn product<B: Kernels>(a: Dual<B>, b: Dual<B>) -> Dual<B> {
     let mask = vec![true; a.num_slots().max(b.num_slots())];
     product_in(&a, &b, &mask, || None)
-}
-
-/// a @ b, its tangents in the slots of `keep` only, and another primal if `primal` gives one.
-pub(crate) fn product_in<B: Kernels>(
-    a: &Dual<B>,
-    b: &Dual<B>,
-    keep: &Mask,
-    primal: impl FnOnce() -> Option<Primal<B>>,
-) -> Dual<B> {
-    let terms = |slot: usize| {
-        let left = a.tangent(slot).map(|da| (da.clone(), b.primal.clone()));
-        let right = b.tangent(slot).map(|db| (a.primal.clone(), db.clone()));
-        left.into_iter().chain(right).collect::<Vec<_>>()
-    };
-    let num_slots = a.num_slots().max(b.num_slots());
-    let kept = (0..num_slots).filter(|slot| keep.get(*slot).copied().unwrap_or(false));
-    let (slots, mut sums): (Vec<usize>, Vec<_>) =
-        kept.map(|slot| (slot, terms(slot))).filter(|(_, terms)| !terms.is_empty()).unzip();
-    let primal = primal();
-    if primal.is_none() {
-        sums.push(vec![(a.primal.clone(), b.primal.clone())]);
-    }
-    let mut products = B::sums_of_products(sums);
-    let primal = primal.or_else(|| products.pop()).expect("the last sum is the primal's");
-    let mut tangents = vec![None; num_slots];
-    slots.into_iter().zip(products).for_each(|(slot, tangent)| tangents[slot] = Some(tangent));
-    Dual::new(primal, tangents)
 }
 
 /// y = f(a, b) elementwise with partial derivatives: dy = f_a da + f_b db. The partials get (a, b, y).

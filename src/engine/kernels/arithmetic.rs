@@ -75,6 +75,13 @@ pub(super) fn factors<B: Backend>(lhs: FloatTensor<B>, rhs: FloatTensor<B>) -> V
     }
 }
 
+/// The sum of products of pairs by the backend's own operations.
+pub(super) fn composed<B: Backend>(terms: Vec<(FloatTensor<B>, FloatTensor<B>)>) -> FloatTensor<B> {
+    let factors = terms.into_iter().flat_map(|(lhs, rhs)| factors::<B>(lhs, rhs));
+    let products = factors.map(|(lhs, rhs)| B::float_matmul(lhs, rhs));
+    products.reduce(B::float_add).expect("a sum of products has at least one term")
+}
+
 /// x to `bits` bits.
 fn rounded<B: Backend>(x: FloatTensor<B>, bits: i32) -> FloatTensor<B> {
     let scaled = B::float_mul_scalar(x.clone(), Scalar::Float(2f64.powi(24 - bits) + 1.0));

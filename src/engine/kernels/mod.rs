@@ -12,19 +12,21 @@ mod dual;
 #[cfg(feature = "flex")]
 mod flex;
 mod plain;
+mod products;
+#[cfg(any(test, feature = "cuda"))]
+mod strided;
 
 use burn_backend::ops::AttentionModuleOptions;
 use burn_backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn_backend::{Backend, Shape, Slice, TensorMetadata};
 
 pub use arithmetic::Arithmetic;
-#[cfg(feature = "cuda")]
-pub use cube::CudaUnfused;
 #[cfg(feature = "wgpu")]
 pub use cube::WgpuUnfused;
+#[cfg(feature = "cuda")]
+pub use cube::{CudaUnfused, cuda};
 pub use dual::{Dual, Mask};
-#[cfg(feature = "flex")]
-pub use flex::product_library;
+pub(crate) use products::product_in;
 
 /// Loss of a linear classifier head and the adjoints of its inputs, all as duals.
 pub struct LinearCrossEntropy<B: Backend> {
@@ -49,17 +51,26 @@ pub trait Kernels: Backend {
     /// Whether its tensors may be f64 beside f32 (fusion on GPUs panics at the first).
     const HAS_F64: bool = false;
 
+    /// What multiplies matrices.
+    fn product_library() -> String {
+        "the backend itself".into()
+    }
+
     /// `sum_i lhs_i @ rhs_i` over pairs of matrices (or equal batches of matrices), accumulated in one buffer
     /// where the backend can. `terms` is never empty.
     fn sum_of_products(terms: Terms<Self>) -> FloatTensor<Self> {
-        let factors = terms.into_iter().flat_map(|(lhs, rhs)| arithmetic::factors::<Self>(lhs, rhs));
-        let products = factors.map(|(lhs, rhs)| Self::float_matmul(lhs, rhs));
-        products.reduce(Self::float_add).expect("a sum of products has at least one term")
+        arithmetic::composed::<Self>(terms)
     }
 
     /// Several sums of products, those of all slots of one operation; a backend may compute them at the same time.
     fn sums_of_products(sums: Vec<Terms<Self>>) -> Vec<FloatTensor<Self>> {
         sums.into_iter().map(Self::sum_of_products).collect()
+    }
+
+    /// `sum + factor x` in f64 on the device, of numbers in the order of x's shape; 0 for no sum. A sum's tensor holds the bits
+    /// of an f64 in every two of its numbers. `None`: this backend's tensors are added up on the host.
+    fn add_to_sum(_sum: Option<FloatTensor<Self>>, _x: &FloatTensor<Self>, _factor: f64) -> Option<FloatTensor<Self>> {
+        None
     }
 
     /// `total[slices] += part`, in place where the backend can.

@@ -4,8 +4,8 @@ use burn_backend::TensorMetadata;
 use burn_backend::ops::{FloatTensorOps, ModuleOps};
 
 use super::closed::{Input, Tracked, closed};
-use crate::engine::jvp::{Jvp, product_in, rows, unrows};
-use crate::engine::kernels::{Dual, Kernels, not_computed, transposed};
+use crate::engine::jvp::{Jvp, rows, unrows};
+use crate::engine::kernels::{Dual, Kernels, not_computed, product_in, transposed};
 
 /// a @ b as the adjoint of an input: its primal where wanted, its tangents where the input has them.
 fn adjoint_product<B: Kernels>(a: &Dual<B>, b: &Dual<B>, input: &Input) -> Dual<B> {

@@ -6,17 +6,27 @@
 //! the row's length alone. Primal and tangents are launches of their own, so that no shader binds more than eight buffers;
 //! a tangent's launch forms the row's sums again from what it reads anyway. Only f32; anything else is composed.
 
+mod attention;
 mod backends;
 mod cross_entropy;
+#[cfg(feature = "cuda")]
+mod cublas;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod layer_norm;
 mod layer_norm_adjoint;
+mod library;
 mod rows;
 mod softmax;
+mod sums;
 
-use burn_backend::tensor::{FloatTensor, IntTensor};
+use burn_backend::ops::AttentionModuleOptions;
+use burn_backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn_backend::{Backend, DType, Shape, TensorMetadata};
 
-use super::{Dual, Kernels, LinearCrossEntropy, Mask};
+use super::arithmetic::{self, Arithmetic};
+use super::{AttentionAdjoints, Dual, Kernels, LinearCrossEntropy, Mask, Terms};
+use attention::Attention;
 use rows::{Pass, fits};
 
 /// A backend on a runtime of CubeCL.
@@ -33,6 +43,15 @@ pub trait Cube: Backend {
 
     /// Integers as an input of a pass.
     fn indices(targets: IntTensor<Self>) -> FloatTensor<Self>;
+
+    /// The library that multiplies matrices, or why there is none.
+    fn library() -> Result<String, String>;
+
+    /// Whether the device's kernels compute in f64.
+    const F64: bool;
+
+    /// Sums of products of f32 matrices by the library, which rounds operands itself; 3 x TF32 are more terms.
+    fn multiply(sums: Vec<Terms<Self>>, arithmetic: Arithmetic) -> Vec<FloatTensor<Self>>;
 }
 
 /// burn-wgpu without fusion of elementwise operations.
@@ -44,12 +63,37 @@ pub type CudaUnfused = burn_cubecl::CubeBackend<cubecl::cuda::CudaRuntime, f32, 
 
 // Nothing stops a launch at the end of a tensor, so that shapes which do not fit are left to the composition and its errors.
 impl<B: Cube> Kernels for B {
+    fn product_library() -> String {
+        B::library().unwrap_or_else(|why| format!("CubeCL ({why})"))
+    }
+
+    fn sum_of_products(terms: Terms<Self>) -> FloatTensor<Self> {
+        Self::sums_of_products(vec![terms]).pop().expect("one sum")
+    }
+
+    fn sums_of_products(sums: Vec<Terms<Self>>) -> Vec<FloatTensor<Self>> {
+        let fit = |(lhs, rhs): &(FloatTensor<B>, FloatTensor<B>)| [lhs, rhs].iter().all(|x| fits::<B>(x));
+        if B::library().is_err() || !sums.iter().flatten().all(fit) {
+            return sums.into_iter().map(arithmetic::composed::<B>).collect();
+        }
+        let arithmetic = Arithmetic::current();
+        let split = |terms: Terms<Self>| match arithmetic {
+            Arithmetic::Tf32x3 => terms.into_iter().flat_map(|(lhs, rhs)| arithmetic::factors::<B>(lhs, rhs)).collect(),
+            _ => terms,
+        };
+        B::multiply(sums.into_iter().map(split).collect(), arithmetic)
+    }
+
+    fn add_to_sum(sum: Option<FloatTensor<B>>, x: &FloatTensor<B>, factor: f64) -> Option<FloatTensor<B>> {
+        (B::F64 && fits::<B>(x)).then(|| sums::add::<B>(sum, x.clone(), factor))
+    }
+
     fn softmax(x: &Dual<Self>) -> Option<Dual<Self>> {
-        fits::<B>(&x.primal).then(|| softmax::softmax(x))
+        fits::<B>(&x.primal).then(|| softmax::softmax(x, None))
     }
 
     fn softmax_backward(y: &Dual<Self>, grad: &Dual<Self>) -> Option<Dual<Self>> {
-        (fits::<B>(&y.primal) && grad.shape() == y.shape()).then(|| softmax::softmax_backward(y, grad))
+        (fits::<B>(&y.primal) && grad.shape() == y.shape()).then(|| softmax::softmax_backward(y, grad, None))
     }
 
     fn layer_norm(x: &Dual<Self>, gamma: &Dual<Self>, beta: Option<&Dual<Self>>, epsilon: f64) -> Option<Dual<Self>> {
@@ -70,6 +114,30 @@ impl<B: Cube> Kernels for B {
             let gamma_adjoint = gamma_needed.then(|| layer_norm_adjoint::of_gamma(x, gamma, grad, epsilon));
             (layer_norm_adjoint::of_x(x, gamma, grad, epsilon, keep), gamma_adjoint)
         })
+    }
+
+    fn attention(
+        query: &Dual<Self>,
+        key: &Dual<Self>,
+        value: &Dual<Self>,
+        mask: Option<&BoolTensor<Self>>,
+        bias: Option<&Dual<Self>>,
+        options: &AttentionModuleOptions,
+    ) -> Option<Dual<Self>> {
+        let attention = Attention::new(query, key, value, options).filter(|_| mask.is_none() && bias.is_none())?;
+        Some(attention.output())
+    }
+
+    fn attention_backward(
+        query: &Dual<Self>,
+        key: &Dual<Self>,
+        value: &Dual<Self>,
+        mask: Option<&BoolTensor<Self>>,
+        options: &AttentionModuleOptions,
+        grad: &Dual<Self>,
+    ) -> Option<AttentionAdjoints<Self>> {
+        let attention = Attention::new(query, key, value, options).filter(|_| mask.is_none())?;
+        Some(attention.adjoints(grad))
     }
 
     fn linear_cross_entropy(

@@ -1,12 +1,19 @@
 //! Strided matrices and their products by the gemm crate.
 //!
 //! The gemm crate divides rows and columns among threads, never the sum, so that its results do not depend on how many
-//! there are. OpenBLAS was measured to be no faster (see `product_library`).
+//! there are. OpenBLAS was measured to be no faster (see [`LIBRARY`]).
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::element::Element;
+
+/// The library behind matrix products.
+///
+/// On 2 cores with AVX-512 (AMD family 26), 2048^3 in f32: gemm 470 GFLOP/s; OpenBLAS 0.3.21 476 with
+/// `OPENBLAS_CORETYPE=SkylakeX`, but half of that a thread as it comes (it takes the machine for a Haswell); MKL, which
+/// also falls back to AVX2, 210.
+pub(super) const LIBRARY: &str = "gemm 0.19";
 
 /// A matrix inside a slice, with any strides.
 #[derive(Clone, Copy)]
@@ -196,13 +203,4 @@ pub(super) fn product<T: Element>(
             return;
         }
     }
-}
-
-/// The library behind matrix products.
-///
-/// On 2 cores with AVX-512 (AMD family 26), 2048^3 in f32: gemm 470 GFLOP/s; OpenBLAS 0.3.21 476 with
-/// `OPENBLAS_CORETYPE=SkylakeX`, but half of that a thread as it comes (it takes the machine for a Haswell); MKL, which
-/// also falls back to AVX2, 210.
-pub fn product_library() -> &'static str {
-    "gemm 0.19"
 }

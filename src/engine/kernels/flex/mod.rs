@@ -29,8 +29,6 @@ use burn_backend::ops::{AttentionModuleOptions, FloatTensorOps};
 use burn_backend::{DType, Slice, TensorMetadata};
 use burn_flex::{Flex, FlexTensor};
 
-pub use matrix::product_library;
-
 use super::{AttentionAdjoints, Dual, Kernels, LinearCrossEntropy, Mask, Terms};
 
 /// Calls a generic kernel for the dtype of `$x`; `None` for anything but f32 and f64.
@@ -56,6 +54,10 @@ impl Kernels for Flex {
                 products.reduce(Self::float_add).expect("a sum of products has at least one term")
             }
         }
+    }
+
+    fn product_library() -> String {
+        matrix::LIBRARY.into()
     }
 
     fn sums_of_products(sums: Vec<Terms<Self>>) -> Vec<FlexTensor> {
