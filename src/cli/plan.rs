@@ -30,7 +30,7 @@ pub struct Arguments {
     /// Accelerator to plan for: v100, a100, h100, h200, b200, l40s, ....
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
-    /// Share of the device's peak to count on. Default: 0.5 in f32, 0.4 in 3xtf32, 0.3 in tf32, 0.2 in bf16.
+    /// Share of the device's peak to count on. Default: 0.5 in f32, 0.3 in 3xtf32, 0.18 in tf32, 0.1 in bf16.
     #[arg(long, value_name = "SHARE", requires = "device", conflicts_with = "calibration")]
     efficiency: Option<f64>,
     /// The rate as `hesspec bench CONFIG --calibration FILE` measured it.

@@ -66,7 +66,7 @@ impl Target {
         let peak = device.peak(math)?;
         let (share, whose) = match efficiency {
             Some(share) => (share, "as given"),
-            None => (assumed_efficiency(math), "assumed, not measured"),
+            None => (assumed_efficiency(math), "assumed, not measured there"),
         };
         Some(Self {
             name: device.name.into(),
