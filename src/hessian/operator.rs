@@ -291,11 +291,7 @@ where
         let mut sums = Sums::<K>::new(operator.layout, &self.blocks);
         for index in range.clone() {
             if (index - range.start) % operator.comm.size() == operator.comm.rank() {
-                let (batch, weight) = operator.weighted(index)?;
-                let (factor, _) = operator.factor_and_divisor(weight);
-                let start = self.start(index, &batch);
-                let (_, adjoints) = operator.pass(operator.kind, &self.model, &batch, start, &self.blocks);
-                sums.add::<T>(&adjoints, factor);
+                self.add(index, &mut sums)?;
             }
             if let Some(progress) = operator.progress {
                 progress(index + 1)?;
@@ -307,6 +303,24 @@ where
             slice.values.par_iter_mut().with_min_len(1 << 16).for_each(|x| *x /= divisor);
         }
         Ok(slices)
+    }
+
+    /// Adds a micro-batch's products, and gives its loss.
+    fn add(&self, index: usize, sums: &mut Sums<'_, K>) -> Result<Loss<K>> {
+        let operator = self.operator;
+        let (batch, weight) = operator.weighted(index)?;
+        let (factor, _) = operator.factor_and_divisor(weight);
+        let start = self.start(index, &batch);
+        let (loss, adjoints) = operator.pass(operator.kind, &self.model, &batch, start, &self.blocks);
+        sums.add::<T>(&adjoints, factor);
+        Ok(loss)
+    }
+
+    /// Computes micro-batch `index` as in a segment and forgets it, for its time: returns when the device has finished.
+    pub fn rehearse(&self, index: usize) -> Result<()> {
+        let loss = self.add(index, &mut Sums::new(self.operator.layout, &self.blocks))?;
+        pass::value(&loss); // it is read behind everything that was enqueued
+        Ok(())
     }
 
     /// Where the pass over a micro-batch begins.

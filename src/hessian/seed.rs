@@ -177,7 +177,7 @@ impl<'a, K: Kernels> Sums<'a, K> {
                 let Some(tangent) = adjoints.tangent(parameter, slot) else { continue };
                 match K::add_to_sum(sums.remove(&parameter), tangent, factor) {
                     Some(sum) => sums.insert(parameter, sum),
-                    None => break,
+                    None => continue,
                 };
             }
         }
@@ -216,11 +216,14 @@ fn add_pieces<V>(
     read: impl Fn(usize) -> Option<V>,
     add: impl Fn(&mut [f64], &V, Range<usize>),
 ) {
-    let mut at = 0;
+    let (mut at, mut last) = (0, None);
     for piece in &block.pieces {
-        let values = read(piece.parameter);
+        let (_, values) = match last.take().filter(|(parameter, _)| *parameter == piece.parameter) {
+            Some(same) => last.insert(same),
+            None => last.insert((piece.parameter, read(piece.parameter))),
+        };
         piece.runs(layout, |start, len| {
-            if let Some(values) = &values {
+            if let Some(values) = &*values {
                 add(&mut sum[at..at + len], values, start..start + len);
             }
             at += len;

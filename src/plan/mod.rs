@@ -294,8 +294,8 @@ pub fn check_memory(plan: &Plan) -> Result<()> {
         let bytes = |group: &&Group| group.device_bytes.unwrap_or(0.0);
         let largest = plan.groups.iter().max_by(|a, b| bytes(a).total_cmp(&bytes(b)));
         if let Some(group) = largest.filter(|group| bytes(group) > budget) {
-            let what = format!("block `{}`: on the accelerator, one slot of it", plan.blocks[group.pairs[0].0].name);
-            return Err(memory::does_not_fit(&what, bytes(&group), budget));
+            let what = format!("block `{}`: one slot of it", plan.blocks[group.pairs[0].0].name);
+            return Err(memory::does_not_fit_on_device(&what, bytes(&group), budget));
         }
     }
     if plan.memory_bytes > plan.budget_bytes {

@@ -73,15 +73,24 @@ impl<'a> Planner<'a> {
         blocks.iter().map(planned).collect()
     }
 
-    /// Bytes of a group in this machine's memory.
+    /// Bytes of a group in this machine's memory; for an accelerator whose own memory is not known, in one with everything.
     pub(super) fn bytes(&self, slots: &[&Block]) -> f64 {
         let sizes = self.sizes_of(slots);
-        if self.device.is_some() { self.memory.beside_device(&sizes) } else { self.memory.group(&sizes) }
+        match (self.device, self.config.hessian.backend.is_cpu()) {
+            (Some(_), _) => self.memory.beside_device(&sizes),
+            (None, true) => self.memory.group(&sizes),
+            (None, false) => self.memory.group(&sizes) + self.memory.scores(slots.len()),
+        }
     }
 
     /// Bytes of a group on the accelerator, and those that may be taken.
     fn on_device(&self, slots: &[&Block]) -> Option<(f64, f64)> {
-        self.device.map(|budget| (self.memory.on_device(&self.sizes_of(slots)), budget))
+        let whole = |block: &Block| {
+            block.parameters().iter().map(|&at| self.layout.parameters()[at].num_params()).sum::<usize>()
+        };
+        let share = |(block, (_, share)): (&&Block, (f64, f64))| (whole(block) as f64, share);
+        let sizes: Vec<_> = slots.iter().zip(self.sizes_of(slots)).map(share).collect();
+        self.device.map(|budget| (self.memory.on_device(&sizes), budget))
     }
 
     fn fits(&self, slots: &[&Block]) -> bool {
@@ -151,7 +160,11 @@ impl<'a> Planner<'a> {
     /// Blocks whose products are measured against f64 together: one vector each, as many as fit.
     pub(super) fn error_groups(&self, blocks: &[Block]) -> Vec<Vec<usize>> {
         let pairs = (0..blocks.len()).map(|at| (at, 0));
-        let groups = self.packed(blocks, pairs, |slots| self.memory.errors(&self.sizes_of(slots)) <= self.budget);
+        let fit = |slots: &[&Block]| match self.config.hessian.backend.is_cpu() {
+            true => self.memory.errors(&self.sizes_of(slots)) <= self.budget,
+            false => self.fits(slots),
+        };
+        let groups = self.packed(blocks, pairs, fit);
         groups.into_iter().map(|pairs| pairs.into_iter().map(|(at, _)| at).collect()).collect()
     }
 

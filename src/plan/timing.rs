@@ -23,7 +23,8 @@ pub struct Rate {
     pub seconds: f64,
 }
 
-/// Times one product of the plan's most expensive block on one micro-batch (after one to warm up).
+/// Times one product of the plan's most expensive block on one micro-batch (after one to warm up), without what a sweep costs
+/// once: vectors that are cut and travel.
 ///
 /// # Errors
 /// [`Error::Config`] if there is no block; those of the backend.
@@ -67,12 +68,11 @@ impl Task for Timing {
         let mut operator = job.operator(&comm);
         operator.slots.clone_from(&slots);
         let settings = crate::hessian::Settings::default();
-        let starts = slots.iter().map(|block| start::<T>(block, &job.layout, 0, &settings, &comm).values);
-        let starts: Vec<Vec<T>> = starts.collect();
-        let vectors: Vec<(usize, &[T])> = starts.iter().enumerate().map(|(slot, v)| (slot, v.as_slice())).collect();
-        operator.on_micro_batch(0, &vectors)?;
+        let starts: Vec<_> = slots.iter().map(|block| start::<T>(block, &job.layout, 0, &settings, &comm)).collect();
+        let sweep = operator.sweep(&starts.iter().enumerate().collect::<Vec<_>>())?;
+        sweep.rehearse(0)?;
         let begin = Instant::now();
-        operator.on_micro_batch(0, &vectors)?;
+        sweep.rehearse(0)?;
         let seconds = begin.elapsed().as_secs_f64();
         let shares: Vec<_> = slots.iter().map(|block| (cost.block(&job.layout, block), block.kind == "full")).collect();
         let passes = cost.sweep(&shares, Kept { prefix: false, recompute: config.hessian.recompute });

@@ -192,14 +192,17 @@ fn memory_that_is_too_little_for_f64_is_refused_before_anything_is_computed() {
                  --set hessian.slots=1 --set hessian.precision=f32 --set batch.micro_batch=4 --set batch.segments=1 --set lanczos.steps=2 \
                  --set blocks.full=false";
     let plan = folder.hesspec(&format!("plan tiny.toml --no-timing --json {sizes}")).ok().json();
-    let largest =
-        plan["groups"].as_array().unwrap().iter().map(|g| g["memory_bytes"].as_f64().unwrap()).fold(0.0, f64::max);
+    let largest = |plan: &serde_json::Value| {
+        plan["groups"].as_array().unwrap().iter().map(|g| g["memory_bytes"].as_f64().unwrap()).fold(0.0, f64::max)
+    };
+    let on_cpu = largest(&plan);
     let all = plan["memory_bytes"].as_f64().unwrap();
-    assert!(all > largest, "{all} against {largest}");
+    assert!(all > on_cpu, "{all} against {on_cpu}");
     let gpu =
         folder.hesspec(&format!("plan tiny.toml --no-timing --json {sizes} --set hessian.backend=cuda")).ok().json();
-    assert_eq!(gpu["memory_bytes"].as_f64().unwrap(), largest, "GPU backends have no f64 to measure against");
-    let between = ((all + largest) / 2.0) as u64;
+    assert_eq!(gpu["memory_bytes"].as_f64().unwrap(), largest(&gpu), "GPU backends have no f64 to measure against");
+    assert!(largest(&gpu) > on_cpu, "they form the scores of attention");
+    let between = ((all + on_cpu) / 2.0) as u64;
     for command in ["plan", "run"] {
         let output = if command == "run" { "--output out" } else { "--no-timing" };
         folder

@@ -99,6 +99,7 @@ const BATCHES: [[&[usize]; 2]; 5] =
 
 /// Operands row by row, column by column, padded, and as heads that lie inside of a token.
 pub fn products_of_any_layout<B: Kernels>() {
+    assert!(B::sums_of_products(Vec::new()).is_empty());
     for [rows, inner, columns] in PRODUCTS {
         for [left, right] in BATCHES {
             let [lhs_shape, rhs_shape] = [[left, &[rows, inner]].concat(), [right, &[inner, columns]].concat()];

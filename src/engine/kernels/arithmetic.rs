@@ -10,7 +10,7 @@ use std::cell::Cell;
 use burn_backend::tensor::FloatTensor;
 use burn_backend::{Backend, DType, Scalar, TensorMetadata};
 
-/// How backends without kernels of their own multiply f32 matrices.
+/// How f32 matrices are multiplied, but on flex.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Arithmetic {
     /// As the backend does.

@@ -26,16 +26,17 @@ pub(super) struct Attention<'a, B: Cube> {
 }
 
 impl<'a, B: Cube> Attention<'a, B> {
-    /// `None` for what the passes do not have: a cap, and causal queries before the first key.
+    /// `None` for what the passes do not have: a cap, causal queries before the first key, more scores than they can count.
     pub fn new(
         query: &Dual<B>,
         key: &'a Dual<B>,
         value: &'a Dual<B>,
         options: &AttentionModuleOptions,
     ) -> Option<Self> {
-        let [_, _, queries, width] = query.shape().dims();
+        let [batch, heads, queries, width] = query.shape().dims();
         let [_, _, keys, _] = key.shape().dims();
-        let fit = [query, key, value].iter().all(|dual| rows::fits::<B>(&dual.primal));
+        let countable = batch * heads * queries * keys <= i32::MAX as usize;
+        let fit = countable && [query, key, value].iter().all(|dual| rows::fits::<B>(&dual.primal));
         if !fit || options.softcap.is_some() || (options.is_causal && keys < queries) {
             return None;
         }

@@ -2,7 +2,7 @@
 //!
 //! Per chunk: `z = h W'`, `Q = softmax(z) / rows`, `E = Q - onehot / rows` (the adjoint of z), `dh = E W`,
 //! `dW += E' h`. Along a tangent (dot): `z. = h. W' + h W.'`, `m = rowsum(P z.)`, loss: `mean(m - z._target)`,
-//! `E. = Q (z. - m)`, and the products by the product rule. Products are burn's, rows are passes.
+//! `E. = Q (z. - m)`, and the products by the product rule. Rows are passes.
 
 use std::ops::Range;
 

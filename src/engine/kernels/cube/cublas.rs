@@ -9,6 +9,7 @@
 
 use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::OnceLock;
 
@@ -18,7 +19,7 @@ use cubecl::Runtime;
 use cubecl::cuda::CudaRuntime;
 use cubecl::device::Device;
 use cubecl::device_handle::DeviceHandle;
-use cubecl::server::{ComputeServer, Handle};
+use cubecl::server::{Binding, ComputeServer};
 use cubecl::stream_id::StreamId;
 use cudarc::cublas::{result, sys};
 use cudarc::driver::result as driver;
@@ -28,8 +29,6 @@ use super::library::{Library, Sum};
 use crate::engine::kernels::Arithmetic;
 use crate::engine::kernels::strided::{Strided, strided};
 
-/// The oldest driver that has events of a context: that of CUDA 12.5.
-const DRIVER: c_int = 12_050;
 /// The bits of an f32 that is NaN.
 const NAN: u32 = 0x7FC0_0000;
 
@@ -53,7 +52,8 @@ impl Library for CudaRuntime {
         let sums: Vec<Gemms> = sums.iter().map(Gemms::new).collect();
         let stream = StreamId::current();
         device.submit(move |server| {
-            if let Err(error) = compute(server, stream, &sums, arithmetic) {
+            let computed = catch_unwind(AssertUnwindSafe(|| compute(server, stream, &sums, arithmetic)));
+            if let Err(error) = computed.unwrap_or_else(|_| Err("a panic".into())) {
                 // nobody waits for an answer here; a result that is NaN stops a run
                 tracing::error!("matrix products by cuBLAS: {error}");
                 poison(server, stream, &sums);
@@ -69,11 +69,7 @@ fn find() -> Result<String, String> {
         if !cuda::is_culib_present() {
             return Err("libcuda.so, the driver, is not found".into());
         }
-        let mut version = 0;
-        cuda::cuDriverGetVersion(&mut version).result().map_err(|error| error.to_string())?;
-        if version < DRIVER {
-            return Err(format!("the driver is of CUDA {}, and 12.5 is needed for cuBLAS", described(version)));
-        }
+        ContextEvents::load()?;
         if !sys::is_culib_present() {
             return Err("libcublas.so is not found on LD_LIBRARY_PATH".into());
         }
@@ -92,9 +88,25 @@ fn find() -> Result<String, String> {
     }
 }
 
-/// 12050 as 12.5.
-fn described(version: c_int) -> String {
-    format!("{}.{}", version / 1000, version % 1000 / 10)
+/// cuCtxRecordEvent and cuCtxWaitEvent, by name: a build for an older CUDA lacks them, and so does an older driver.
+#[derive(Clone, Copy)]
+struct ContextEvents {
+    record: ContextEvent,
+    wait: ContextEvent,
+}
+
+type ContextEvent = unsafe extern "C" fn(cuda::CUcontext, cuda::CUevent) -> cuda::CUresult;
+
+impl ContextEvents {
+    fn load() -> Result<Self, String> {
+        // SAFETY: both have this type in cuda.h, since CUDA 12.5; the library stays loaded
+        let symbol = |name: &str| unsafe { cuda::culib().get::<ContextEvent>(name.as_bytes()).map(|symbol| *symbol) };
+        let missing = |_| "the driver has no events of contexts: cuBLAS needs one of CUDA 12.5 or newer";
+        Ok(Self {
+            record: symbol("cuCtxRecordEvent").map_err(missing)?,
+            wait: symbol("cuCtxWaitEvent").map_err(missing)?,
+        })
+    }
 }
 
 /// A sum of products of `batch` pairs of matrices, all of them row by row: out (rows, columns) = sum_i lhs_i rhs_i.
@@ -103,13 +115,14 @@ struct Gemms {
     columns: usize,
     batch: usize,
     terms: Vec<Gemm>,
-    output: Handle,
+    output: Binding,
 }
 
+/// What keeps memory alive here are bindings, as in CubeCL's launches: a handle would say that its tensor is in use elsewhere.
 struct Gemm {
     inner: usize,
-    lhs: (Handle, Strided),
-    rhs: (Handle, Strided),
+    lhs: (Binding, Strided),
+    rhs: (Binding, Strided),
 }
 
 impl Gemms {
@@ -118,7 +131,7 @@ impl Gemms {
         let rank = shape.num_dims();
         let seen = |x: &CubeTensor<CudaRuntime>| {
             let seen = strided(x.meta.shape(), x.meta.strides(), &shape[..rank - 2]);
-            (x.handle.clone(), seen.expect("operands that are not accepted are copied before"))
+            (x.handle.clone().binding(), seen.expect("operands that are not accepted are copied before"))
         };
         let term = |(lhs, rhs): &(CubeTensor<CudaRuntime>, CubeTensor<CudaRuntime>)| Gemm {
             inner: lhs.meta.shape()[rank - 1],
@@ -130,7 +143,7 @@ impl Gemms {
             columns: shape[rank - 1],
             batch: shape[..rank - 2].iter().product(),
             terms: sum.terms.iter().map(term).collect(),
-            output: sum.output.handle.clone(),
+            output: sum.output.handle.clone().binding(),
         }
     }
 
@@ -144,6 +157,7 @@ struct Session {
     handle: sys::cublasHandle_t,
     stream: cuda::CUstream,
     context: cuda::CUcontext,
+    events: ContextEvents,
     /// All work before the products.
     before: cuda::CUevent,
     /// The products.
@@ -151,26 +165,24 @@ struct Session {
 }
 
 thread_local! {
-    static SESSION: RefCell<Option<Rc<Session>>> = const { RefCell::new(None) };
+    static SESSION: RefCell<Option<Result<Rc<Session>, String>>> = const { RefCell::new(None) };
 }
 
 impl Session {
-    /// That of this thread, whose context is current.
+    /// That of this thread, whose context is current, or why there is none.
     fn current() -> Result<Rc<Self>, String> {
-        SESSION.with_borrow_mut(|session| match session {
-            Some(session) => Ok(session.clone()),
-            None => Ok(session.insert(Rc::new(Self::open()?)).clone()),
-        })
+        SESSION.with_borrow_mut(|session| session.get_or_insert_with(|| Self::open().map(Rc::new)).clone())
     }
 
     fn open() -> Result<Self, String> {
+        let events = ContextEvents::load()?;
         let event = || driver::event::create(cuda::CUevent_flags::CU_EVENT_DISABLE_TIMING).map_err(text);
         let context = driver::ctx::get_current().map_err(text)?.ok_or("no CUDA context is current")?;
         let stream = driver::stream::create(driver::stream::StreamKind::NonBlocking).map_err(text)?;
         let handle = result::create_handle().map_err(text)?;
         // SAFETY: the handle and the stream were just made in the same context
         unsafe { result::set_stream(handle, stream.cast()) }.map_err(text)?;
-        Ok(Self { handle, stream, context, before: event()?, after: event()? })
+        Ok(Self { handle, stream, context, events, before: event()?, after: event()? })
     }
 
     /// Runs `enqueue`, which gives work to the stream, between what the context has and what it will be given.
@@ -178,11 +190,11 @@ impl Session {
         let wait = cuda::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
         // SAFETY: events, stream and context belong together and live as long as the thread
         unsafe {
-            cuda::cuCtxRecordEvent(self.context, self.before).result().map_err(text)?;
+            (self.events.record)(self.context, self.before).result().map_err(text)?;
             driver::stream::wait_event(self.stream, self.before, wait).map_err(text)?;
             let enqueued = enqueue();
             driver::event::record(self.after, self.stream).map_err(text)?;
-            cuda::cuCtxWaitEvent(self.context, self.after).result().map_err(text)?;
+            (self.events.wait)(self.context, self.after).result().map_err(text)?;
             enqueued
         }
     }
@@ -273,8 +285,8 @@ fn kind(arithmetic: Arithmetic) -> Kind {
 fn compute(server: &mut Server, stream: StreamId, sums: &[Gemms], arithmetic: Arithmetic) -> Result<(), String> {
     // first of all, which makes the context current; what holds the memory lives until the work is handed over
     let mut kept = Vec::new();
-    let mut pointer = |handle: &Handle| {
-        let resource = server.get_resource(handle.clone().binding(), stream).map_err(|error| format!("{error:?}"))?;
+    let mut pointer = |binding: &Binding| {
+        let resource = server.get_resource(binding.clone(), stream).map_err(|error| format!("{error:?}"))?;
         let pointer = resource.resource().ptr;
         kept.push(resource);
         Ok::<_, String>(pointer)
@@ -299,12 +311,15 @@ fn compute(server: &mut Server, stream: StreamId, sums: &[Gemms], arithmetic: Ar
 
 /// Makes all results NaN.
 fn poison(server: &mut Server, stream: StreamId, sums: &[Gemms]) {
-    // SAFETY: nothing computes any more while the results, of this many numbers, are overwritten
-    let spoil = |pointer: u64, len: usize| unsafe {
-        cuda::cuCtxSynchronize().result().and_then(|()| cuda::cuMemsetD32_v2(pointer, NAN, len).result())
+    let synchronize = || unsafe { cuda::cuCtxSynchronize().result() };
+    // SAFETY: nothing computes any more while the results, of this many numbers, are overwritten, nor before they are
+    let spoil = |pointer: u64, len: usize| {
+        synchronize()?;
+        unsafe { cuda::cuMemsetD32_v2(pointer, NAN, len).result()? };
+        synchronize()
     };
     for sum in sums {
-        match server.get_resource(sum.output.clone().binding(), stream) {
+        match server.get_resource(sum.output.clone(), stream) {
             Ok(resource) => {
                 if let Err(error) = spoil(resource.resource().ptr, sum.len()) {
                     tracing::error!("the device does not answer: {error:?}"); // nor will it when the result is read

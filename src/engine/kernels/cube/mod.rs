@@ -1,7 +1,8 @@
 //! Kernels for GPUs, written in CubeCL: the passes over rows that fusion of elementwise operations cannot join.
 //!
-//! Owns softmax, LayerNorm and cross-entropy, forward and reverse, for a primal and all its tangents, for every runtime of
-//! CubeCL (CUDA, wgpu), with burn's fusion around them or without. A pass is one launch: a cube of threads for each row, which
+//! Owns softmax, LayerNorm and cross-entropy, forward and reverse, for a primal and all its tangents, attention made of them, sums
+//! that stay on the device, and the way to a vendor's library of products, for every runtime of CubeCL (CUDA, wgpu), with burn's
+//! fusion around them or without. A pass is one launch: a cube of threads for each row, which
 //! reads the row twice or three times (the second time from a cache) and adds up in shared memory, in an order that depends on
 //! the row's length alone. Primal and tangents are launches of their own, so that no shader binds more than eight buffers;
 //! a tangent's launch forms the row's sums again from what it reads anyway. Only f32; anything else is composed.
@@ -72,16 +73,20 @@ impl<B: Cube> Kernels for B {
     }
 
     fn sums_of_products(sums: Vec<Terms<Self>>) -> Vec<FloatTensor<Self>> {
-        let fit = |(lhs, rhs): &(FloatTensor<B>, FloatTensor<B>)| [lhs, rhs].iter().all(|x| fits::<B>(x));
-        if B::library().is_err() || !sums.iter().flatten().all(fit) {
-            return sums.into_iter().map(arithmetic::composed::<B>).collect();
+        // of any size: a library refuses what is too large for it, and does not round it to fewer bits
+        let single = |x: &FloatTensor<B>| x.dtype() == DType::F32 && x.shape().num_elements() > 0;
+        let fit = sums.iter().flatten().all(|(lhs, rhs)| single(lhs) && single(rhs));
+        match Arithmetic::current() {
+            _ if sums.is_empty() => Vec::new(),
+            _ if B::library().is_err() || !fit => sums.into_iter().map(arithmetic::composed::<B>).collect(),
+            // one sum's parts at a time
+            Arithmetic::Tf32x3 => {
+                let split = |terms: Terms<Self>| terms.into_iter().flat_map(|(a, b)| arithmetic::factors::<B>(a, b));
+                let sum = |terms| B::multiply(vec![split(terms).collect()], Arithmetic::Tf32x3);
+                sums.into_iter().flat_map(sum).collect()
+            }
+            arithmetic => B::multiply(sums, arithmetic),
         }
-        let arithmetic = Arithmetic::current();
-        let split = |terms: Terms<Self>| match arithmetic {
-            Arithmetic::Tf32x3 => terms.into_iter().flat_map(|(lhs, rhs)| arithmetic::factors::<B>(lhs, rhs)).collect(),
-            _ => terms,
-        };
-        B::multiply(sums.into_iter().map(split).collect(), arithmetic)
     }
 
     fn add_to_sum(sum: Option<FloatTensor<B>>, x: &FloatTensor<B>, factor: f64) -> Option<FloatTensor<B>> {
