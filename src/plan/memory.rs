@@ -51,6 +51,8 @@ pub struct Memory {
     pub basis: f64,
     /// Ranks that share them.
     pub ranks: f64,
+    /// Bytes of an entry of the sum over the segments so far: none where there is one segment, whose sum it becomes.
+    pub sum_so_far: f64,
 }
 
 impl Memory {
@@ -69,7 +71,13 @@ impl Memory {
             num_params: sizes.layout().num_params() as f64,
             basis: basis as f64,
             ranks: ranks as f64,
+            sum_so_far: WIDE,
         }
+    }
+
+    /// The same for a batch in one segment.
+    pub fn of_one_segment(self) -> Self {
+        Self { sum_so_far: 0.0, ..self }
     }
 
     /// The same where only what enters the branches is kept, and one branch at a time is computed again.
@@ -91,7 +99,7 @@ impl Memory {
         let adjoints = total(&|dim, _| dim * self.number);
         // a slot's tangent and a segment's sum are whole on every rank; the sum so far, a product and the basis are cut
         let whole = total(&|dim, _| dim * (self.number + 8.0));
-        let cut = total(&|dim, _| dim * (8.0 + self.number + self.basis.min(dim) * self.number)) / self.ranks;
+        let cut = total(&|dim, _| dim * (self.sum_so_far + self.number * (1.0 + self.basis.min(dim)))) / self.ranks;
         PROCESS + OVERHEAD * (self.num_params * self.number + activations.max(adjoints) + whole + cut)
     }
 

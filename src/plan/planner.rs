@@ -39,9 +39,10 @@ impl<'a> Planner<'a> {
             Reorthogonalize::Full => config.lanczos.steps + config.lanczos.short().map_or(1, |(_, steps)| steps + 1),
             Reorthogonalize::None => 3,
         };
-        let of = |windows| match (Memory::of(sizes, windows, number, basis, ranks), config.hessian.recompute) {
-            (memory, true) => memory.recomputed(sizes),
-            (memory, false) => memory,
+        let of = |windows| {
+            let memory = Memory::of(sizes, windows, number, basis, ranks);
+            let memory = if config.batch.segments == Some(1) { memory.of_one_segment() } else { memory };
+            if config.hessian.recompute { memory.recomputed(sizes) } else { memory }
         };
         let mut micro_batch = micro_batch(config)?;
         let windows = data::num_windows(&config.batch, sizes.context);
