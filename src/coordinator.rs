@@ -7,7 +7,6 @@
 use std::cell::RefCell;
 use std::time::{Instant, SystemTime};
 
-use burn_backend::tensor::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -18,9 +17,9 @@ use crate::config::{self, Config};
 use crate::doctor::{self, MatmulError};
 use crate::engine::Kernels;
 use crate::hessian::{
-    MicroBatches, Outcome as CheckOutcome, Precision, ProductError, Settings, product_errors, self_tests,
+    Outcome as CheckOutcome, Precision, ProductError, Settings, product_errors, self_tests,
 };
-use crate::job::{self, Job, Task, dispatch};
+use crate::job::{self, Job, On, Task, dispatch};
 use crate::krylov::Reorthogonalize;
 use crate::lock::Lock;
 use crate::metrics::StepMetrics;
@@ -35,8 +34,8 @@ use crate::{Error, Result};
 
 /// What the run's shape is remembered as.
 const SHAPE: &str = "shape";
-/// More windows than fit into any memory.
-const MOST_WINDOWS: usize = 1 << 32;
+/// More samples than fit into any memory.
+const MOST_SAMPLES: usize = 1 << 32;
 
 /// Who hears how far the run is.
 pub trait Progress {
@@ -126,8 +125,9 @@ fn shape(config: &Config, store: &RunStore, resources: Resources, progress: &dyn
         Some(before) => Choice { shape: as_before(config, store, before.shape, resources)?, ..before },
         None => {
             let mut config = config.clone();
-            if config.batch.tokens.is_none() {
-                config.batch.tokens = Some(job::num_windows(&config)? * job::gpt2(&config)?.context); // all of the data
+            if config.num_samples().is_none() {
+                let all = config.network.num_samples(&config.choice())?; // all of the data
+                config.set_num_samples(Some(all));
             }
             plan::check_memory(&Plan::new(&config, &[], resources)?)?;
             shape::choose(&config, resources, &|| signal::requested().is_some())?
@@ -141,7 +141,7 @@ fn shape(config: &Config, store: &RunStore, resources: Resources, progress: &dyn
 /// A shape that was remembered, but for what the configuration gives.
 fn as_before(config: &Config, store: &RunStore, before: Shape, resources: Resources) -> Result<Shape> {
     let Shape { micro_batch, slots } = before;
-    let most = config.batch.tokens.unwrap_or(MOST_WINDOWS); // a window has a token or more
+    let most = config.num_predictions().unwrap_or(MOST_SAMPLES); // a sample has a prediction or more
     if !(1..=most).contains(&micro_batch) || slots == 0 {
         return Err(store.damaged(SHAPE, &format!("micro-batches of {micro_batch} windows, {slots} slots")));
     }
@@ -207,16 +207,16 @@ struct Start {
 impl Task for Run<'_> {
     type Output = Computed;
 
-    fn run<K: Kernels, T: Precision>(self, config: &Config, device: Device<K>) -> Result<Computed> {
+    fn run<K: Kernels, T: Precision>(self, config: &Config, on: On<'_, K, T>) -> Result<Computed> {
         let (begin, started) = (Instant::now(), SystemTime::now());
-        let job = Job::<K, T>::open(config, &device, self.shape.micro_batch)?;
+        let job = Job::open(config, &on, self.shape.micro_batch)?;
         let planned = self.shape.fixed(config);
         let settings = settings(config);
         let checkpoint = match config.checkpoint.basis {
             config::Basis::Keep => Some(Checkpoint::open(&config.output.url, &config.run.name)?),
             config::Basis::None => None,
         };
-        let matmul = doctor::matmul_error::<K, T>(&device, doctor::SHORT_PRODUCTS)?; // each rank its own device
+        let matmul = doctor::matmul_error::<K, T>(&on.device, doctor::SHORT_PRODUCTS)?; // each rank its own device
         matmul.check()?;
         doctor::kernel_error(config)?.check()?;
         let start = self
@@ -228,7 +228,7 @@ impl Task for Run<'_> {
         let etas: Vec<f64> = errors.iter().map(|error| error.eta).collect();
         let plan = start.as_ref().map(|s| schedule(&planned, &s.finished, &s.begun, self.resources)).transpose()?;
         let groups = told(self.comm, plan)?;
-        let micro_batches = job.data.len() as u64;
+        let micro_batches = job.data().num_micro_batches() as u64;
         let sweeps: Vec<u64> = groups.iter().map(|(_, pairs)| num_sweeps(&job, pairs, &settings)).collect();
         if self.comm.is_root() {
             self.progress.begin(sweeps.iter().sum::<u64>() * micro_batches);
@@ -282,7 +282,7 @@ impl Task for Run<'_> {
                 started: rfc3339(started),
                 seconds: begin.elapsed().as_secs_f64(),
                 world: self.comm.size(),
-                batch_sha256: job.data.sha256()?,
+                batch_sha256: job.data().sha256()?,
                 shape: self.shape,
                 errors,
                 matmul: start.matmul,

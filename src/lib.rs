@@ -8,7 +8,7 @@ pub mod error;
 
 // L0: pure
 pub mod block;
-pub mod config;
+pub mod document;
 pub mod krylov;
 pub mod probe;
 pub mod spectrum;
@@ -24,7 +24,10 @@ pub mod models;
 pub mod output;
 
 // L2: composition
+pub mod config;
+pub mod datasets;
 pub mod hessian;
+pub mod networks;
 
 // L3: the run
 pub mod checkpoint;
@@ -40,7 +43,9 @@ pub mod worker;
 
 // L4: edges
 pub mod cli;
+pub mod program;
 pub mod report;
 
 pub use error::{Error, Result};
 pub use hessian::{Problem, spectrum};
+pub use program::program;

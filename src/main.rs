@@ -1,31 +1,10 @@
-//! The program `hesspec`: a table of contents. Commands are in `hesspec::cli`, exit codes in `hesspec::error`.
+//! The program `hesspec`: the networks of this project, and the allocator. Commands are in `hesspec::cli`, exit codes in
+//! `hesspec::error`.
 
-use std::io::Write;
-use std::process::{ExitCode, exit};
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    std::panic::set_hook(Box::new(report_panic));
-    match hesspec::cli::main() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&format!("error: {error}"));
-            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1)) // they are 1 to 75
-        }
-    }
-}
-
-/// A panic is a bug, on whatever thread: it ends the program at once with exit code 1, so that nothing waits for a
-/// thread that is gone.
-fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
-    let place = panic.location().map(|place| format!(" at {}:{}", place.file(), place.line())).unwrap_or_default();
-    let message = panic.payload_as_str().unwrap_or("no message");
-    complain(&format!("internal error{place}: {message}\nThis is a bug in hesspec; please report it"));
-    exit(1);
-}
-
-/// To stderr, where there may be nobody to read it.
-fn complain(message: &str) {
-    let _ = writeln!(std::io::stderr(), "hesspec: {message}");
+    hesspec::program("hesspec").main()
 }
 
 /// mimalloc, told never to give memory back: a pass frees and takes the same large tensors over and over, and what was

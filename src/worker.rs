@@ -12,7 +12,7 @@ use crate::checkpoint::{Checkpoint, Position, Rows};
 use crate::cluster::{Comm, signal};
 use crate::engine::Kernels;
 use crate::hessian::{
-    MicroBatches, Precision, Prefix, PrefixBudget, Settings, Sharded, Slice, add_slice, complement, rounded,
+    Precision, Prefix, PrefixBudget, Settings, Sharded, Slice, add_slice, complement, rounded,
     slot_settings, start,
 };
 use crate::job::Job;
@@ -136,7 +136,7 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
 
     fn settings(&self, slot: usize) -> crate::krylov::Settings {
         let (at, probe) = self.pairs[slot];
-        let segments = self.job.data.num_segments();
+        let segments = self.job.data().num_segments();
         let settings = slot_settings(self.block(slot), probe, self.context.etas[at], segments, self.context.settings);
         crate::krylov::Settings { steps: settings.steps.min(self.len(slot)), ..settings }
     }
@@ -209,8 +209,8 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
         let mut watch = Stopwatch::start(self.context.comm);
         let active = self.active();
         let (job, pairs) = (self.job, self.pairs);
-        let num_segments = job.data.num_segments();
-        let done_before = (self.step * job.data.len()) as u64;
+        let num_segments = job.data().num_segments();
+        let done_before = (self.step * job.data().num_micro_batches()) as u64;
         let advance = self.context.advance;
         let progress = |done: usize| {
             advance(done_before + done as u64);
@@ -220,7 +220,7 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
         let mut operator = job.operator(self.context.comm);
         operator.slots = pairs.iter().map(|(at, _)| &job.blocks[*at]).collect();
         operator.progress = Some(&progress);
-        operator.prefix = prefix.as_deref();
+        operator.prefix = prefix;
         let mut partial = self.resumed.take().unwrap_or_else(|| Partial {
             segments: 0,
             totals: Vec::new(),
@@ -252,7 +252,7 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
     /// Hands out the times of the step that has just ended; `resumed_at`: segments that an earlier call had done.
     fn record(&mut self, watch: Stopwatch<'_>, active: &[usize], resumed_at: usize) {
         let (seconds, split) = watch.stop();
-        let (step, slots, data) = (self.step, active.len(), &self.job.data);
+        let (step, slots, data) = (self.step, active.len(), self.job.data());
         let share = data.share_from(resumed_at);
         let tokens = share * data.num_predictions() as f64;
         active.iter().for_each(|&slot| self.seconds[slot].push(seconds / slots as f64));

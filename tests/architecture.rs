@@ -10,7 +10,7 @@ const ROOMS: &[(&str, u32)] = &[
     ("error", 0),
     // L0: pure
     ("block", 1),
-    ("config", 2),
+    ("document", 2),
     ("probe", 2),
     ("krylov", 3),
     ("spectrum", 4),
@@ -24,6 +24,9 @@ const ROOMS: &[(&str, u32)] = &[
     ("output", 10),
     // L2: composition
     ("hessian", 20),
+    ("datasets", 21),
+    ("networks", 22),
+    ("config", 23),
     // L3: the run
     ("job", 30),
     ("plan", 31),
@@ -38,6 +41,7 @@ const ROOMS: &[(&str, u32)] = &[
     // L4: edges
     ("report", 40),
     ("cli", 41),
+    ("program", 42),
 ];
 
 /// Inside engine/: kernels < jvp < outer.

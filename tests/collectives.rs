@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use hesspec::cluster::{Comm, Traffic, threads};
 use hesspec::config::{self, Config};
-use hesspec::hessian::{MicroBatches, PrefixBudget, Settings, Sharded, Slice};
-use hesspec::job::Job;
+use hesspec::hessian::{PrefixBudget, Settings, Sharded, Slice};
+use hesspec::job::{Job, On};
 use hesspec::krylov::{self, Lanczos, Reorthogonalize, Step};
+use hesspec::networks::Registry;
 use hesspec::worker::{Context, run_group};
 use hesspec::{Error, Result};
 
@@ -32,13 +33,14 @@ fn config(folder: &tempfile::TempDir) -> Config {
         "[model.gpt2]\nlayers = 1\nheads = 1\nembedding = 6\nmlp = 10\ncontext = {CONTEXT}\nvocabulary = 7\n\
          [data.tokens]\npath = \"{path}\"\n[batch]\nmicro_batch = 1\nsegments = {SEGMENTS}\n"
     );
-    config::parse(&text, "test", "test", &[]).unwrap()
+    config::parse(&text, "test", "test", &[], &Registry::built_in()).unwrap()
 }
 
 /// Exchange of each step of a group of all blocks, and the dimension of each block.
 fn steps(config: &Config, comm: &Comm) -> Result<(Vec<Traffic>, Vec<usize>)> {
-    let job = Job::<Flex, f32>::open(config, &Default::default(), 1)?;
-    assert_eq!((job.data.len(), job.data.num_segments()), (WINDOWS, SEGMENTS));
+    let on = On::<Flex, f32> { network: &*config.network.0, device: Default::default() };
+    let job = Job::open(config, &on, 1)?;
+    assert_eq!((job.data().num_micro_batches(), job.data().num_segments()), (WINDOWS, SEGMENTS));
     let settings = Settings { steps: STEPS, ..Settings::default() };
     let pairs: Vec<(usize, u32)> = (0..job.blocks.len()).map(|at| (at, 0)).collect();
     let seen = RefCell::new(Vec::new());

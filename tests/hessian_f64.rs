@@ -8,7 +8,8 @@ use hesspec::block::{Block, Layout};
 use hesspec::engine::SecondOrder;
 use hesspec::hessian::{BlockOperator, Kind, Listed, MicroBatches, Problem, Settings, self_tests, spectrum};
 use hesspec::krylov::Operator;
-use hesspec::models::{Gelu, Gpt2, Gpt2Config, Initialisation, Names, Partition, Structure, initialise, partition};
+use hesspec::models::{Names, Partition, partition};
+use hesspec::networks::gpt2::{Gelu, Gpt2, Gpt2Config, NAMES, structure};
 
 type Plain = burn_flex::Flex;
 
@@ -33,7 +34,7 @@ impl<B: Backend> Problem<B> for Tokens {
     }
 
     fn names(&self) -> &Names {
-        &Names::GPT2
+        &NAMES
     }
 }
 
@@ -55,9 +56,8 @@ type B = SecondOrder<Plain>;
 fn model(config: &Gpt2Config) -> Gpt2<B> {
     let device = Default::default();
     let model = config.init::<B>(&device).unwrap();
-    let model = initialise(model, config.layers, Initialisation::NanoGpt, 7, burn::tensor::DType::F64).unwrap();
     // far from the nearly linear initial network
-    hesspec::models::fill(model, &Names::GPT2, burn::tensor::DType::F64, |name, shape| {
+    hesspec::models::fill(model, &NAMES, burn::tensor::DType::F64, |name, shape| {
         let count = shape.iter().product();
         let values = hesspec::probe::probe(hesspec::probe::ProbeKind::Gaussian, 3, name, 0, 0..count);
         Ok(Some(TensorData::new(values.iter().map(|x| 0.5 * x).collect::<Vec<f64>>(), shape.to_vec())))
@@ -78,7 +78,7 @@ fn batches(config: &Gpt2Config) -> Listed<(Tensor<B, 2, Int>, Tensor<B, 1, Int>)
     Listed::new(vec![batch(0), batch(1)], |batch| Problem::<B>::weight(&Tokens, batch))
 }
 
-fn dense(operator: &mut BlockOperator<'_, Plain, Tokens, Listed<<Tokens as Problem<B>>::Batch>, f64>) -> Vec<Vec<f64>> {
+fn dense(operator: &mut BlockOperator<'_, Plain, f64>) -> Vec<Vec<f64>> {
     let dim = operator.dims()[0];
     let block = operator.slots[0];
     let units: Vec<Vec<f64>> = (0..dim).map(|i| (0..dim).map(|j| f64::from(u8::from(i == j))).collect()).collect();
@@ -97,7 +97,7 @@ fn products_with_all_unit_vectors_are_the_derivative_of_the_gradient() {
         let (model, data, layout) = (model(&config), batches(&config), config.layout());
         let full = layout.full();
         let comm = hesspec::cluster::solo::comm();
-        let mut operator = BlockOperator::<Plain, _, _, f64>::new(&Tokens, &model, &layout, &data, &comm);
+        let mut operator = BlockOperator::<Plain, f64>::new(&Tokens, &model, &layout, &data, &comm);
         operator.slots = vec![&full];
         let h = dense(&mut operator);
         let scale = h.iter().flatten().fold(0f64, |m, x| m.max(x.abs()));
@@ -107,7 +107,7 @@ fn products_with_all_unit_vectors_are_the_derivative_of_the_gradient() {
             println!("{name}: {check:?}");
             assert_eq!(check.outcome, hesspec::hessian::Outcome::Passed, "{name}: {check:?}");
         }
-        for block in partition(&layout, &Structure::gpt2(config.heads), Partition::Head).unwrap() {
+        for block in partition(&layout, &structure(config.heads), Partition::Head).unwrap() {
             let sub = dense(&mut operator_with(&model, &data, &layout, &block, &comm));
             let indices = indices(&layout, &block);
             for (i, row) in sub.iter().enumerate() {
@@ -126,7 +126,7 @@ fn operator_with<'a>(
     layout: &'a Layout,
     block: &'a Block,
     comm: &'a hesspec::cluster::Comm,
-) -> BlockOperator<'a, Plain, Tokens, Listed<<Tokens as Problem<B>>::Batch>, f64> {
+) -> BlockOperator<'a, Plain, f64> {
     let mut operator = BlockOperator::new(&Tokens, model, layout, data, comm);
     operator.slots = vec![block];
     operator

@@ -7,6 +7,7 @@ use hesspec::cluster::{solo, threads};
 use hesspec::config::{self, Config};
 use hesspec::coordinator::{self, Progress};
 use hesspec::hessian::{Settings, start};
+use hesspec::networks::Registry;
 use hesspec::output::{ConvergenceRow, NodeRow, Results, RunRow, SummaryRow, TridiagonalRow};
 use hesspec::{Result, convergence, job};
 use tempfile::TempDir;
@@ -68,7 +69,7 @@ fn folder() -> TempDir {
 fn configuration(folder: &TempDir, overrides: &[String]) -> Config {
     let tokens = folder.path().join("train.bin");
     let text = CONFIG.replace("TOKENS", tokens.to_str().unwrap());
-    config::parse(&text, "worlds.toml", "worlds", overrides).unwrap()
+    config::parse(&text, "worlds.toml", "worlds", overrides, &Registry::built_in()).unwrap()
 }
 
 fn found(folder: &TempDir, precision: &str, steps: usize, world: usize, micro_batch: usize) -> Found {
@@ -257,7 +258,7 @@ fn the_comparison_sees_a_little_more_than_its_tolerance() {
 #[test]
 fn start_vectors_are_the_same_in_every_world() {
     let config = configuration(&folder(), &[]);
-    let layout = job::gpt2(&config).unwrap().layout();
+    let layout = config.network.layout().unwrap();
     for block in job::blocks(&config, &layout).unwrap() {
         let vector = |comm: &_| start::<f32>(&block, &layout, 1, &Settings::default(), comm).values;
         let whole = vector(&solo::comm());

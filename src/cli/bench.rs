@@ -5,10 +5,10 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 use std::time::Instant;
 
 use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
-use burn_backend::tensor::Device;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
@@ -19,12 +19,13 @@ use crate::cluster::solo;
 use crate::config::{Backend, Config};
 use crate::engine::Kernels;
 use crate::hessian::{Precision, PrefixBudget, Settings, start};
-use crate::job::{self, Job, Task};
+use crate::job::{self, Job, On, Task};
+use crate::networks::Registry;
 use crate::plan::calibration::{Calibration, CalibrationCase, Conditions};
 use crate::plan::cost::{Cost, Kept};
 use crate::plan::memory::{Resources, free_on_device};
 use crate::plan::{self, Plan};
-use crate::{Error, Result, data};
+use crate::{Error, Result};
 
 /// Rows and columns of the product that gives the rate of products, and on CUDA.
 const SGEMM: [usize; 2] = [2048, 8192];
@@ -103,11 +104,11 @@ struct Measured {
 }
 
 /// Times all cases and prints them.
-pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
+pub fn main(arguments: &Arguments, networks: &Registry, json: bool) -> Result<()> {
     if arguments.repeats == 0 || arguments.slots.contains(&0) {
         return Err(Error::Config("--repeats and --slots: expected numbers from 1 on".into()));
     }
-    let config = arguments.config.load()?;
+    let config = arguments.config.load(networks)?;
     if let Some(what) = &arguments.only {
         let (slots, repeats) = (arguments.slots[0], arguments.repeats);
         return print_json(&job::dispatch(&config, Timing { what, slots, repeats })?);
@@ -154,9 +155,8 @@ struct Planned {
 
 /// Forward pass, gradient, then the whole network (where the configuration has it) and its blocks at every number of slots.
 fn cases(config: &Config, arguments: &Arguments) -> Result<Vec<Planned>> {
-    let sizes = job::gpt2(config)?;
-    let (layout, cost) = (sizes.layout(), Cost::of(&sizes));
-    let tokens = num_windows(config)? * sizes.context;
+    let (layout, cost) = (config.network.layout()?, Cost::of(&plan::profile(config)?));
+    let tokens = num_samples(config)? * config.network.unit().predictions;
     let gflop = |passes: f64| 2.0 * cost.forward() * passes * tokens as f64 / 1e9;
     let single = |what: &str, passes| Planned { what: what.into(), slots: 1, gflop_per_slot: gflop(passes) };
     let mut cases = vec![single("forward", 1.0), single("gradient", GRADIENT_PASSES)];
@@ -186,9 +186,8 @@ fn together(config: &Config, probes: usize) -> Result<Plan> {
     Plan::new(&config, &[], Resources::alone(&config)?)
 }
 
-fn num_windows(config: &Config) -> Result<usize> {
-    let asked = data::num_windows(&config.batch, job::gpt2(config)?.context);
-    asked.map_or_else(|| plan::micro_batch(config), Ok)
+fn num_samples(config: &Config) -> Result<usize> {
+    config.num_samples().map_or_else(|| plan::micro_batch(config), Ok)
 }
 
 /// Runs a case in a process of its own.
@@ -228,9 +227,9 @@ struct Timing<'a> {
 impl Task for Timing<'_> {
     type Output = Measured;
 
-    fn run<K: Kernels, T: Precision>(self, config: &Config, device: Device<K>) -> Result<Measured> {
+    fn run<K: Kernels, T: Precision>(self, config: &Config, on: On<'_, K, T>) -> Result<Measured> {
         let free = free_on_device(config);
-        let job = Job::<K, T>::synthetic(config, &device, plan::micro_batch(config)?, num_windows(config)?)?;
+        let job = Job::synthetic(config, &on, plan::micro_batch(config)?, num_samples(config)?)?;
         let comm = solo::comm();
         let operator = job.operator(&comm);
         let seconds = match self.what {
@@ -260,7 +259,7 @@ impl Timing<'_> {
         let mut operator = job.operator(&comm);
         operator.slots = pairs.iter().map(|(block, _)| *block).collect();
         let prefix = operator.prefix_of(&operator.slots, PREFIX);
-        operator.prefix = prefix.as_ref(); // filled by the call that warms up
+        operator.prefix = prefix.map(Rc::new); // filled by the call that warms up
         let start =
             |(block, probe): &(&Block, u32)| start(block, &job.layout, *probe, &Settings::default(), &comm).values;
         let vectors: Vec<Vec<T>> = pairs.iter().map(start).collect();
@@ -298,11 +297,11 @@ struct Sgemm;
 impl Task for Sgemm {
     type Output = f64;
 
-    fn run<K: Kernels, T: Precision>(self, config: &Config, device: Device<K>) -> Result<f64> {
+    fn run<K: Kernels, T: Precision>(self, config: &Config, on: On<'_, K, T>) -> Result<f64> {
         let size = SGEMM[usize::from(config.hessian.backend == Backend::Cuda)];
         let matrix = |phase: f32| {
             let values: Vec<f32> = (0..size * size).map(|at| (at as f32 * 0.618 + phase).sin()).collect();
-            let tensor = Tensor::<K, 2>::from_data(TensorData::new(values, [size, size]), (&device, DType::F32));
+            let tensor = Tensor::<K, 2>::from_data(TensorData::new(values, [size, size]), (&on.device, DType::F32));
             tensor.into_primitive().tensor()
         };
         let (a, b) = (matrix(0.0), matrix(0.5));

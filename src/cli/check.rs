@@ -1,6 +1,5 @@
 //! `hesspec check`: the configuration, every token of the batch, the weights, and the operator's self-tests.
 
-use burn_backend::tensor::Device;
 use clap::Args;
 use serde::Serialize;
 
@@ -11,9 +10,10 @@ use crate::cluster::solo;
 use crate::config::Config;
 use crate::doctor::{self, KernelError, MatmulError};
 use crate::engine::Kernels;
-use crate::hessian::{MicroBatches, Outcome, Precision, self_tests};
-use crate::job::{self, Job, Task};
-use crate::plan::memory::{Memory, Resources};
+use crate::hessian::{Outcome, Precision, self_tests};
+use crate::job::{self, Job, On, Task};
+use crate::networks::Registry;
+use crate::plan::memory::{self, Memory, Resources};
 use crate::{Error, Result, plan};
 
 /// Vectors of the block's dimension that the self-tests hold at a time.
@@ -34,6 +34,8 @@ struct Answer {
     num_params: usize,
     num_blocks: usize,
     tokens: usize,
+    #[serde(skip)]
+    prediction: &'static str,
     micro_batches: usize,
     segments: usize,
     batch_sha256: Option<String>,
@@ -52,8 +54,8 @@ struct Row {
 }
 
 /// Checks and prints; a test that fails is an error.
-pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
-    let config = arguments.config.load()?;
+pub fn main(arguments: &Arguments, networks: &Registry, json: bool) -> Result<()> {
+    let config = arguments.config.load(networks)?;
     let answer = job::dispatch(&config, SelfTests { block: arguments.block.as_deref() })?;
     if json {
         print_json(&answer)?;
@@ -80,16 +82,14 @@ struct SelfTests<'a> {
 impl Task for SelfTests<'_> {
     type Output = Answer;
 
-    fn run<K: Kernels, T: Precision>(self, config: &Config, device: Device<K>) -> Result<Answer> {
-        let job = Job::<K, T>::open(config, &device, plan::micro_batch(config)?)?;
-        for index in 0..job.data.len() {
-            job.data.get(index)?; // every token is below the vocabulary
-        }
+    fn run<K: Kernels, T: Precision>(self, config: &Config, on: On<'_, K, T>) -> Result<Answer> {
+        let job = Job::open(config, &on, plan::micro_batch(config)?)?;
+        job.data().check()?;
         let block = match self.block {
             Some(name) => job::block_named(config, &job.layout, name)?,
             None => largest_that_fits(config, &job.layout, &job.blocks)?,
         };
-        let matmul = doctor::matmul_error::<K, T>(&device, doctor::SHORT_PRODUCTS)?;
+        let matmul = doctor::matmul_error::<K, T>(&on.device, doctor::SHORT_PRODUCTS)?;
         let kernels = doctor::kernel_error(config)?;
         let comm = solo::comm();
         let mut operator = job.operator(&comm);
@@ -109,11 +109,12 @@ impl Task for SelfTests<'_> {
             run: config.run.name.clone(),
             num_params: job.layout.num_params(),
             num_blocks: job.blocks.len(),
-            tokens: job.data.num_predictions(),
-            micro_batches: job.data.len(),
-            segments: job.data.num_segments(),
-            batch_sha256: job.data.sha256()?,
-            block: block.name,
+            tokens: job.data().num_predictions(),
+            prediction: config.network.unit().prediction,
+            micro_batches: job.data().num_micro_batches(),
+            segments: job.data().num_segments(),
+            batch_sha256: job.data().sha256()?,
+            block: block.name.clone(),
             passed: matmul.check().is_ok()
                 && kernels.check().is_ok()
                 && checks.iter().all(|row| row.outcome != "failed"),
@@ -126,20 +127,21 @@ impl Task for SelfTests<'_> {
 
 /// The whole network, if the self-tests, which run in f64 as well, fit in memory with it.
 fn largest_that_fits(config: &Config, layout: &Layout, blocks: &[Block]) -> Result<Block> {
-    let sizes = job::gpt2(config)?;
     let num_params = layout.num_params();
-    let memory = Memory::of(&sizes, plan::micro_batch(config)?, size_of::<f64>(), TEST_VECTORS, 1);
+    let predictions = plan::micro_batch(config)? * config.network.unit().predictions;
+    let lanczos = memory::Lanczos { number: size_of::<f64>(), basis: TEST_VECTORS, ranks: 1 };
+    let memory = Memory::of(&plan::profile(config)?, num_params, predictions, false, lanczos);
     let Resources { budget, .. } = Resources::alone(config)?;
     let first = blocks.first().filter(|_| memory.group(&[(num_params as f64, 1.0)]) > budget);
     Ok(first.cloned().unwrap_or_else(|| layout.full()))
 }
 
 fn describe(answer: &Answer) -> String {
-    let Answer { run, num_params, num_blocks, tokens, micro_batches, segments, block, matmul, kernels, .. } = answer;
+    let Answer { run, num_params, num_blocks, tokens, prediction, micro_batches, segments, block, matmul, kernels, .. } = answer;
     let rows: Vec<Vec<String>> =
         answer.checks.iter().map(|row| vec![row.name.into(), row.outcome.into(), row.detail.clone()]).collect();
     format!(
-        "run `{run}`: {num_params} parameters, {num_blocks} blocks, {tokens} tokens in {micro_batches} micro-batches and \
+        "run `{run}`: {num_params} parameters, {num_blocks} blocks, {tokens} {prediction}s in {micro_batches} micro-batches and \
          {segments} segments\n{matmul}\n{kernels}\nself-tests on block `{block}`, first micro-batch\n{}",
         table(&["test", "outcome", "numbers"], &rows)
     )

@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::config::{self, Config};
+use crate::networks::Registry;
 use crate::{Error, Result};
 
 /// A configuration and what is changed in it.
@@ -25,17 +26,17 @@ impl ConfigArguments {
     ///
     /// # Errors
     /// [`Error::Config`]
-    pub fn load(&self) -> Result<Config> {
-        self.load_with([])
+    pub fn load(&self, networks: &Registry) -> Result<Config> {
+        self.load_with([], networks)
     }
 
     /// As [`ConfigArguments::load`], with overrides that a command's own options stand for.
     ///
     /// # Errors
     /// [`Error::Config`]
-    pub fn load_with(&self, more: impl IntoIterator<Item = String>) -> Result<Config> {
+    pub fn load_with(&self, more: impl IntoIterator<Item = String>, networks: &Registry) -> Result<Config> {
         let overrides: Vec<String> = self.set.iter().cloned().chain(more).collect();
-        let config = config::load(&self.config, &overrides)?;
+        let config = config::load(&self.config, &overrides, networks)?;
         use_threads(&config)?;
         Ok(config)
     }

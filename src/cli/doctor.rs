@@ -11,6 +11,7 @@ use crate::cluster::world::{Flags, discover, environment};
 use crate::cluster::{self, Comm, World};
 use crate::config::{self, Config};
 use crate::doctor::{self, Finding, Verdict};
+use crate::networks::Registry;
 use crate::{Error, Result};
 
 /// Without a configuration only `[hessian]` and `[run]` matter, and these have defaults.
@@ -37,8 +38,8 @@ struct Answer {
 }
 
 /// Tries everything on every rank, and prints on rank 0; a failure is exit code 3.
-pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
-    let config = load(arguments)?;
+pub fn main(arguments: &Arguments, networks: &Registry, json: bool) -> Result<()> {
+    let config = load(arguments, networks)?;
     use_threads(&config)?;
     let world = discover(&Flags::default(), &environment())?;
     let comm = cluster::start(&world)?;
@@ -64,10 +65,10 @@ pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
     }
 }
 
-fn load(arguments: &Arguments) -> Result<Config> {
+fn load(arguments: &Arguments, networks: &Registry) -> Result<Config> {
     match &arguments.config {
-        Some(path) => config::load(path, &arguments.set),
-        None => config::parse(DEFAULTS, "the defaults", "doctor", &arguments.set),
+        Some(path) => config::load(path, &arguments.set, networks),
+        None => config::parse(DEFAULTS, "the defaults", "doctor", &arguments.set, &Registry::built_in()),
     }
 }
 
@@ -125,6 +126,6 @@ mod tests {
     #[test]
     fn the_defaults_are_a_configuration() {
         let arguments = Arguments { config: None, set: vec!["hessian.precision=f64".into()], output: None };
-        assert_eq!(load(&arguments).unwrap().hessian.precision, config::Precision::F64);
+        assert_eq!(load(&arguments, &Registry::built_in()).unwrap().hessian.precision, config::Precision::F64);
     }
 }

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use burn_backend::tensor::Device;
 use clap::Args;
 use serde::Serialize;
 
@@ -14,9 +13,10 @@ use crate::cluster::solo;
 use crate::config::Config;
 use crate::coordinator::Progress;
 use crate::engine::Kernels;
-use crate::hessian::{Gradient, MicroBatches, Precision};
-use crate::job::{self, Job, Task};
+use crate::hessian::{Gradient, Precision};
+use crate::job::{self, Job, On, Task};
 use crate::krylov::Real;
+use crate::networks::Registry;
 use crate::{Result, config, plan};
 
 /// Vectors that share a pass where `hessian.slots` does not say.
@@ -60,8 +60,8 @@ struct Answer {
 }
 
 /// Computes and writes.
-pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
-    let mut config = arguments.config.load()?;
+pub fn main(arguments: &Arguments, networks: &Registry, json: bool) -> Result<()> {
+    let mut config = arguments.config.load(networks)?;
     if arguments.gauss_newton {
         config.hessian.operator = config::Operator::GaussNewton;
     }
@@ -80,9 +80,9 @@ struct Products<'a> {
 impl Task for Products<'_> {
     type Output = Answer;
 
-    fn run<K: Kernels, T: Precision>(self, config: &Config, device: Device<K>) -> Result<Answer> {
+    fn run<K: Kernels, T: Precision>(self, config: &Config, on: On<'_, K, T>) -> Result<Answer> {
         let arguments = self.arguments;
-        let job = Job::<K, T>::open(config, &device, plan::micro_batch(config)?)?;
+        let job = Job::open(config, &on, plan::micro_batch(config)?)?;
         let block = job::block_named(config, &job.layout, &arguments.block)?;
         let gradient_writer = arguments.gradient.as_deref().map(Writer::create).transpose()?;
         let num_vectors = match (&arguments.vectors, &arguments.out) {
@@ -122,7 +122,7 @@ fn products<K: Kernels, T: Precision>(
     let vectors = file.vectors::<T>(&job.layout)?;
     let all: Vec<usize> = (0..vectors.len()).collect();
     let slots = job.config.hessian.slots.unwrap_or(DEFAULT_SLOTS);
-    let (meter, per_sweep) = (Meter::new(), job.data.len() as u64);
+    let (meter, per_sweep) = (Meter::new(), job.data().num_micro_batches() as u64);
     meter.begin(all.len().div_ceil(slots) as u64 * per_sweep);
     for (sweep, group) in all.chunks(slots).enumerate() {
         let advance = |done: usize| {

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use burn_backend::tensor::Device;
 use clap::Args;
 use serde::Serialize;
 
@@ -16,10 +15,11 @@ use crate::cluster::solo;
 use crate::config::Config;
 use crate::coordinator::{self, Progress};
 use crate::engine::Kernels;
-use crate::hessian::{MicroBatches, Precision, Sharded};
-use crate::job::{self, Job, Task};
+use crate::hessian::{Precision, Sharded};
+use crate::job::{self, Job, On, Task};
 use crate::krylov::{self, Tridiagonal};
 use crate::spectrum::quadrature;
+use crate::networks::Registry;
 use crate::{Error, Result, plan};
 
 /// The error of a product that the recursion is told, which only decides when it stops early. Zero: this command exists
@@ -58,8 +58,8 @@ struct Answer {
 }
 
 /// Computes and prints.
-pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
-    let mut config = arguments.config.load()?;
+pub fn main(arguments: &Arguments, networks: &Registry, json: bool) -> Result<()> {
+    let mut config = arguments.config.load(networks)?;
     if arguments.steps == 0 {
         return Err(Error::Config("--steps 0: expected at least 1".into()));
     }
@@ -79,8 +79,8 @@ struct Recursion<'a> {
 impl Task for Recursion<'_> {
     type Output = Vec<Answer>;
 
-    fn run<K: Kernels, T: Precision>(self, config: &Config, device: Device<K>) -> Result<Vec<Answer>> {
-        let job = Job::<K, T>::open(config, &device, plan::micro_batch(config)?)?;
+    fn run<K: Kernels, T: Precision>(self, config: &Config, on: On<'_, K, T>) -> Result<Vec<Answer>> {
+        let job = Job::open(config, &on, plan::micro_batch(config)?)?;
         let block = job::block_named(config, &job.layout, &self.arguments.block)?;
         let file = VectorFile::open(&self.arguments.start)?;
         let vectors = file.vectors::<T>(&job.layout)?;
@@ -88,7 +88,7 @@ impl Task for Recursion<'_> {
         let slots = config.hessian.slots.unwrap_or(DEFAULT_SLOTS);
         let meter = Meter::new();
         let sweeps = all.len().div_ceil(slots) * config.lanczos.steps.min(block.num_params(&job.layout));
-        meter.begin((sweeps * job.data.len()) as u64);
+        meter.begin((sweeps * job.data().num_micro_batches()) as u64);
         let done = std::cell::Cell::new(0);
         let advance = |_| {
             done.set(done.get() + 1);

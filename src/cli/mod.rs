@@ -19,9 +19,10 @@ mod table;
 mod vectors;
 mod weights;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::Result;
+use crate::networks::Registry;
 
 /// Hessian spectra of neural networks by stochastic Lanczos quadrature, blockwise and full.
 #[derive(Debug, Parser)]
@@ -69,12 +70,13 @@ enum Command {
     },
 }
 
-/// Parses the command line and does what it says.
+/// Parses the command line of a program of this name, and does what it says with these networks.
 ///
 /// # Errors
 /// Those of the command; usage errors are printed, and end the process, here.
-pub fn main() -> Result<()> {
-    let Cli { command, json } = Cli::parse();
+pub fn main(name: &'static str, networks: &Registry) -> Result<()> {
+    let arguments = Cli::command().name(name).get_matches();
+    let Cli { command, json } = Cli::from_arg_matches(&arguments).unwrap_or_else(|error| error.exit());
     let shows_progress = matches!(
         command,
         Command::Run(_) | Command::Hvp(_) | Command::Lanczos(_) | Command::Data(data::Command::Prepare(_))
@@ -82,23 +84,23 @@ pub fn main() -> Result<()> {
     let json_log = if let Command::Run(arguments) = &command { arguments.log_file()? } else { None };
     logging::start(shows_progress, json_log);
     match command {
-        Command::Run(arguments) => run::main(&arguments, json),
-        Command::Plan(arguments) => plan::main(&arguments, json),
-        Command::Check(arguments) => check::main(&arguments, json),
-        Command::Hvp(arguments) => hvp::main(&arguments, json),
-        Command::Lanczos(arguments) => lanczos::main(&arguments, json),
-        Command::Bench(arguments) => bench::main(&arguments, json),
-        Command::Doctor(arguments) => doctor::main(&arguments, json),
+        Command::Run(arguments) => run::main(&arguments, networks, json),
+        Command::Plan(arguments) => plan::main(&arguments, networks, json),
+        Command::Check(arguments) => check::main(&arguments, networks, json),
+        Command::Hvp(arguments) => hvp::main(&arguments, networks, json),
+        Command::Lanczos(arguments) => lanczos::main(&arguments, networks, json),
+        Command::Bench(arguments) => bench::main(&arguments, networks, json),
+        Command::Doctor(arguments) => doctor::main(&arguments, networks, json),
         Command::Report(arguments) => report::main(&arguments, json),
         Command::Data(command) => data::main(command, json),
-        Command::Weights(command) => weights::main(&command, json),
-        Command::Completions { shell } => completions(shell),
+        Command::Weights(command) => weights::main(&command, networks, json),
+        Command::Completions { shell } => completions(name, shell),
     }
 }
 
-fn completions(shell: clap_complete::Shell) -> Result<()> {
+fn completions(name: &str, shell: clap_complete::Shell) -> Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "hesspec", &mut script);
+    clap_complete::generate(shell, &mut Cli::command(), name, &mut script);
     common::print_bytes(&script)
 }
 

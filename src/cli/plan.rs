@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::common::{ConfigArguments, print, print_json};
 use crate::config::Config;
+use crate::networks::Registry;
 use crate::plan::budget::BudgetPlan;
 use crate::plan::calibration::Calibration;
 use crate::plan::devices::Device;
@@ -51,7 +52,7 @@ pub struct Arguments {
 }
 
 /// Prints the plan.
-pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
+pub fn main(arguments: &Arguments, networks: &Registry, json: bool) -> Result<()> {
     if arguments.world == 0 {
         return Err(Error::Config("--world 0: expected 1 or more".into()));
     }
@@ -59,7 +60,7 @@ pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
         let expected = format!("expected a share of the peak, from {LEAST_SHARE} to 1");
         return Err(Error::Config(format!("--efficiency {share:?}: {expected}")));
     }
-    let config = arguments.config.load()?;
+    let config = arguments.config.load(networks)?;
     if let Some(hours) = arguments.budget {
         return budget(arguments, &config, hours, json);
     }

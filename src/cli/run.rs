@@ -14,6 +14,7 @@ use crate::cluster::world::{Flags, World, discover, environment};
 use crate::cluster::{self, Comm, signal, threads};
 use crate::config::{Backend, Config};
 use crate::coordinator::{self, Outcome};
+use crate::networks::Registry;
 use crate::{Error, Result, convergence};
 
 #[derive(Debug, Args)]
@@ -46,13 +47,13 @@ impl Arguments {
 }
 
 /// Computes, or continues. Every rank of an mpirun or srun comes here; rank 0 answers.
-pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
+pub fn main(arguments: &Arguments, networks: &Registry, json: bool) -> Result<()> {
     let world = arguments.world()?;
     let span = tracing::info_span!("rank", rank = world.rank, host = cluster::host_name(), run = Empty);
     let _entered = span.enter();
     let comm = cluster::start(&world)?;
     signal::install()?;
-    let (comm, computed) = match configuration(arguments, &world) {
+    let (comm, computed) = match configuration(arguments, networks, &world) {
         Ok(config) => {
             Span::current().record("run", config.run.name.as_str());
             computed(&config, comm)
@@ -80,8 +81,8 @@ pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
 }
 
 /// What this rank is to compute: on a GPU of its own, where the backend has them.
-fn configuration(arguments: &Arguments, world: &World) -> Result<Config> {
-    let mut config = arguments.config.load()?;
+fn configuration(arguments: &Arguments, networks: &Registry, world: &World) -> Result<Config> {
+    let mut config = arguments.config.load(networks)?;
     if let Some(url) = &arguments.output {
         if url.is_empty() {
             return Err(Error::Config("--output \"\": expected a path or URL".into()));

@@ -10,7 +10,7 @@ use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::block::{Block, Layout};
-use crate::config::absolute;
+use crate::storage::absolute;
 use crate::hessian::Precision;
 use crate::{Error, Result};
 

@@ -1,6 +1,5 @@
 //! `hesspec weights export`: weights of one kind of file into another.
 
-use burn_backend::tensor::Device;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -8,9 +7,9 @@ use super::common::{ConfigArguments, print, print_json};
 use crate::config::Config;
 use crate::engine::Kernels;
 use crate::hessian::Precision;
-use crate::job::{self, Task};
-use crate::models::weights::{self, Format, Naming};
-use crate::models::{Names, parameters};
+use crate::job::{self, On, Task};
+use crate::models::weights::{Format, Naming};
+use crate::networks::Registry;
 use crate::{Error, Result};
 
 #[derive(Debug, Subcommand)]
@@ -42,10 +41,10 @@ struct Answer {
 }
 
 /// Does it.
-pub fn main(command: &Command, json: bool) -> Result<()> {
+pub fn main(command: &Command, networks: &Registry, json: bool) -> Result<()> {
     let Command::Export(arguments) = command;
-    let config = arguments.config.load()?;
-    let naming = naming(arguments)?;
+    let config = arguments.config.load(networks)?;
+    let naming = naming(arguments, config.network.names().namings)?;
     let answer = job::dispatch(&config, Write { out: &arguments.out, naming })?;
     match json {
         true => print_json(&answer),
@@ -53,11 +52,13 @@ pub fn main(command: &Command, json: bool) -> Result<()> {
     }
 }
 
-fn naming(arguments: &Export) -> Result<Naming> {
+/// The naming that is asked for, of those that the network knows. Default: the first one for safetensors, for PyTorch's files
+/// the first one that lays matrices out as PyTorch does, if there is one.
+fn naming(arguments: &Export, known: &[Naming]) -> Result<Naming> {
     let format = Format::of(&arguments.out)?;
-    let default = if format == Format::PyTorch { Naming::NANO_GPT } else { Naming::HUGGING_FACE };
-    let Some(asked) = &arguments.naming else { return Ok(default) };
-    let known = Names::GPT2.namings;
+    let as_pytorch = |naming: &&Naming| naming.rules.iter().any(|rule| rule.transposed);
+    let default = known.iter().find(as_pytorch).filter(|_| format == Format::PyTorch).or(known.first());
+    let Some(asked) = &arguments.naming else { return Ok(default.copied().unwrap_or(Naming::PLAIN)) };
     known.iter().find(|naming| naming.name == asked).copied().ok_or_else(|| {
         let known: Vec<&str> = known.iter().map(|naming| naming.name).collect();
         Error::Config(format!("--naming {asked}: there is no such naming; expected one of {}", known.join(", ")))
@@ -72,10 +73,8 @@ struct Write<'a> {
 impl Task for Write<'_> {
     type Output = Answer;
 
-    fn run<K: Kernels, T: Precision>(self, config: &Config, device: Device<K>) -> Result<Answer> {
-        let model = job::model::<K, T>(config, &device)?;
-        weights::save(&model, &Names::GPT2, self.out, &self.naming)?;
-        let num_params = parameters(&model, &Names::GPT2).num_params();
+    fn run<K: Kernels, T: Precision>(self, config: &Config, on: On<'_, K, T>) -> Result<Answer> {
+        let num_params = on.network.export(config.run.seed, &on.device, self.out, &self.naming)?;
         Ok(Answer { out: self.out.into(), naming: self.naming.name, num_params })
     }
 }

@@ -3,7 +3,7 @@
 use globset::{Glob, GlobMatcher};
 use serde::{Deserialize, Serialize};
 
-use super::reader::nearest;
+use crate::document::nearest;
 use crate::{Error, Result};
 
 /// `[blocks]`

@@ -46,6 +46,7 @@ impl Convergence {
 mod tests {
     use crate::config::tests::{assert_refused, with};
     use crate::config::{Order, parse};
+    use crate::networks::Registry;
 
     const STUDY: &str = "[convergence]\nfrom = 1024\nto = 8192\n";
 
@@ -57,7 +58,7 @@ mod tests {
         assert_eq!(study.sizes(), [1024, 2048, 4096, 8192]);
         assert_eq!((config.batch.tokens, config.batch.order), (Some(8192), Order::Permuted));
         let written = config.resolved_toml().unwrap();
-        assert_eq!(parse(&written, "again.toml", "again", &[]).unwrap(), config);
+        assert_eq!(parse(&written, "again.toml", "again", &[], &Registry::built_in()).unwrap(), config);
         let other = with(STUDY, &["batch.order=\"sequential\"", "convergence.factor=8", "convergence.stop_below=0.01"])
             .unwrap();
         assert_eq!(other.batch.order, Order::Sequential);

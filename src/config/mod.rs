@@ -5,22 +5,17 @@
 //! a given machine is the plan's business, and after the plan nobody reads the TOML again.
 //!
 //! ```text
-//! text -tree-> nodes with origins -(--set)-> nodes -reader-> Document (raw) -validate-> Config (resolved)
+//! text -document-> nodes with origins -> Raw (as written) -validate-> Config (resolved)
 //! ```
 //!
-//! Adding a model kind: one file beside `gpt2.rs`, one variant in `model.rs`.
+//! `[model.*]` and `[data.*]` are not owned here: their keys are those of the networks and data sets that the program has.
 
 mod blocks;
 mod convergence;
-mod data;
-mod document;
-mod gpt2;
-mod model;
-mod reader;
+mod network;
+mod raw;
 mod resolved;
 mod sections;
-mod tree;
-mod units;
 mod validate;
 
 #[cfg(test)]
@@ -32,16 +27,20 @@ use serde::Serialize;
 
 pub use blocks::{BlockFilter, Blocks, Partition};
 pub use convergence::Convergence;
-pub use data::{Data, TokenFiles};
-pub use gpt2::{Gelu, Gpt2, Gpt2Init};
-pub use model::Model;
+pub use network::Configured;
 pub use resolved::{Difference, differences};
 pub use sections::{
-    Axis, Backend, Basis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Math, Metric, Operator, Order,
-    Output, Precision, PrefixCache, ProbeKind, Reduction, Reorthogonalize, Run, Sigma, WeightKind,
+    Axis, Backend, Basis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Math, Metric, Operator, Output, Precision, PrefixCache, ProbeKind, Reduction, Reorthogonalize, Run, Sigma, WeightKind,
 };
-pub use units::{Bytes, Interval};
 
+pub use crate::data::Order;
+pub use crate::document::{Bytes, Interval};
+
+use crate::data::Cut;
+use crate::datasets::{Choice, Unit};
+use crate::document;
+use crate::networks::Registry;
+use crate::storage::absolute;
 use crate::{Error, Result};
 
 /// A whole configuration, every default filled in and every value checked.
@@ -49,10 +48,9 @@ use crate::{Error, Result};
 pub struct Config {
     /// `[run]`: name, seed, threads.
     pub run: Run,
-    /// `[model.*]`: which network.
-    pub model: Model,
-    /// `[data.*]`: on what.
-    pub data: Data,
+    /// `[model.*]` and `[data.*]`: which network, on what.
+    #[serde(flatten)]
+    pub network: Configured,
     /// `[batch]`: which part of the data.
     pub batch: Batch,
     /// `[hessian]`: which operator, and how it is computed.
@@ -75,37 +73,76 @@ pub struct Config {
 }
 
 impl Config {
-    /// The key that says how many tokens the batch has.
-    pub fn tokens_key(&self) -> &'static str {
-        if self.convergence.is_some() { "convergence.to" } else { "batch.tokens" }
+    /// The key that says how large the batch is.
+    pub fn size_key(&self) -> String {
+        match &self.convergence {
+            Some(_) => "convergence.to".into(),
+            None => self.network.unit().key(),
+        }
+    }
+
+    /// Number of samples of the batch; `None`: all that the data has.
+    pub fn num_samples(&self) -> Option<usize> {
+        self.batch.num_predictions().map(|predictions| predictions / self.network.unit().predictions)
+    }
+
+    /// Number of predictions of the batch; `None`: all that the data has.
+    pub fn num_predictions(&self) -> Option<usize> {
+        self.num_samples().map(|samples| samples * self.network.unit().predictions)
+    }
+
+    /// Makes the batch have so many samples.
+    pub fn set_num_samples(&mut self, num_samples: Option<usize>) {
+        let unit = self.network.unit();
+        self.batch.set_num_predictions(unit, num_samples.map(|samples| samples * unit.predictions));
+    }
+
+    /// Which samples make up the batch.
+    pub fn choice(&self) -> Choice {
+        let sections::Batch { start, stride, order, seed, .. } = self.batch;
+        Choice { key: self.size_key(), num_samples: self.num_samples(), start, stride, order, seed }
+    }
+
+    /// What stays whole when the batch is cut: where micro-batch means are summed, the micro-batch is part of the loss.
+    pub fn cut(&self) -> Cut {
+        match self.hessian.reduction {
+            Reduction::Mean => Cut::Samples,
+            Reduction::Sum => Cut::MicroBatches,
+        }
     }
 }
 
-/// Reads, merges and checks the TOML file at `path`; every override is `table.key=value`, as given to `--set`.
+/// Reads, merges and checks the TOML file at `path`; every override is `table.key=value`, as given to `--set`. `networks` are
+/// those that `[model.*]` may name.
 ///
 /// # Errors
 /// [`Error::Config`] with `file:line:column` (or the `--set` in question), the key, the value and what is allowed.
-pub fn load(path: impl AsRef<Path>, overrides: &[String]) -> Result<Config> {
+pub fn load(path: impl AsRef<Path>, overrides: &[String], networks: &Registry) -> Result<Config> {
     let path = path.as_ref();
     let text = std::fs::read_to_string(path).map_err(|error| {
         Error::Config(format!("{}: cannot read the configuration ({error}); tried {}", path.display(), absolute(path)))
     })?;
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    parse(&text, &path.display().to_string(), &stem, overrides)
+    parse(&text, &path.display().to_string(), &stem, overrides, networks)
 }
 
 /// As [`load`], from text. `source` names it in errors, `default_name` is used where `run.name` is absent.
 ///
 /// # Errors
 /// As [`load`].
-pub fn parse(text: &str, source: &str, default_name: &str, overrides: &[String]) -> Result<Config> {
-    let mut tree = tree::parse(text, source)?;
+pub fn parse(
+    text: &str,
+    source: &str,
+    default_name: &str,
+    overrides: &[String],
+    networks: &Registry,
+) -> Result<Config> {
+    let mut tree = document::parse(text, source)?;
     for argument in overrides {
-        tree::set(&mut tree, argument)?;
+        document::set(&mut tree, argument)?;
     }
-    model::refuse_later_kinds(&tree)?;
-    let document: document::Document = reader::read(&tree)?;
-    let config = document.resolve(default_name);
+    let raw: raw::Raw = document::read(&tree)?;
+    let config = raw.resolve(default_name, Configured(networks.read(&tree)?));
     validate::check(&config, &tree)?;
     Ok(config)
 }
@@ -113,9 +150,4 @@ pub fn parse(text: &str, source: &str, default_name: &str, overrides: &[String])
 /// A value as the TOML file has it, for messages.
 pub fn as_toml(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|error| error.to_string()) // texts, numbers and lists are written alike
-}
-
-/// The absolute form of a path for error messages; relative paths count from the current directory.
-pub fn absolute(path: &Path) -> String {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }

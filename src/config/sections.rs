@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::units::{Bytes, Interval};
+use crate::data::Order;
+use crate::datasets::Unit;
+use crate::document::{Bytes, Interval};
 
 /// `[run]`
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -20,37 +22,44 @@ pub struct Run {
     pub ranks: Option<usize>,
 }
 
-/// `[batch]`: which windows of the data make up the loss.
+/// `[batch]`: which samples of the data (windows of tokens, images) make up the loss.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Batch {
-    /// Number of predicted tokens, a multiple of the context. Default: all that the data has.
+    /// Of data that consists of tokens: number of predicted ones, a multiple of the context. Default: all that the data has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens: Option<usize>,
-    /// First token of the first window. Default: 0.
+    /// Of all other data: number of samples. Default: all that the data has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub samples: Option<usize>,
+    /// Position of the first sample: its number, or the first token of the first window. Default: 0.
     pub start: usize,
-    /// Distance between the starts of two windows, in tokens. Default: the context.
+    /// Distance between the positions of two samples. Default: 1, for windows of tokens the context.
     pub stride: usize,
-    /// Which windows come first. Default: sequential.
+    /// Which samples come first. Default: sequential.
     pub order: Order,
     /// Seed of `order = "permuted"`. Default: `run.seed`.
     pub seed: u64,
-    /// Windows per micro-batch. Default: chosen by the plan; with `reduction = "sum"`, whose scale depends on it, the paper's 8.
+    /// Samples per micro-batch. Default: chosen by the plan; with `reduction = "sum"`, whose scale depends on it, the paper's 8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<usize>,
-    /// Number of segments. Default: 8, or the number of windows where that is smaller.
+    /// Number of segments. Default: 8, or the number of samples where that is smaller.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub segments: Option<usize>,
 }
 
-/// Which windows a batch takes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Order {
-    /// As they lie in the file; the paper.
-    #[default]
-    Sequential,
-    /// Window i is a seeded bijection of i over all windows: a random sample, and a prefix of every larger one.
-    Permuted,
+impl Batch {
+    /// Number of predictions, under either spelling; `None`: all that the data has.
+    pub fn num_predictions(&self) -> Option<usize> {
+        self.tokens.or(self.samples)
+    }
+
+    /// Sets it, in the spelling that belongs to the data.
+    pub fn set_num_predictions(&mut self, unit: Unit, num_predictions: Option<usize>) {
+        (self.tokens, self.samples) = match unit.prediction {
+            "token" => (num_predictions, None),
+            _ => (None, num_predictions),
+        };
+    }
 }
 
 /// `[hessian]`

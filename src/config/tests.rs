@@ -1,4 +1,17 @@
 use super::*;
+use crate::networks::gpt2::{Gelu, Gpt2Config, Initialisation};
+
+fn parse(text: &str, source: &str, default_name: &str, overrides: &[String]) -> Result<Config> {
+    super::parse(text, source, default_name, overrides, &Registry::built_in())
+}
+
+fn load(path: impl AsRef<Path>, overrides: &[String]) -> Result<Config> {
+    super::load(path, overrides, &Registry::built_in())
+}
+
+fn gpt2(config: &Config) -> Gpt2Config {
+    serde_json::from_value(config.network.network_json().unwrap()).unwrap()
+}
 
 const LEAST: &str = "[model.gpt2]\n[data.tokens]\npath = \"train.bin\"\n";
 
@@ -24,11 +37,11 @@ pub(super) fn assert_refused(text: &str, overrides: &[&str], parts: &[&str]) {
 #[test]
 fn the_defaults_are_the_contracts() {
     let config = with("", &[]).unwrap();
-    let Model::Gpt2(gpt2) = &config.model;
+    let gpt2 = gpt2(&config);
     let sizes = [gpt2.layers, gpt2.heads, gpt2.embedding, gpt2.mlp, gpt2.context, gpt2.vocabulary];
     assert_eq!(sizes, [6, 6, 384, 1536, 256, 65]);
     assert!(!gpt2.bias && gpt2.tied && gpt2.layer_norm && gpt2.weights.is_none());
-    assert_eq!((gpt2.gelu, gpt2.init), (Gelu::Erf, Gpt2Init::NanoGpt));
+    assert_eq!((gpt2.gelu, gpt2.init), (Gelu::Erf, Initialisation::NanoGpt));
     assert_eq!((config.run.name.as_str(), config.run.seed, config.run.threads), ("a", 1337, None));
     let batch = &config.batch;
     assert_eq!((batch.tokens, batch.start, batch.stride, batch.order), (None, 0, 256, Order::Sequential));
@@ -130,7 +143,7 @@ fn every_key_of_the_contract_is_read() {
 #[test]
 fn presets_are_overridden_key_by_key() {
     let config = with("", &["model.gpt2.preset=124m", "model.gpt2.layers=2"]).unwrap();
-    let Model::Gpt2(gpt2) = &config.model;
+    let gpt2 = gpt2(&config);
     let sizes = [gpt2.layers, gpt2.heads, gpt2.embedding, gpt2.mlp, gpt2.context, gpt2.vocabulary];
     assert_eq!(sizes, [2, 12, 768, 3072, 1024, 50304]);
     assert_eq!(config.batch.stride, 1024);

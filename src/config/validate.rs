@@ -1,17 +1,14 @@
 //! What a value must satisfy beyond its type; every error names the place of the value in the file.
 
-use std::fmt::Display;
+use std::ops::Deref;
 
-use super::tree::Node;
-use super::{Blocks, Config, Convergence, Gpt2, Model, Reduction, Reorthogonalize, Sigma, WeightKind, as_toml};
+use super::{Blocks, Config, Convergence, Reduction, Reorthogonalize, Sigma, Unit, WeightKind, as_toml};
+use crate::document::{self, Node};
 use crate::{Error, Result};
-
-/// Tokens are stored as uint16.
-const MAX_VOCABULARY: usize = 1 << 16;
 
 /// Checks a whole configuration; `tree` says where each value stands.
 pub(super) fn check(config: &Config, tree: &Node) -> Result<()> {
-    let check = Check { tree };
+    let check = Check(document::Check::document(tree));
     check.run_name(&config.run.name)?;
     check.at_least_one("run.threads", config.run.threads)?;
     check.that(
@@ -28,9 +25,6 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<()> {
         ranks,
         "ranks of one process share its cores; for GPUs start a rank for each with mpirun or srun",
     )?;
-    match &config.model {
-        Model::Gpt2(gpt2) => check.gpt2(gpt2)?,
-    }
     if let Some(convergence) = &config.convergence {
         check.convergence(config, convergence)?;
     }
@@ -56,9 +50,6 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<()> {
 const MOST_GRID_POINTS: usize = 100_000_000;
 /// More threads than any machine has cores only fight each other.
 const MOST_THREADS: usize = 1024;
-/// Far beyond any network there is; products of sizes stay far from overflow.
-const MOST_LAYERS: usize = 1000;
-const MOST_WIDTH: usize = 10_000_000;
 /// The error falls as one over the root: more is a typing error.
 const MOST_PROBES: usize = 10_000;
 
@@ -70,27 +61,17 @@ fn is_folder_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && name.len() <= 128 && name.chars().all(is_plain)
 }
 
-struct Check<'a> {
-    tree: &'a Node,
+struct Check<'a>(document::Check<'a>);
+
+impl<'a> Deref for Check<'a> {
+    type Target = document::Check<'a>;
+
+    fn deref(&self) -> &document::Check<'a> {
+        &self.0
+    }
 }
 
 impl Check<'_> {
-    /// `file:line:column: key = value: what is wrong`, located at the key or, where that has its default, at the file.
-    fn that(&self, holds: bool, key: &str, value: impl Display, problem: impl Display) -> Result<()> {
-        if holds {
-            return Ok(());
-        }
-        let (origin, value) = match self.tree.find(key) {
-            Some(node) => (&node.origin, node.to_string()),
-            None => (&self.tree.origin, format!("{value} (by default)")),
-        };
-        Err(Error::Config(format!("{origin}: {key} = {value}: {problem}")))
-    }
-
-    fn at_least_one(&self, key: &str, value: Option<usize>) -> Result<()> {
-        self.that(value != Some(0), key, 0, "expected 1 or more")
-    }
-
     /// The name is a part of a path and of a hive partition, `run=<name>`.
     fn run_name(&self, name: &str) -> Result<()> {
         self.that(
@@ -101,76 +82,38 @@ impl Check<'_> {
         )
     }
 
-    fn gpt2(&self, gpt2: &Gpt2) -> Result<()> {
-        let sizes = [
-            ("layers", gpt2.layers),
-            ("heads", gpt2.heads),
-            ("embedding", gpt2.embedding),
-            ("mlp", gpt2.mlp),
-            ("context", gpt2.context),
-            ("vocabulary", gpt2.vocabulary),
-        ];
-        for (key, value) in sizes {
-            let key = format!("model.gpt2.{key}");
-            self.at_least_one(&key, Some(value))?;
-            let most = if key.ends_with("layers") { MOST_LAYERS } else { MOST_WIDTH };
-            self.that(value <= most, &key, value, format!("expected {most} or less"))?;
-        }
-        self.that(
-            gpt2.embedding.is_multiple_of(gpt2.heads),
-            "model.gpt2.heads",
-            gpt2.heads,
-            format!("the heads must divide model.gpt2.embedding = {}", gpt2.embedding),
-        )?;
-        self.that(
-            gpt2.vocabulary <= MAX_VOCABULARY,
-            "model.gpt2.vocabulary",
-            gpt2.vocabulary,
-            format!("tokens are 16 bits wide; expected {MAX_VOCABULARY} or less"),
-        )?;
-        self.that(
-            gpt2.weights.as_deref() != Some(""),
-            "model.gpt2.weights",
-            "\"\"",
-            "expected a path or URL; leave it out to initialise from run.seed",
-        )
-    }
-
     fn batch(&self, config: &Config) -> Result<()> {
-        let batch = &config.batch;
-        self.at_least_one("batch.tokens", batch.tokens)?;
+        let (batch, unit) = (&config.batch, config.network.unit());
+        self.spelling(config, unit)?;
+        self.at_least_one(&unit.key(), batch.num_predictions())?;
         self.at_least_one("batch.stride", Some(batch.stride))?;
         self.at_least_one("batch.micro_batch", batch.micro_batch)?;
         self.at_least_one("batch.segments", batch.segments)?;
-        if let (Some(tokens), Some(context)) = (batch.tokens, config.model.context()) {
-            self.that(tokens % context == 0, "batch.tokens", tokens, not_a_multiple(tokens, context))?;
-            if let Some(segments) = batch.segments {
-                let windows = tokens / context;
-                let problem =
-                    format!("there are only {windows} windows of {context} tokens to cut; expected {windows} or less");
-                self.that(segments <= windows, "batch.segments", segments, problem)?;
-            }
-        }
-        Ok(())
+        let Some(predictions) = batch.num_predictions() else { return Ok(()) };
+        self.that(predictions % unit.predictions == 0, &unit.key(), predictions, not_a_multiple(predictions, unit))?;
+        let (samples, segments) = (predictions / unit.predictions, batch.segments.unwrap_or(1));
+        let problem = format!("there are only {} to cut; expected {samples} or less", counted(samples, unit));
+        self.that(segments <= samples, "batch.segments", segments, problem)
+    }
+
+    /// The batch is counted in what the data consists of.
+    fn spelling(&self, config: &Config, unit: Unit) -> Result<()> {
+        let (kind, key) = (config.network.data_kind(), unit.key());
+        let problem = format!("[data.{kind}] is counted by {key}; use that instead");
+        let is_tokens = unit.prediction == "token";
+        self.that(config.batch.tokens.is_none() || is_tokens, "batch.tokens", "", &problem)?;
+        self.that(config.batch.samples.is_none() || !is_tokens, "batch.samples", "", &problem)
     }
 
     /// Sizes that are batches, and settings that bring the segment matrices from which errors are computed.
     fn convergence(&self, config: &Config, study: &Convergence) -> Result<()> {
         let key = |name: &str| format!("convergence.{name}");
-        let context = config.model.context().unwrap_or(1);
-        self.that(
-            study.from > 0 && study.from.is_multiple_of(context),
-            &key("from"),
-            study.from,
-            not_a_multiple(study.from, context),
-        )?;
-        let windows = study.from / context;
-        self.that(
-            windows >= 2,
-            &key("from"),
-            study.from,
-            format!("errors need two windows of {context} tokens or more"),
-        )?;
+        let unit = config.network.unit();
+        let is_multiple = study.from > 0 && study.from.is_multiple_of(unit.predictions);
+        self.that(is_multiple, &key("from"), study.from, not_a_multiple(study.from, unit))?;
+        let samples = study.from / unit.predictions;
+        let problem = format!("errors need two {} or more", of_size(unit));
+        self.that(samples >= 2, &key("from"), study.from, problem)?;
         self.that(study.factor >= 2, &key("factor"), study.factor, "expected 2 or more")?;
         let sizes = study.sizes();
         let largest = sizes.last().copied().unwrap_or(0);
@@ -185,7 +128,7 @@ impl Check<'_> {
         };
         self.that(sizes.len() >= 2 && largest == study.to, &key("to"), study.to, problem)?;
         self.limits_and_names(config, study)?;
-        self.fits_convergence(config, study, windows)
+        self.fits_convergence(config, study, samples)
     }
 
     fn limits_and_names(&self, config: &Config, study: &Convergence) -> Result<()> {
@@ -207,16 +150,18 @@ impl Check<'_> {
         )
     }
 
-    /// What other tables say must not contradict a study whose smallest batch has `windows`.
-    fn fits_convergence(&self, config: &Config, study: &Convergence, windows: usize) -> Result<()> {
-        let tokens = config.batch.tokens.unwrap_or(study.to);
-        let problem = format!("[convergence] says how many tokens: from {} to {}; leave it out", study.from, study.to);
-        self.that(tokens == study.to, "batch.tokens", tokens, problem)?;
+    /// What other tables say must not contradict a study whose smallest batch has so many samples.
+    fn fits_convergence(&self, config: &Config, study: &Convergence, samples: usize) -> Result<()> {
+        let unit = config.network.unit();
+        let (size, Unit { sample, prediction, .. }) = (config.batch.num_predictions().unwrap_or(study.to), unit);
+        let problem =
+            format!("[convergence] says how many {prediction}s: from {} to {}; leave it out", study.from, study.to);
+        self.that(size == study.to, &unit.key(), size, problem)?;
         let segments = config.batch.segments.unwrap_or(2);
         let problem = format!(
-            "[convergence] needs segments for its errors, at least 2, and its smallest batch has {windows} windows"
+            "[convergence] needs segments for its errors, at least 2, and its smallest batch has {samples} {sample}s"
         );
-        self.that((2..=windows).contains(&segments), "batch.segments", segments, problem)?;
+        self.that((2..=samples).contains(&segments), "batch.segments", segments, problem)?;
         self.that(
             config.hessian.reduction == Reduction::Mean,
             "hessian.reduction",
@@ -234,8 +179,7 @@ impl Check<'_> {
     fn blocks(&self, blocks: &Blocks) -> Result<()> {
         if let Err(error) = blocks.filter() {
             let key = if error.to_string().starts_with("blocks.include") { "blocks.include" } else { "blocks.exclude" };
-            let origin = self.tree.find(key).map_or(&self.tree.origin, |node| &node.origin);
-            return Err(Error::Config(format!("{origin}: {error}")));
+            return Err(Error::Config(format!("{}: {error}", self.origin(key))));
         }
         self.that(
             blocks.full || !blocks.include.is_empty(),
@@ -289,8 +233,20 @@ impl Check<'_> {
     }
 }
 
-fn not_a_multiple(tokens: usize, context: usize) -> String {
-    let below = tokens / context * context;
-    let nearest = if below == 0 { format!("{context}") } else { format!("{below} or {}", below + context) };
-    format!("windows have {context} tokens, so this must be a multiple of {context}; nearest: {nearest}")
+fn not_a_multiple(found: usize, unit: Unit) -> String {
+    let Unit { sample, prediction, predictions } = unit;
+    let below = found / predictions * predictions;
+    let nearest = if below == 0 { format!("{predictions}") } else { format!("{below} or {}", below + predictions) };
+    format!("{sample}s have {predictions} {prediction}s, so this must be a multiple of {predictions}; nearest: {nearest}")
+}
+
+/// `3 windows of 256 tokens`, `3 images`.
+fn counted(samples: usize, unit: Unit) -> String {
+    format!("{samples} {}", of_size(unit))
+}
+
+/// `windows of 256 tokens`, `images`.
+fn of_size(unit: Unit) -> String {
+    let Unit { sample, prediction, predictions } = unit;
+    if predictions == 1 { format!("{sample}s") } else { format!("{sample}s of {predictions} {prediction}s") }
 }

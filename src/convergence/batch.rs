@@ -8,7 +8,7 @@ use crate::output::{BlockRow, Results, RunResults, SegmentRow, SummaryRow, Tridi
 use crate::spectrum::bootstrap::Segmented;
 use crate::spectrum::nested::Resampling;
 use crate::spectrum::{BlockSpectrum, quadrature};
-use crate::{Error, Result, job, tables};
+use crate::{Error, Result, tables};
 
 /// One batch of a study.
 pub struct Batch {
@@ -84,10 +84,10 @@ fn raw_spectrum(block: &BlockRow, tridiagonals: &[Tridiagonal], noise_floor: f64
     BlockSpectrum::new(&block.block, block.num_params as usize, probes.collect::<Result<_>>()?, noise_floor)
 }
 
-/// Share of each segment's windows in a batch.
+/// Share of each segment's samples in a batch.
 fn shares(config: &Config, tokens: usize) -> Result<Vec<f64>> {
-    let windows = tokens / job::gpt2(config)?.context;
+    let samples = tokens / config.network.unit().predictions;
     // whole segments as micro-batches: their boundaries do not depend on it
-    let cuts = MicroBatches::new(windows, windows, config.batch.segments, Cut::Windows)?;
-    Ok(cuts.all().iter().map(|segment| segment.windows.len() as f64 / windows as f64).collect())
+    let cuts = MicroBatches::new(samples, samples, config.batch.segments, Cut::Samples)?;
+    Ok(cuts.all().iter().map(|segment| segment.samples.len() as f64 / samples as f64).collect())
 }

@@ -13,18 +13,17 @@ use std::time::{Instant, SystemTime};
 use crate::cluster::Comm;
 use crate::config::{Config, Convergence, Order};
 use crate::coordinator::{self, Outcome, Progress, open_store, told};
-use crate::data::{Tokens, Windows};
 use crate::lock::Lock;
 use crate::output::{Results, RunStore, rfc3339};
 use crate::spectrum::nested::{Verdict, data_errors};
-use crate::{Error, Result, job, tables};
+use crate::{Error, Result, tables};
 use batch::Batch;
 
 /// The run of one batch: the study's configuration with so many tokens, under a name of its own.
 pub fn batch_config(config: &Config, study: &Convergence, tokens: usize) -> Config {
     let mut batch = config.clone();
     batch.run.name = format!("{}-{tokens}", study.batches.as_ref().unwrap_or(&config.run.name));
-    batch.batch.tokens = Some(tokens);
+    batch.set_num_samples(Some(tokens / config.network.unit().predictions));
     batch.convergence = None;
     batch
 }
@@ -163,9 +162,7 @@ const SEQUENTIAL: &str = "sequential_batches; windows that follow one another ar
 
 /// Refuses a study whose largest batch the data cannot fill.
 fn check_data(config: &Config) -> Result<()> {
-    let crate::config::Data::Tokens(files) = &config.data;
-    let num_tokens = Tokens::open(&files.path, files.cache_bytes())?.len();
-    Windows::asked_by(config.tokens_key(), &config.batch, job::gpt2(config)?.context, num_tokens).map(drop)
+    config.network.num_samples(&config.choice()).map(drop)
 }
 
 /// Refuses a study one of whose batches has the name of a run with another configuration.

@@ -1,12 +1,10 @@
 //! Token files and the batches cut from them.
 //!
 //! This room owns the formats on disk (`shard`, `tokens`, over a network `remote`), how files of text become them (`prepare`,
-//! `settings`), how that is written down and held against what is there (`meta`, `beside`), what they hold (`inspect`), and
-//! which windows make up a batch (`windows`, `permutation`, `micro_batches`), and
-//! when (`feed`). It knows no tensors and no models: a batch leaves as integers.
+//! `settings`), how that is written down and held against what is there (`meta`, `beside`), what they hold (`inspect`), and how a
+//! batch is ordered and cut (`permutation`, `micro_batches`). It knows no tensors and no models: tokens leave as integers.
 
 mod beside;
-mod feed;
 mod inspect;
 mod meta;
 mod micro_batches;
@@ -16,24 +14,21 @@ mod remote;
 mod settings;
 mod shard;
 mod tokens;
-mod windows;
 
-pub use feed::Feed;
 pub use inspect::{Frequency, Inspection, inspect};
 pub use meta::{Described, Meta, TokenFile, Tokenizer};
 pub use micro_batches::{Cut, MicroBatch, MicroBatches};
-pub use permutation::Permutation;
+pub use permutation::{Order, Permutation};
 pub use prepare::{Advance, OnAdvance, Preparation, Prepared, prepare};
 pub use settings::{Settings, Source};
 pub use shard::Format;
 pub use tokens::Tokens;
-pub use windows::{Batch, Windows, num_windows};
 
 use std::fmt::Display;
 use std::path::Path;
 
 use crate::Error;
-use crate::config::absolute;
+use crate::storage::absolute;
 
 /// `path: problem`, with the absolute path where the given one is relative.
 fn file_error(path: &Path, problem: impl Display) -> Error {

@@ -4,6 +4,19 @@
 //! fall inside ("cycle walking", Black and Rogaway 2002). The domain is less than 4 n (n > 1), so this takes fewer than 4 rounds
 //! on average. Not cryptographic: the samples only have to be spread evenly.
 
+use serde::{Deserialize, Serialize};
+
+/// Which samples a batch takes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// As they lie in the data; the paper.
+    #[default]
+    Sequential,
+    /// Sample i is a seeded bijection of i over all samples: a random sample, and a prefix of every larger one.
+    Permuted,
+}
+
 /// Rounds of the network; four already pass as random to the eye, eight cost nothing here.
 const ROUNDS: u64 = 8;
 

@@ -304,7 +304,7 @@ mod tests {
             assert!(error.to_string().contains(part), "{error}");
         }
         let relative = Tokens::open("no-such-file.bin", 0).unwrap_err().to_string();
-        assert!(relative.contains(&crate::config::absolute(Path::new("no-such-file.bin"))), "{relative}");
+        assert!(relative.contains(&crate::storage::absolute(Path::new("no-such-file.bin"))), "{relative}");
         let remote = Tokens::open("memory://no-such-place/x.bin", 0).unwrap_err();
         assert!(remote.exit_code() == 2 && remote.to_string().contains("no such object"), "{remote}");
         if cfg!(not(feature = "s3")) {

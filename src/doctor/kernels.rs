@@ -2,32 +2,29 @@
 //! which has no fused kernel at all.
 
 use std::fmt;
+use std::sync::Arc;
 
-use burn_backend::tensor::Device;
 use serde::Serialize;
 
 use super::Finding;
 use crate::cluster::solo;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Configured};
+use crate::datasets::TokenFiles;
 use crate::engine::Kernels;
 use crate::hessian::{Precision, Settings, start};
-use crate::job::{self, Job, Task, dispatch};
+use crate::job::{self, Job, On, Task, dispatch};
+use crate::networks::gpt2::Gpt2Config;
+use crate::networks::{Pair, Registry};
 use crate::{Error, Result};
 
 /// Two layers with everything that a kernel exists for: attention over more than one tile, LayerNorm, GELU, a head with
 /// cross-entropy.
-const TINY: &str = "
-[model.gpt2]
-layers = 2
-heads = 2
-embedding = 32
-mlp = 64
-context = 40
-vocabulary = 50
-
-[data.tokens]
-path = \"none\"
-";
+fn tiny() -> Pair<Gpt2Config> {
+    let sizes = Gpt2Config { layers: 2, heads: 2, embedding: 32, mlp: 64, context: 40, vocabulary: 50, ..Gpt2Config::nano() };
+    Pair { network: sizes, data: TokenFiles { path: "none".into(), cache: None } }
+}
+/// Everything else.
+const DEFAULTS: &str = "[model.gpt2]\n[data.tokens]\npath = \"none\"\n";
 /// Windows of synthetic tokens.
 const WINDOWS: usize = 3;
 /// What roundings in f32 may amount to over two layers, second order: 1e-6 is usual.
@@ -83,11 +80,13 @@ pub fn kernels(config: &Config) -> Finding {
 /// # Errors
 /// As [`dispatch`].
 pub fn kernel_error(config: &Config) -> Result<KernelError> {
-    let mut tiny = config::parse(TINY, "doctor", "doctor", &[])?;
+    type Reference = burn_ndarray::NdArray<f64>;
+    let network = tiny();
+    let mut tiny = config::parse(DEFAULTS, "doctor", "doctor", &[], &Registry::built_in())?;
+    tiny.network = Configured(Arc::new(network.clone()));
     tiny.hessian = config.hessian.clone();
     let fused = dispatch(&tiny, Product)?;
-    let plain =
-        Product.run::<burn_ndarray::NdArray<f64>, f64>(&tiny, Device::<burn_ndarray::NdArray<f64>>::default())?;
+    let plain = Product.run::<Reference, f64>(&tiny, On { network: &network, device: Default::default() })?;
     let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
     let error = norm(&mut fused.iter().zip(&plain).map(|(x, y)| x - y)) / norm(&mut plain.iter().copied());
     let rounded = ROUNDINGS * job::arithmetic(&config.hessian).unit_roundoff();
@@ -105,8 +104,8 @@ struct Product;
 impl Task for Product {
     type Output = Vec<f64>;
 
-    fn run<K: Kernels, T: Precision>(self, config: &Config, device: Device<K>) -> Result<Vec<f64>> {
-        let job = Job::<K, T>::synthetic(config, &device, WINDOWS, WINDOWS)?;
+    fn run<K: Kernels, T: Precision>(self, config: &Config, on: On<'_, K, T>) -> Result<Vec<f64>> {
+        let job = Job::synthetic(config, &on, WINDOWS, WINDOWS)?;
         let (comm, full) = (solo::comm(), job.layout.full());
         let mut operator = job.operator(&comm);
         operator.slots = vec![&full];
@@ -126,7 +125,7 @@ mod tests {
     fn flex_agrees_with_compositions_in_both_precisions() {
         for (precision, limit) in [("f32", 1e-5), ("f64", 1e-12)] {
             let set = [format!("hessian.precision={precision}")];
-            let config = config::parse(TINY, "test", "test", &set).unwrap();
+            let config = config::parse(DEFAULTS, "test", "test", &set, &Registry::built_in()).unwrap();
             assert_eq!(kernels(&config).verdict, Verdict::Ok);
             let found = kernel_error(&config).unwrap().error;
             assert!(found > 0.0 && found < limit, "{precision}: {found}");

@@ -15,7 +15,7 @@ use super::Finding;
 use crate::config::Config;
 use crate::engine::{Arithmetic, Kernels};
 use crate::hessian::Precision;
-use crate::job::{Task, dispatch};
+use crate::job::{On, Task, dispatch};
 use crate::probe::{ProbeKind, probe};
 use crate::{Error, Result};
 
@@ -164,8 +164,8 @@ struct Products(usize);
 impl Task for Products {
     type Output = (MatmulError, String);
 
-    fn run<K: Kernels, T: Precision>(self, _: &Config, device: Device<K>) -> Result<Self::Output> {
-        Ok((matmul_error::<K, T>(&device, self.0)?, K::product_library()))
+    fn run<K: Kernels, T: Precision>(self, _: &Config, on: On<'_, K, T>) -> Result<Self::Output> {
+        Ok((matmul_error::<K, T>(&on.device, self.0)?, K::product_library()))
     }
 }
 

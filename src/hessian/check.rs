@@ -1,12 +1,13 @@
 //! Self-tests of the operator on the real model and data, before anything expensive: each is cheap.
 
-use super::error::{ProductError, errors_on, quietly, unit, wide_model};
+use std::rc::Rc;
+
+use super::error::{ProductError, errors_on, quietly, unit};
 use super::operator::{BlockOperator, Kind};
 use super::pass::Precision;
-use super::problem::{MicroBatches, Problem};
-use super::seed::shifted;
+use super::passes::Passes;
 use crate::Result;
-use crate::engine::{Kernels, SecondOrder};
+use crate::engine::Kernels;
 use crate::krylov::Real;
 
 /// Steps of the central difference, times the norm of the parameters' scale.
@@ -45,14 +46,8 @@ fn check(name: &'static str, passed: bool, detail: String) -> Check {
 
 /// Repeatable, linear, symmetric, and equal to a difference quotient of the gradient: on the first micro-batch, for the
 /// block of the first slot whose products are larger than their own error (keys' biases, say, have the Hessian 0).
-pub fn self_tests<K, P, D, T>(operator: &BlockOperator<'_, K, P, D, T>, seed: u64) -> Result<Vec<Check>>
-where
-    K: Kernels,
-    P: Problem<SecondOrder<K>>,
-    D: MicroBatches<Batch = P::Batch>,
-    T: Precision,
-{
-    let reference = wide_model(operator);
+pub fn self_tests<K: Kernels, T: Precision>(operator: &BlockOperator<'_, K, T>, seed: u64) -> Result<Vec<Check>> {
+    let reference = operator.passes.wide();
     for slot in 0..operator.slots.len() {
         let error = errors_on(operator, 0, &[slot], reference.as_ref(), seed)?[0];
         let v: Vec<T> = unit(operator.slots[slot], operator, seed.wrapping_add(1));
@@ -69,19 +64,13 @@ where
 
 /// The tests of one slot, whose block has the product `hv` with `v`, but for the last. Their vectors, each as long as the
 /// block, are gone before that one, which takes the most memory.
-fn before_differences<K, P, D, T>(
-    operator: &BlockOperator<'_, K, P, D, T>,
+fn before_differences<K: Kernels, T: Precision>(
+    operator: &BlockOperator<'_, K, T>,
     slot: usize,
     seed: u64,
     error: &ProductError,
     (v, hv): (&[T], &[T]),
-) -> Result<Vec<Check>>
-where
-    K: Kernels,
-    P: Problem<SecondOrder<K>>,
-    D: MicroBatches<Batch = P::Batch>,
-    T: Precision,
-{
+) -> Result<Vec<Check>> {
     let eta = error.eta;
     let apply = |v: &[T]| Ok::<_, crate::Error>(operator.on_micro_batch(0, &[(slot, v)])?.remove(0));
     let repeatable = repeatable(hv, &apply(v)?);
@@ -138,20 +127,14 @@ fn dot<T: Real>(a: &[T], b: &[T]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a.to_f64() * b.to_f64()).sum()
 }
 
-/// (g(theta + h v) - g(theta - h v)) / 2h against H v, in f64 where the model can be run in it. `reference`: [`wide_model`].
-fn central_difference<K, P, D, T>(
-    operator: &BlockOperator<'_, K, P, D, T>,
-    reference: Option<&P::Model>,
+/// (g(theta + h v) - g(theta - h v)) / 2h against H v, in f64 where the model can be run in it. `reference`: [`Passes::wide`].
+fn central_difference<K: Kernels, T: Precision>(
+    operator: &BlockOperator<'_, K, T>,
+    reference: Option<&Rc<dyn Passes<K, f64> + '_>>,
     slot: usize,
     (v, hv): (&[T], &[T]),
     eta: f64,
-) -> Result<Check>
-where
-    K: Kernels,
-    P: Problem<SecondOrder<K>>,
-    D: MicroBatches<Batch = P::Batch>,
-    T: Precision,
-{
+) -> Result<Check> {
     const NAME: &str = "central difference";
     if operator.kind == Kind::GaussNewton {
         let detail = "a Gauss-Newton matrix is no derivative of a gradient".into();
@@ -161,9 +144,9 @@ where
         let detail = format!("the product, {:.2e}, is no larger than its error", dot(hv, hv).sqrt());
         return Ok(Check { name: NAME, outcome: Outcome::NotApplicable, detail });
     }
-    let in_f64 = reference.and_then(|model| {
+    let in_f64 = reference.and_then(|passes| {
         quietly(|| {
-            let wide = operator.with_model::<f64>(model);
+            let wide = operator.on(passes);
             let v: Vec<f64> = v.iter().map(|x| x.to_f64()).collect();
             let hv = wide.on_micro_batch(0, &[(slot, &v)])?.remove(0);
             smallest_error(&wide, slot, &v, &hv)
@@ -175,7 +158,7 @@ where
         None => (smallest_error(operator, slot, v, hv)?, TOLERANCE.1, "f32"),
     };
     let detail = format!("relative error {error:.2e} in {precision}, tolerance {tolerance:.0e}");
-    if error > tolerance && operator.problem.has_kinks() {
+    if error > tolerance && operator.passes.has_kinks() {
         let detail = format!("{detail}; the loss has kinks");
         return Ok(Check { name: NAME, outcome: Outcome::NotApplicable, detail });
     }
@@ -183,26 +166,19 @@ where
 }
 
 /// Over a ladder of step sizes: large ones truncate, small ones round.
-fn smallest_error<K, P, D, T>(operator: &BlockOperator<'_, K, P, D, T>, slot: usize, v: &[T], hv: &[T]) -> Result<f64>
-where
-    K: Kernels,
-    P: Problem<SecondOrder<K>>,
-    D: MicroBatches<Batch = P::Batch>,
-    T: Precision,
-{
-    let (block, names) = (operator.slots[slot], operator.problem.names());
-    let batch = operator.data.get(0)?;
+fn smallest_error<K: Kernels, T: Precision>(operator: &BlockOperator<'_, K, T>, slot: usize, v: &[T], hv: &[T]) -> Result<f64> {
+    let block = operator.slots[slot];
     let scale = (v.len() as f64).sqrt(); // a unit vector's entries are 1 / sqrt(d)
     let norm = dot(hv, hv).sqrt().max(f64::MIN_POSITIVE);
     let gradient = |step: f64| {
-        let model = shifted::<K, T, _>(operator.model.clone(), names, operator.layout, block, v, step);
-        operator.gradient_on(model, &batch, block).1
+        let shifted = operator.passes.shifted(block, v, step);
+        Ok::<_, crate::Error>(operator.gradient_on(&*shifted, 0, block)?.2)
     };
     let error = |step: f64| {
-        let (plus, minus) = (gradient(step), gradient(-step));
+        let (plus, minus) = (gradient(step)?, gradient(-step)?);
         let quotient = |(a, b): (&T, &T)| (a.to_f64() - b.to_f64()) / (2.0 * step);
         let residual = plus.iter().zip(&minus).map(quotient).zip(hv).map(|(q, h)| (q - h.to_f64()).powi(2));
-        residual.sum::<f64>().sqrt() / norm
+        Ok(residual.sum::<f64>().sqrt() / norm)
     };
-    Ok(STEPS.iter().map(|step| error(step * scale)).fold(f64::INFINITY, f64::min))
+    STEPS.iter().try_fold(f64::INFINITY, |least, step| Ok(f64::min(least, error(step * scale)?)))
 }

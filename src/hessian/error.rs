@@ -8,15 +8,15 @@
 //! not those of the shared primal, so it reads low, and says so.
 
 use std::panic::{self, AssertUnwindSafe};
+use std::rc::Rc;
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::operator::BlockOperator;
 use super::pass::Precision;
-use super::problem::{MicroBatches, Problem};
-use super::seed::cast_parameters;
+use super::passes::Passes;
 use crate::block::Block;
-use crate::engine::{Kernels, SecondOrder};
+use crate::engine::Kernels;
 use crate::probe::{ProbeKind, probe};
 use crate::spectrum::{error_from_reference, error_from_two};
 use crate::{Error, Result};
@@ -47,20 +47,14 @@ pub struct ProductError {
 ///
 /// # Errors
 /// [`Error::Interrupted`] on all ranks after `stop` on any; those of data and exchange.
-pub fn product_errors<K, P, D, T>(
-    operator: &BlockOperator<'_, K, P, D, T>,
+pub fn product_errors<K: Kernels, T: Precision>(
+    operator: &BlockOperator<'_, K, T>,
     seed: u64,
     groups: &[Vec<usize>],
     stop: &dyn Fn() -> bool,
-) -> Result<Vec<ProductError>>
-where
-    K: Kernels,
-    P: Problem<SecondOrder<K>>,
-    D: MicroBatches<Batch = P::Batch>,
-    T: Precision,
-{
-    let (comm, reference) = (operator.comm, wide_model(operator));
-    let (len, count) = (operator.data.len(), operator.data.len().min(MOST_SAMPLES));
+) -> Result<Vec<ProductError>> {
+    let (comm, reference) = (operator.comm, operator.passes.wide());
+    let (len, count) = (operator.passes.num_micro_batches(), operator.passes.num_micro_batches().min(MOST_SAMPLES));
     let num_blocks: usize = groups.iter().map(Vec::len).sum();
     // of every (sample, block): share of eta, 1 if it was measured by rescaling. Each entry comes from one rank, so that the
     // sums are the same in every world. Last: how many ranks were asked to stop.
@@ -104,35 +98,18 @@ where
     Ok((0..num_blocks).map(of_block).collect())
 }
 
-/// The model in f64, where the backend has it and it is more than the run's precision. BatchNorm's running statistics,
-/// which all clones of a model share, stay as they are: such a model is then measured by rescaling.
-pub(super) fn wide_model<K, P, D, T>(operator: &BlockOperator<'_, K, P, D, T>) -> Option<P::Model>
-where
-    K: Kernels,
-    P: Problem<SecondOrder<K>>,
-    T: Precision,
-{
-    (K::HAS_F64 && T::DTYPE != f64::DTYPE).then(|| cast_parameters::<K, _>(operator.model.clone(), f64::DTYPE))
-}
-
-/// The errors of the products of these slots on one micro-batch, unweighted. `reference`: [`wide_model`].
-pub(super) fn errors_on<K, P, D, T>(
-    operator: &BlockOperator<'_, K, P, D, T>,
+/// The errors of the products of these slots on one micro-batch, unweighted. `reference`: [`Passes::wide`].
+pub(super) fn errors_on<K: Kernels, T: Precision>(
+    operator: &BlockOperator<'_, K, T>,
     index: usize,
     slots: &[usize],
-    reference: Option<&P::Model>,
+    reference: Option<&Rc<dyn Passes<K, f64> + '_>>,
     seed: u64,
-) -> Result<Vec<ProductError>>
-where
-    K: Kernels,
-    P: Problem<SecondOrder<K>>,
-    D: MicroBatches<Batch = P::Batch>,
-    T: Precision,
-{
+) -> Result<Vec<ProductError>> {
     let vectors: Vec<(usize, Vec<T>)> =
         slots.iter().map(|slot| (*slot, unit(operator.slots[*slot], operator, seed))).collect();
     let products = operator.on_micro_batch(index, &borrowed(&vectors))?;
-    let exact = reference.and_then(|model| in_f64(operator, index, model, &vectors));
+    let exact = reference.and_then(|wide| in_f64(operator, index, wide, &vectors));
     let error = |(at, vector): (usize, &(usize, Vec<T>))| {
         let norm = vector.1.iter().map(|x| x.to_f64().powi(2)).sum::<f64>().sqrt();
         let (eta, reference) = match &exact {
@@ -145,13 +122,8 @@ where
 }
 
 /// A random unit vector of a block.
-pub(super) fn unit<K, P, D, T>(block: &Block, operator: &BlockOperator<'_, K, P, D, T>, seed: u64) -> Vec<T>
-where
-    K: Kernels,
-    P: Problem<SecondOrder<K>>,
-    T: Precision,
-{
-    let dim = block.num_params(operator.layout);
+pub(super) fn unit<K: Kernels, T: Precision>(block: &Block, operator: &BlockOperator<'_, K, T>, seed: u64) -> Vec<T> {
+    let dim = block.num_params(operator.passes.layout());
     let v = probe(ProbeKind::Gaussian, seed, &block.name, TEST_PROBE, 0..dim);
     let norm = v.iter().map(|x| x * x).sum::<f64>().sqrt();
     v.iter().map(|x| T::from_f64(x / norm)).collect()
@@ -162,21 +134,15 @@ fn borrowed<T>(vectors: &[(usize, Vec<T>)]) -> Vec<(usize, &[T])> {
 }
 
 /// The products in f64; `None` if the model cannot be run in another type than the default one.
-fn in_f64<K, P, D, T>(
-    operator: &BlockOperator<'_, K, P, D, T>,
+fn in_f64<K: Kernels, T: Precision>(
+    operator: &BlockOperator<'_, K, T>,
     index: usize,
-    model: &P::Model,
+    wide: &Rc<dyn Passes<K, f64> + '_>,
     vectors: &[(usize, Vec<T>)],
-) -> Option<Vec<Vec<f64>>>
-where
-    K: Kernels,
-    P: Problem<SecondOrder<K>>,
-    D: MicroBatches<Batch = P::Batch>,
-    T: Precision,
-{
-    let wide: Vec<(usize, Vec<f64>)> =
+) -> Option<Vec<Vec<f64>>> {
+    let in_f64: Vec<(usize, Vec<f64>)> =
         vectors.iter().map(|(slot, v)| (*slot, v.iter().map(|x| x.to_f64()).collect())).collect();
-    quietly(|| operator.with_model::<f64>(model).on_micro_batch(index, &borrowed(&wide)))?.ok()
+    quietly(|| operator.on(wide).on_micro_batch(index, &borrowed(&in_f64)))?.ok()
 }
 
 /// The result of `f`, or `None` if it panics (a model that mixes floating-point types). Meanwhile no panic of the process,
@@ -198,19 +164,13 @@ pub(super) fn quietly<R>(f: impl FnOnce() -> R) -> Option<R> {
     result
 }
 
-fn rescaled<K, P, D, T>(
-    operator: &BlockOperator<'_, K, P, D, T>,
+fn rescaled<K: Kernels, T: Precision>(
+    operator: &BlockOperator<'_, K, T>,
     index: usize,
     (slot, v): &(usize, Vec<T>),
     product: &[T],
     norm: f64,
-) -> Result<f64>
-where
-    K: Kernels,
-    P: Problem<SecondOrder<K>>,
-    D: MicroBatches<Batch = P::Batch>,
-    T: Precision,
-{
+) -> Result<f64> {
     let longer: Vec<T> = v.iter().map(|x| T::from_f64(RESCALING * x.to_f64())).collect();
     let second = operator.on_micro_batch(index, &[(*slot, &longer)])?.remove(0);
     let second: Vec<T> = second.iter().map(|x| T::from_f64(x.to_f64() / RESCALING)).collect();
@@ -226,7 +186,9 @@ mod tests {
 
     use super::*;
     use crate::cluster::solo;
-    use crate::hessian::Listed;
+    use crate::engine::SecondOrder;
+    use crate::hessian::seed::cast_parameters;
+    use crate::hessian::{Listed, Problem};
     use crate::models::{Names, parameters};
 
     type Plain = burn_flex::Flex;
@@ -289,14 +251,15 @@ mod tests {
             };
             let batches = (0..micro_batches).map(|index| (values(0, index), values(1, index))).collect();
             let data = Listed::new(batches, |(x, _): &Pair| x.dims()[0] as f64);
-            let mut operator = BlockOperator::<Plain, _, _, f32>::new(&Regression, &model, &layout, &data, &comm);
+            let mut operator = BlockOperator::<Plain, f32>::new(&Regression, &model, &layout, &data, &comm);
             operator.slots = vec![&block];
             let eta = product_errors(&operator, 5, &[vec![0]], &|| false).unwrap()[0];
             assert_eq!(eta.reference, "f64");
-            let (wide_model, v) = (wide_model(&operator).unwrap(), unit(&block, &operator, 6));
+            let v = unit(&block, &operator, 6);
             let product = operator.products(std::slice::from_ref(&v)).unwrap().remove(0);
+            let wide = operator.passes.wide().unwrap();
             let exact = operator
-                .with_model::<f64>(&wide_model)
+                .on(&wide)
                 .products(&[v.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>()])
                 .unwrap()
                 .remove(0);
@@ -316,7 +279,7 @@ mod tests {
         let block = layout.full();
         let rows = Tensor::zeros([2, WIDTH], &device);
         let data = Listed::new(vec![(rows.clone(), rows)], |(x, _): &Pair| x.dims()[0] as f64);
-        let mut operator = BlockOperator::<Plain, _, _, f32>::new(&Regression, &model, &layout, &data, &comm);
+        let mut operator = BlockOperator::<Plain, f32>::new(&Regression, &model, &layout, &data, &comm);
         operator.slots = vec![&block];
         let stopped = product_errors(&operator, 5, &[vec![0]], &|| true).unwrap_err();
         assert_eq!(stopped.exit_code(), 75);

@@ -1,17 +1,16 @@
 //! The sum over micro-batches and segments, as an [`Operator`] for Lanczos.
 
 use std::borrow::Cow;
-use std::marker::PhantomData;
 use std::ops::Range;
+use std::rc::Rc;
 
-use burn::module::Module;
 use rayon::prelude::*;
 
-use super::pass::{self, Loss, Precision, Start};
+use super::pass::{self, Loss, Precision};
+use super::passes::{OnData, Pass, Passes, Seeded, Way};
 use super::prefix::{Prefix, PrefixBudget};
-use super::problem::{MicroBatches, Problem, Stages};
-use super::recompute::Recompute;
-use super::seed::{Adjoints, Seeds, Sums, seed};
+use super::problem::{MicroBatches, Problem};
+use super::seed::{Seeds, Sums};
 use super::sharded::Slice;
 use crate::block::{Block, Layout};
 use crate::cluster::Comm;
@@ -37,18 +36,12 @@ pub enum Reduction {
     Sum,
 }
 
-/// The (Gauss-Newton) Hessian blocks of a problem, one per slot, applied together in one sweep over the data.
+/// The (Gauss-Newton) Hessian blocks of a network, one per slot, applied together in one sweep over the data.
 ///
 /// The sum over micro-batches is accumulated in f64. `T` is the precision of the model and of the vectors.
-pub struct BlockOperator<'a, K: Kernels, P: Problem<SecondOrder<K>>, D, T = f32> {
-    /// The problem.
-    pub problem: &'a P,
-    /// The network, without tangents.
-    pub model: &'a P::Model,
-    /// Its flat order.
-    pub layout: &'a Layout,
-    /// The data.
-    pub data: &'a D,
+pub struct BlockOperator<'a, K: Kernels, T: Precision> {
+    /// The network on its data.
+    pub passes: Rc<dyn Passes<K, T> + 'a>,
     /// The operator.
     pub kind: Kind,
     /// The ranks that share the micro-batches.
@@ -60,10 +53,9 @@ pub struct BlockOperator<'a, K: Kernels, P: Problem<SecondOrder<K>>, D, T = f32>
     /// Whether a pass keeps only what enters the network's stages ([`Problem::stages`]) and computes the rest again.
     pub recompute: bool,
     /// What is kept of the activations below the slots' blocks.
-    pub prefix: Option<&'a Prefix<T>>,
+    pub prefix: Option<Rc<Prefix<T>>>,
     /// Called after each micro-batch with the number done in this sweep; an error ends the sweep.
     pub progress: Option<&'a dyn Fn(usize) -> Result<()>>,
-    types: PhantomData<(K, T)>,
 }
 
 /// Loss and gradient of the whole batch.
@@ -75,24 +67,26 @@ pub struct Gradient {
     pub values: Vec<f64>,
 }
 
-impl<'a, K, P, D, T> BlockOperator<'a, K, P, D, T>
-where
-    K: Kernels,
-    P: Problem<SecondOrder<K>>,
-    D: MicroBatches<Batch = P::Batch>,
-    T: Precision,
-{
+impl<'a, K: Kernels, T: Precision> BlockOperator<'a, K, T> {
     /// The operator of a problem over all of its data, with no slots yet.
-    pub fn new(problem: &'a P, model: &'a P::Model, layout: &'a Layout, data: &'a D, comm: &'a Comm) -> Self {
+    pub fn new<P, D>(problem: &'a P, model: &'a P::Model, layout: &'a Layout, data: &'a D, comm: &'a Comm) -> Self
+    where
+        P: Problem<SecondOrder<K>>,
+        D: MicroBatches<Batch = P::Batch>,
+    {
+        Self::of(Rc::new(OnData::new(problem, model, layout, data)), comm)
+    }
+
+    /// The Hessian, with no slots yet.
+    pub fn of(passes: Rc<dyn Passes<K, T> + 'a>, comm: &'a Comm) -> Self {
         let (kind, reduction, slots) = (Kind::Hessian, Reduction::Mean, Vec::new());
-        let (recompute, prefix, progress, types) = (false, None, None, PhantomData);
-        Self { problem, model, layout, data, kind, comm, reduction, slots, recompute, prefix, progress, types }
+        Self { passes, kind, comm, reduction, slots, recompute: false, prefix: None, progress: None }
     }
 
     /// Factor of a micro-batch of this weight.
     fn share(&self, weight: f64) -> f64 {
         match self.reduction {
-            Reduction::Mean => weight / self.data.total_weight(),
+            Reduction::Mean => weight / self.passes.total_weight(),
             Reduction::Sum => 1.0,
         }
     }
@@ -103,122 +97,91 @@ where
     /// right between two f32 numbers, where that last bit decides.
     fn factor_and_divisor(&self, weight: f64) -> (f64, f64) {
         match self.reduction {
-            Reduction::Mean => (weight, self.data.total_weight()),
+            Reduction::Mean => (weight, self.passes.total_weight()),
             Reduction::Sum => (1.0, 1.0),
         }
     }
 
-    /// Micro-batch `index` and its weight.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for a weight that is none; those of the data.
-    fn weighted(&self, index: usize) -> Result<(P::Batch, f64)> {
-        let batch = self.data.get(index)?;
-        let weight = self.problem.weight(&batch);
-        if weight > 0.0 && weight.is_finite() {
-            return Ok((batch, weight));
-        }
-        Err(Error::Config(format!(
-            "micro-batch {index}: Problem::weight is {weight}; expected its number of predictions, above 0"
-        )))
-    }
-
     /// Factor of micro-batch `index` in the sum.
     pub(super) fn share_of(&self, index: usize) -> Result<f64> {
-        Ok(self.share(self.weighted(index)?.1))
+        Ok(self.share(self.passes.weight(index)?))
     }
 
-    /// The same operator on other parameter values, in another precision.
-    pub(super) fn with_model<W: Precision>(&self, model: &'a P::Model) -> BlockOperator<'a, K, P, D, W> {
-        let mut other = BlockOperator::new(self.problem, model, self.layout, self.data, self.comm);
+    /// The operator of the same network in another precision, `passes` being its [`Passes::wide`].
+    pub(super) fn on<'o, W: Precision>(&'o self, passes: &Rc<dyn Passes<K, W> + 'o>) -> BlockOperator<'o, K, W> {
+        let mut other = BlockOperator::of(passes.clone(), self.comm);
         (other.kind, other.reduction, other.slots) = (self.kind, self.reduction, self.slots.clone());
         other.recompute = self.recompute;
         other
     }
 
-    /// One micro-batch of a seeded model whose leaves lie in `blocks`.
-    fn pass(
-        &self,
-        kind: Kind,
-        seeded: &P::Model,
-        batch: &P::Batch,
-        start: Start<K>,
-        blocks: &[&Block],
-    ) -> (Loss<K>, Adjoints<K>) {
-        let (problem, layout) = (self.problem, self.layout);
-        match problem.stages().filter(|_| self.recompute) {
-            None => pass::run(problem, seeded, batch, start, kind, layout),
-            Some(stages) => {
-                let lowest = self.lowest_stage(stages, blocks).unwrap_or(0);
-                Recompute { problem, stages, model: seeded, layout, kind, lowest }.run(batch, start)
-            }
-        }
+    /// How a pass with leaves in `blocks` is made.
+    fn way(&self, kind: Kind, blocks: &[&Block]) -> Way<'_, T> {
+        let lowest = || self.lowest_stage(blocks).unwrap_or(0);
+        Way { kind, prefix: None, recompute: self.recompute.then(lowest) }
     }
 
-    /// The lowest stage that has a parameter of these blocks.
-    fn lowest_stage(
-        &self,
-        stages: &dyn Stages<SecondOrder<K>, P::Model, P::Batch>,
-        blocks: &[&Block],
-    ) -> Option<usize> {
+    /// The lowest stage that has a parameter of these blocks, if the network has stages.
+    fn lowest_stage(&self, blocks: &[&Block]) -> Option<usize> {
         let parameters = blocks.iter().flat_map(|block| &block.pieces).map(|piece| piece.parameter);
-        parameters.map(|at| stages.stage_of(self.model, &self.layout.parameters()[at].name)).min()
+        let stage_of = |at: usize| self.passes.stage_of(&self.passes.layout().parameters()[at].name);
+        parameters.filter_map(stage_of).min()
     }
 
     /// The products of all `vectors` on one micro-batch, unweighted.
     pub fn on_micro_batch(&self, index: usize, vectors: &[(usize, &[T])]) -> Result<Vec<Vec<T>>> {
-        let (batch, _) = self.weighted(index)?;
         let slots: Vec<_> = vectors.iter().map(|(slot, v)| (self.slots[*slot], *v)).collect();
-        let seeded = self.seeded(&slots);
         let blocks: Vec<&Block> = slots.iter().map(|(block, _)| *block).collect();
-        let (_, adjoints) = self.pass(self.kind, &seeded, &batch, None, &blocks);
-        Ok(slots.iter().enumerate().map(|(at, (block, _))| adjoints.product(self.layout, block, at)).collect())
+        let seeded = self.passes.seeded(&Seeds::tangents(&slots));
+        let adjoints = seeded.pass(index, &self.way(self.kind, &blocks))?.adjoints;
+        let layout = self.passes.layout();
+        Ok(slots.iter().enumerate().map(|(at, (block, _))| adjoints.product(layout, block, at)).collect())
     }
 
     /// Loss and gradient of a block over the whole batch.
     pub fn gradient(&self, block: &Block) -> Result<Gradient> {
-        let mut sum = Gradient { loss: 0.0, values: vec![0.0; block.num_params(self.layout)] };
-        for index in 0..self.data.len() {
-            let (batch, weight) = self.weighted(index)?;
+        let mut sum = Gradient { loss: 0.0, values: vec![0.0; block.num_params(self.passes.layout())] };
+        for index in 0..self.passes.num_micro_batches() {
+            let seeded = self.passes.seeded(&Seeds::gradient(&[block]));
+            let (weight, loss, values) = self.gradient_on(&*seeded, index, block)?;
             let share = self.share(weight);
-            let (loss, values) = self.gradient_on(self.model.clone(), &batch, block);
             sum.loss += share * loss;
             sum.values.iter_mut().zip(values).for_each(|(sum, g)| *sum += share * g.to_f64());
         }
         Ok(sum)
     }
 
-    /// Mean loss and gradient of a block on one micro-batch, for any values of the parameters.
-    pub(super) fn gradient_on(&self, model: P::Model, batch: &P::Batch, block: &Block) -> (f64, Vec<T>) {
-        let seeds = Seeds::<T> { layout: self.layout, slots: &[], gradient: true, gradient_blocks: &[block] };
-        let seeded = seed::<K, T, _>(model, self.problem.names(), &seeds);
-        let (loss, adjoints) = self.pass(Kind::Hessian, &seeded, batch, None, &[block]);
-        (pass::value(&loss), adjoints.gradient(self.layout, block))
+    /// Weight, mean loss and gradient of a block on one micro-batch, for any values of the parameters.
+    pub(super) fn gradient_on(
+        &self,
+        seeded: &dyn Seeded<K, T>,
+        index: usize,
+        block: &Block,
+    ) -> Result<(f64, f64, Vec<T>)> {
+        let Pass { weight, loss, adjoints } = seeded.pass(index, &self.way(Kind::Hessian, &[block]))?;
+        Ok((weight, pass::value(&loss), adjoints.gradient(self.passes.layout(), block)))
     }
 
     /// The loss of the whole batch.
     pub fn loss(&self) -> Result<f64> {
-        let model = self.seeded(&[]); // constants: no graph is kept
+        let seeded = self.passes.seeded(&Seeds::tangents(&[])); // constants: no graph is kept
         let mut sum = 0.0;
-        for index in 0..self.data.len() {
-            let (batch, weight) = self.weighted(index)?;
-            sum += self.share(weight) * pass::loss(self.problem, &model, &batch);
+        for index in 0..self.passes.num_micro_batches() {
+            let (weight, loss) = seeded.loss(index)?;
+            sum += self.share(weight) * loss;
         }
         Ok(sum)
     }
 
-    fn seeded(&self, slots: &[(&Block, &[T])]) -> P::Model {
-        let seeds = Seeds { layout: self.layout, slots, gradient: false, gradient_blocks: &[] };
-        seed::<K, T, _>(self.model.clone(), self.problem.names(), &seeds)
-    }
-
     /// Begins a sweep: every rank gets the whole vectors and puts them into the model.
-    pub fn sweep(&self, vectors: &[(usize, &Slice<T>)]) -> Result<Sweep<'_, 'a, K, P, D, T>> {
+    pub fn sweep(&self, vectors: &[(usize, &Slice<T>)]) -> Result<Sweep<'_, 'a, K, T>> {
         let whole = vectors.iter().map(|(_, slice)| self.whole(slice)).collect::<Result<Vec<_>>>()?;
         let slots: Vec<(&Block, &[T])> =
             vectors.iter().zip(&whole).map(|((slot, _), v)| (self.slots[*slot], v.as_ref())).collect();
-        let model = self.seeded(&slots);
-        Ok(Sweep { operator: self, model, blocks: vectors.iter().map(|(slot, _)| self.slots[*slot]).collect() })
+        let seeded = self.passes.seeded(&Seeds::tangents(&slots));
+        let blocks: Vec<&'a Block> = vectors.iter().map(|(slot, _)| self.slots[*slot]).collect();
+        let way = Way { prefix: self.prefix.as_deref(), ..self.way(self.kind, &blocks) };
+        Ok(Sweep { operator: self, seeded, way, blocks })
     }
 
     /// All entries of a sharded vector, on every rank.
@@ -235,8 +198,10 @@ where
 
     /// The prefix of these blocks, if the network can be entered above its bottom and the loss is a sum over rows.
     pub fn prefix_of(&self, blocks: &[&Block], budget: PrefixBudget) -> Option<Prefix<T>> {
-        let stages = self.problem.stages().filter(|_| budget != PrefixBudget::NONE)?;
-        let stage = self.lowest_stage(stages, blocks).filter(|&stage| stage > 0)?;
+        if budget == PrefixBudget::NONE {
+            return None;
+        }
+        let stage = self.lowest_stage(blocks).filter(|&stage| stage > 0)?;
         Some(Prefix::new(stage, budget))
     }
 
@@ -257,10 +222,10 @@ where
 
     /// The micro-batches of each segment.
     fn segments(&self) -> Vec<Range<usize>> {
-        let (len, mut start) = (self.data.len(), 0);
+        let (len, mut start) = (self.passes.num_micro_batches(), 0);
         let mut ranges = Vec::new();
         for index in 1..=len {
-            if index == len || self.data.segment(index) != self.data.segment(start) {
+            if index == len || self.passes.segment(index) != self.passes.segment(start) {
                 ranges.push(start..index);
                 start = index;
             }
@@ -270,25 +235,20 @@ where
 }
 
 /// One pass over the data, segment by segment.
-pub struct Sweep<'o, 'a, K: Kernels, P: Problem<SecondOrder<K>>, D, T> {
-    operator: &'o BlockOperator<'a, K, P, D, T>,
-    model: P::Model,
+pub struct Sweep<'o, 'a, K: Kernels, T: Precision> {
+    operator: &'o BlockOperator<'a, K, T>,
+    seeded: Box<dyn Seeded<K, T> + 'o>,
+    way: Way<'o, T>,
     blocks: Vec<&'a Block>,
 }
 
-impl<K, P, D, T> Sweep<'_, '_, K, P, D, T>
-where
-    K: Kernels,
-    P: Problem<SecondOrder<K>>,
-    D: MicroBatches<Batch = P::Batch>,
-    T: Precision,
-{
+impl<K: Kernels, T: Precision> Sweep<'_, '_, K, T> {
     /// H_s v of one segment, this rank's slice of each slot: the segment's micro-batches go to the ranks in turn, and one
     /// reduce-scatter over each whole vector adds them up.
     pub fn segment(&self, segment: usize) -> Result<Vec<Slice<f64>>> {
         let operator = self.operator;
         let range = operator.segments().swap_remove(segment);
-        let mut sums = Sums::<K>::new(operator.layout, &self.blocks);
+        let mut sums = Sums::<K>::new(operator.passes.layout(), &self.blocks);
         for index in range.clone() {
             if (index - range.start) % operator.comm.size() == operator.comm.rank() {
                 self.add(index, &mut sums)?;
@@ -307,28 +267,17 @@ where
 
     /// Adds a micro-batch's products, and gives its loss.
     fn add(&self, index: usize, sums: &mut Sums<'_, K>) -> Result<Loss<K>> {
-        let operator = self.operator;
-        let (batch, weight) = operator.weighted(index)?;
-        let (factor, _) = operator.factor_and_divisor(weight);
-        let start = self.start(index, &batch);
-        let (loss, adjoints) = operator.pass(operator.kind, &self.model, &batch, start, &self.blocks);
+        let Pass { weight, loss, adjoints } = self.seeded.pass(index, &self.way)?;
+        let (factor, _) = self.operator.factor_and_divisor(weight);
         sums.add::<T>(&adjoints, factor);
         Ok(loss)
     }
 
     /// Computes micro-batch `index` as in a segment and forgets it, for its time: returns when the device has finished.
     pub fn rehearse(&self, index: usize) -> Result<()> {
-        let loss = self.add(index, &mut Sums::new(self.operator.layout, &self.blocks))?;
+        let loss = self.add(index, &mut Sums::new(self.operator.passes.layout(), &self.blocks))?;
         pass::value(&loss); // it is read behind everything that was enqueued
         Ok(())
-    }
-
-    /// Where the pass over a micro-batch begins.
-    fn start(&self, index: usize, batch: &P::Batch) -> Start<K> {
-        let (prefix, stages) = self.operator.prefix.zip(self.operator.problem.stages())?;
-        let stage = prefix.stage();
-        let device = self.model.devices().into_iter().next()?;
-        Some((stage, prefix.entry(index, &device, || stages.entry(&self.model, batch, stage))))
     }
 
     fn scattered(&self, sum: Vec<f64>) -> Result<Slice<f64>> {
@@ -374,23 +323,17 @@ pub fn rounded<T: Precision>(sum: &Slice<f64>) -> Slice<T> {
     Slice { values, len: sum.len }
 }
 
-impl<K, P, D, T> Operator for BlockOperator<'_, K, P, D, T>
-where
-    K: Kernels,
-    P: Problem<SecondOrder<K>>,
-    D: MicroBatches<Batch = P::Batch>,
-    T: Precision,
-{
+impl<K: Kernels, T: Precision> Operator for BlockOperator<'_, K, T> {
     type Vector = Slice<T>;
 
     fn dims(&self) -> Vec<usize> {
-        self.slots.iter().map(|block| block.num_params(self.layout)).collect()
+        self.slots.iter().map(|block| block.num_params(self.passes.layout())).collect()
     }
 
     fn apply(&mut self, vectors: &[(usize, &Slice<T>)], on_segment: &mut OnSegment<Slice<T>>) -> Result<Vec<Slice<T>>> {
         let sweep = self.sweep(vectors)?;
         let mut totals: Vec<Slice<f64>> = Vec::new();
-        for segment in 0..self.data.num_segments() {
+        for segment in 0..self.passes.num_segments() {
             let partials = sweep.segment(segment)?;
             for (at, partial) in partials.iter().enumerate() {
                 on_segment(segment, vectors[at].0, &rounded(partial))?;

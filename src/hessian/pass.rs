@@ -29,7 +29,7 @@ impl Precision for f64 {
 pub(super) type Start<K> = Option<(usize, Tensor<SecondOrder<K>, 2>)>;
 
 /// A loss that may still be on its way: reading it waits for the device.
-pub(super) type Loss<K> = Tensor<SecondOrder<K>, 1>;
+pub type Loss<K> = Tensor<SecondOrder<K>, 1>;
 
 /// Runs a seeded model on a micro-batch: the micro-batch's mean loss, and the adjoints of its leaves.
 ///

@@ -16,14 +16,23 @@ use crate::engine::{Dual, Gradients, Jvp, Kernels, SecondOrder, adjoint, leaf};
 use crate::models::names::{Names, Path};
 
 /// Which parameters get tangents in which slots.
-pub(super) struct Seeds<'a, T> {
-    pub layout: &'a Layout,
+pub struct Seeds<'a, T> {
     /// Per slot: its block and the vector in the block's flat order.
     pub slots: &'a [(&'a Block, &'a [T])],
-    /// Whether the gradient is read too.
-    pub gradient: bool,
-    /// With `gradient`: every parameter of these blocks requires one, tangents or not.
-    pub gradient_blocks: &'a [&'a Block],
+    /// Every parameter of these blocks requires a gradient, tangents or not; where there are none, no gradient is read.
+    pub gradient: &'a [&'a Block],
+}
+
+impl<'a, T> Seeds<'a, T> {
+    /// Tangents alone.
+    pub fn tangents(slots: &'a [(&'a Block, &'a [T])]) -> Self {
+        Self { slots, gradient: &[] }
+    }
+
+    /// The gradient of these blocks alone.
+    pub fn gradient(blocks: &'a [&'a Block]) -> Self {
+        Self { slots: &[], gradient: blocks }
+    }
 }
 
 /// The module with leaves where a slot's block has parameters, and constants elsewhere: below the lowest active
@@ -31,16 +40,16 @@ pub(super) struct Seeds<'a, T> {
 pub(super) fn seed<K: Kernels, T: Precision, M: Module<SecondOrder<K>>>(
     model: M,
     names: &Names,
+    layout: &Layout,
     seeds: &Seeds<'_, T>,
 ) -> M {
-    let parts =
-        seeds.slots.par_iter().map(|(block, vector)| block.scatter(seeds.layout, vector, T::default())).collect();
-    let wanted = seeds.gradient_blocks.iter().flat_map(|block| block.pieces.iter().map(|piece| piece.parameter));
+    let parts = seeds.slots.par_iter().map(|(block, vector)| block.scatter(layout, vector, T::default())).collect();
+    let wanted = seeds.gradient.iter().flat_map(|block| block.pieces.iter().map(|piece| piece.parameter));
     let mut mapper = Seeder {
         path: Path::new(names),
-        layout: seeds.layout,
+        layout,
         parts,
-        gradient: seeds.gradient,
+        gradient: !seeds.gradient.is_empty(),
         wanted: wanted.collect(),
     };
     model.map(&mut mapper)
@@ -105,7 +114,7 @@ impl<K: Kernels> ModuleMapper<SecondOrder<K>> for Untrack {
 }
 
 /// What a backward pass left on the parameters.
-pub(super) struct Adjoints<K: Kernels> {
+pub struct Adjoints<K: Kernels> {
     /// By parameter of the layout; `None` where the loss does not depend on it or nobody asked.
     by_parameter: Vec<Option<Dual<K>>>,
 }

@@ -6,9 +6,9 @@ use super::complement::BlockComplement;
 use super::error::{ProductError, product_errors};
 use super::operator::{BlockOperator, Kind, Reduction};
 use super::pass::Precision;
+use super::passes::{OnData, Passes};
 use super::prefix::PrefixBudget;
 use super::problem::{MicroBatches, Problem};
-use super::seed::parameter_of_other_type;
 use super::sharded::{Sharded, Slice};
 use crate::block::{Block, Layout};
 use crate::cluster::{Comm, solo};
@@ -150,8 +150,8 @@ where
                 .into(),
         ));
     }
-    let other = parameter_of_other_type::<K, _>(model, problem.names(), layout, T::DTYPE);
-    if let Some((name, dtype)) = other {
+    let passes: Rc<dyn Passes<K, T> + '_> = Rc::new(OnData::new(problem, model, layout, data));
+    if let Some((name, dtype)) = passes.parameter_of_other_type() {
         return Err(Error::Config(format!(
             "spectrum: parameter `{name}` is in {dtype:?}, products were asked for in {:?}; expected the same: choose T, or \
              `hessian::cast` the model",
@@ -160,7 +160,7 @@ where
     }
     let comm = solo::comm();
     let operator = |slots| {
-        let mut operator = BlockOperator::<K, P, D, T>::new(problem, model, layout, data, &comm);
+        let mut operator = BlockOperator::<K, T>::of(passes.clone(), &comm);
         (operator.kind, operator.reduction, operator.slots) = (settings.kind, settings.reduction, slots);
         operator.recompute = settings.recompute;
         operator
@@ -177,7 +177,7 @@ where
     for group in pairs.chunks(settings.slots.max(1)) {
         let mut operator = operator(group.iter().map(|(at, _)| &blocks[*at]).collect());
         let prefix = operator.prefix_of(&operator.slots, settings.prefix);
-        operator.prefix = prefix.as_ref();
+        operator.prefix = prefix.map(Rc::new);
         let slots = group.iter().map(|(at, probe)| {
             let (block, eta) = (&blocks[*at], errors[*at].eta);
             let asked = slot_settings(block, *probe, eta, data.num_segments(), settings);

@@ -1,4 +1,4 @@
-//! Initial values of GPT-2: normal numbers that depend on the run's seed and the parameter's name only.
+//! Initial values: random numbers that depend on the run's seed and the parameter's name only.
 //!
 //! Each parameter has its own ChaCha8 stream, keyed by SHA-256(seed, name), made in f64 and rounded once: the same
 //! network on every backend, rank and precision, whatever other parameters there are.
@@ -11,65 +11,39 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::names::{Names, fill};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
-/// Standard deviation of GPT-2's weights.
-const STANDARD_DEVIATION: f64 = 0.02;
-
-/// Which of the two initialisations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Initialisation {
-    /// N(0, 0.02²); both residual projections scaled by 1/sqrt(2 * layers); biases 0, LayerNorm 1.
-    NanoGpt,
-    /// As the paper's code: the attention projection is *not* scaled, the MLP's is.
-    Paper,
-}
-
-impl Initialisation {
-    /// Its name in TOML. Errors with the known names.
-    pub fn from_name(name: &str) -> Result<Self> {
-        match name {
-            "nanogpt" => Ok(Self::NanoGpt),
-            "paper" => Ok(Self::Paper),
-            other => Err(Error::Config(format!("model.gpt2.init = \"{other}\": expected \"nanogpt\" or \"paper\""))),
-        }
-    }
-
-    fn value(self, name: &str, shape: &[usize], layers: usize) -> Value {
-        let scaled = match self {
-            Self::NanoGpt => name.ends_with(".c_proj.weight"),
-            Self::Paper => name.ends_with(".mlp.c_proj.weight"),
-        };
-        if name.ends_with(".bias") {
-            Value::Constant(0.0)
-        } else if shape.len() == 1 {
-            Value::Constant(1.0) // LayerNorm's weight, the only vector that is no bias
-        } else if scaled {
-            Value::Normal(STANDARD_DEVIATION / (2.0 * layers as f64).sqrt())
-        } else {
-            Value::Normal(STANDARD_DEVIATION)
-        }
-    }
-}
-
-enum Value {
+/// Initial values of a parameter.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Initial {
+    /// Those that its module has.
+    Own,
+    /// The same number everywhere.
     Constant(f64),
+    /// From N(0, deviation²).
     Normal(f64),
+    /// Uniformly between minus and plus this bound.
+    Uniform(f64),
 }
 
-/// A GPT-2 of `layers` layers with fresh values, in `dtype`.
+/// A module with fresh values, in `dtype`: `initial` says which, by name; `None` and [`Initial::Own`] keep what is there.
+///
+/// # Errors
+/// None.
 pub fn initialise<B: Backend, M: Module<B>>(
     module: M,
-    layers: usize,
-    scheme: Initialisation,
+    names: &Names,
     seed: u64,
     dtype: DType,
+    initial: impl Fn(&str) -> Option<Initial>,
 ) -> Result<M> {
-    fill(module, &Names::GPT2, dtype, |name, shape| {
+    fill(module, names, dtype, |name, shape| {
         let count = shape.iter().product();
-        let values = match scheme.value(name, shape, layers) {
-            Value::Constant(value) => vec![value; count],
-            Value::Normal(deviation) => normal(seed, name, count, deviation),
+        let values = match initial(name) {
+            None | Some(Initial::Own) => return Ok(None),
+            Some(Initial::Constant(value)) => vec![value; count],
+            Some(Initial::Normal(deviation)) => normal(seed, name, count, deviation),
+            Some(Initial::Uniform(bound)) => uniform(seed, name, count, bound),
         };
         Ok(Some(TensorData::new(values, shape.to_vec())))
     })
@@ -79,6 +53,25 @@ pub fn initialise<B: Backend, M: Module<B>>(
 ///
 /// Box-Muller: entries 2p and 2p + 1 come from the p-th pair of 64-bit words, so chunks are made in parallel.
 fn normal(seed: u64, name: &str, count: usize, deviation: f64) -> Vec<f64> {
+    drawn(seed, name, count, |chunk, stream| {
+        for pair in chunk.chunks_mut(2) {
+            let radius = deviation * (-2.0 * open_unit(stream).ln()).sqrt();
+            let (sine, cosine) = (std::f64::consts::TAU * open_unit(stream)).sin_cos();
+            pair[0] = radius * cosine;
+            if let Some(second) = pair.get_mut(1) {
+                *second = radius * sine;
+            }
+        }
+    })
+}
+
+/// `count` numbers uniform in (-bound, bound): entry i is a function of (seed, name, i) alone.
+fn uniform(seed: u64, name: &str, count: usize, bound: f64) -> Vec<f64> {
+    drawn(seed, name, count, |chunk, stream| chunk.iter_mut().for_each(|x| *x = bound * (2.0 * open_unit(stream) - 1.0)))
+}
+
+/// `count` numbers that `draw` makes of a parameter's stream, chunk by chunk: it takes one u64 for each number.
+fn drawn(seed: u64, name: &str, count: usize, draw: impl Fn(&mut [f64], &mut ChaCha8Rng) + Sync) -> Vec<f64> {
     const CHUNK: usize = 1 << 16;
     let mut hash = Sha256::new();
     hash.update(b"hesspec initial value");
@@ -89,14 +82,7 @@ fn normal(seed: u64, name: &str, count: usize, deviation: f64) -> Vec<f64> {
     values.par_chunks_mut(CHUNK).enumerate().for_each(|(index, chunk)| {
         let mut stream = stream.clone();
         stream.set_word_pos((index * CHUNK) as u128 * 2); // one entry takes one u64, two words of the stream
-        for pair in chunk.chunks_mut(2) {
-            let radius = deviation * (-2.0 * open_unit(&mut stream).ln()).sqrt();
-            let (sine, cosine) = (std::f64::consts::TAU * open_unit(&mut stream)).sin_cos();
-            pair[0] = radius * cosine;
-            if let Some(second) = pair.get_mut(1) {
-                *second = radius * sine;
-            }
-        }
+        draw(chunk, &mut stream);
     });
     values
 }
@@ -108,25 +94,7 @@ fn open_unit(stream: &mut ChaCha8Rng) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::gpt2::Gpt2Config;
-    use super::super::names::read;
     use super::*;
-    use std::collections::BTreeMap;
-
-    fn small() -> Gpt2Config {
-        Gpt2Config { layers: 2, heads: 2, embedding: 64, mlp: 256, context: 8, bias: true, ..Gpt2Config::nano() }
-    }
-
-    fn values<B: Backend>(scheme: Initialisation, seed: u64, dtype: DType) -> BTreeMap<String, Vec<f64>> {
-        let model = small().init::<B>(&Default::default()).unwrap();
-        let model = initialise(model, 2, scheme, seed, dtype).unwrap();
-        let mut values = BTreeMap::new();
-        read(&model, &Names::GPT2, |name, data| {
-            assert_eq!(data.dtype, dtype, "{name}");
-            values.insert(name.to_owned(), data.iter::<f64>().collect());
-        });
-        values
-    }
 
     /// Sample standard deviation within five standard errors, sigma / sqrt(2 n), and mean within five, sigma / sqrt(n).
     fn assert_normal(values: &[f64], sigma: f64) {
@@ -135,34 +103,6 @@ mod tests {
         let deviation = (values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
         assert!(mean.abs() < 5.0 * sigma / n.sqrt(), "mean {mean}");
         assert!((deviation - sigma).abs() < 5.0 * sigma / (2.0 * n).sqrt(), "deviation {deviation}, expected {sigma}");
-    }
-
-    #[test]
-    fn scales_are_those_of_the_schemes() {
-        let nano = values::<burn_ndarray::NdArray<f64>>(Initialisation::NanoGpt, 1, DType::F64);
-        let paper = values::<burn_ndarray::NdArray<f64>>(Initialisation::Paper, 1, DType::F64);
-        assert_normal(&nano["transformer.h.1.mlp.c_fc.weight"], 0.02);
-        assert_normal(&nano["transformer.h.1.mlp.c_proj.weight"], 0.01); // 0.02 / sqrt(2 * 2)
-        assert_normal(&nano["transformer.h.1.attn.c_proj.weight"], 0.01);
-        assert_normal(&paper["transformer.h.1.mlp.c_proj.weight"], 0.01);
-        assert_normal(&paper["transformer.h.1.attn.c_proj.weight"], 0.02);
-        assert!(nano["transformer.h.1.attn.c_attn.bias"].iter().all(|x| *x == 0.0));
-        assert!(nano["transformer.ln_f.bias"].iter().all(|x| *x == 0.0));
-        assert!(nano["transformer.ln_f.weight"].iter().all(|x| *x == 1.0));
-    }
-
-    #[test]
-    fn backends_and_precisions_agree_to_the_last_bit() {
-        let ndarray = values::<burn_ndarray::NdArray<f64>>(Initialisation::NanoGpt, 7, DType::F64);
-        let flex = values::<burn_flex::Flex>(Initialisation::NanoGpt, 7, DType::F64);
-        let single = values::<burn_flex::Flex>(Initialisation::NanoGpt, 7, DType::F32);
-        assert_eq!(ndarray, flex);
-        for (name, values) in &ndarray {
-            let rounded: Vec<f64> = values.iter().map(|x| f64::from(*x as f32)).collect();
-            assert_eq!(rounded, single[name], "{name}");
-        }
-        assert_ne!(ndarray, values::<burn_flex::Flex>(Initialisation::NanoGpt, 8, DType::F64));
-        assert_ne!(ndarray["transformer.h.0.mlp.c_fc.weight"], ndarray["transformer.h.1.mlp.c_fc.weight"]);
     }
 
     #[test]
@@ -176,5 +116,18 @@ mod tests {
         let odd: Vec<f64> = long.iter().skip(1).step_by(2).copied().collect();
         let correlation = even.iter().zip(&odd).map(|(a, b)| a * b).sum::<f64>() / odd.len() as f64;
         assert!(correlation.abs() < 5.0 / (odd.len() as f64).sqrt());
+    }
+
+    #[test]
+    fn uniform_entries_have_the_bound_and_depend_on_their_index_alone() {
+        let long = uniform(3, "x", (1 << 16) + 1001, 0.5);
+        assert_eq!(long[..1001], uniform(3, "x", 1001, 0.5));
+        assert!(long.iter().all(|x| x.abs() < 0.5));
+        let (n, deviation) = (long.len() as f64, 1.0 / 12f64.sqrt());
+        let mean = long.iter().sum::<f64>() / n;
+        assert!(mean.abs() < 5.0 * deviation / n.sqrt(), "mean {mean}");
+        let second = long.iter().map(|x| x * x).sum::<f64>() / n;
+        // x² has the variance bound⁴ (1/5 - 1/9)
+        assert!((second - 1.0 / 12.0).abs() < 5.0 * 0.25 * (4f64 / 45.0).sqrt() / n.sqrt(), "second moment {second}");
     }
 }

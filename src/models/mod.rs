@@ -1,16 +1,13 @@
-//! Models: ordinary burn modules, their names, their weights, their blocks.
+//! The parameters of burn modules: how they are called (`names`), where their values come from (`init`, `weights`) and how they
+//! are grouped into blocks (`partition`).
 //!
-//! Owned here: what a network computes (`gpt2`), how its parameters are called (`names`), where their values
-//! come from (`init`, `weights`) and how they are grouped into blocks (`partition`). Nothing here knows that
-//! anything is ever differentiated: these modules run on every burn backend.
+//! Nothing here knows a network, or that anything is ever differentiated: modules of every burn backend will do.
 
-pub mod gpt2;
 pub mod init;
 pub mod names;
 pub mod partition;
 pub mod weights;
 
-pub use gpt2::{Gelu, Gpt2, Gpt2Config};
-pub use init::{Initialisation, initialise};
-pub use names::{Names, fill, parameters};
+pub use init::{Initial, initialise};
+pub use names::{Names, fill, parameters, read};
 pub use partition::{Partition, Structure, partition};

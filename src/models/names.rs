@@ -25,22 +25,20 @@ pub struct Names {
     pub buffers: &'static [&'static str],
     /// (copy, original): a file may repeat the original under the copy's name.
     pub copies: &'static [(&'static str, &'static str)],
+    /// (ending of a name, key): the configuration's key that says how many rows the parameter has.
+    pub rows: &'static [(&'static str, &'static str)],
 }
 
 impl Names {
     /// burn's own paths, for a user's model.
-    pub const BURN: Names =
-        Names { last: &[], optional_prefix: "", wrappers: &[], namings: &[Naming::PLAIN], buffers: &[], copies: &[] };
-
-    /// GPT-2 under Hugging Face's names, and files of nanoGPT and of the paper. Hugging Face's files come with the prefix (`GPT2LMHeadModel`) and without (`GPT2Model`),
-    /// carry the causal mask as a buffer, and some a copy of the tied head.
-    pub const GPT2: Names = Names {
-        last: &[("gamma", "weight"), ("beta", "bias")],
-        optional_prefix: "transformer.",
-        wrappers: &["_orig_mod.", "module."],
-        namings: &[Naming::HUGGING_FACE, Naming::NANO_GPT, Naming::PAPER],
-        buffers: &[".attn.bias", ".attn.masked_bias"],
-        copies: &[("lm_head.weight", "transformer.wte.weight")],
+    pub const BURN: Names = Names {
+        last: &[],
+        optional_prefix: "",
+        wrappers: &[],
+        namings: &[Naming::PLAIN],
+        buffers: &[],
+        copies: &[],
+        rows: &[],
     };
 
     /// The name of a parameter at a burn path.
@@ -219,6 +217,7 @@ impl<B: Backend, F: FnMut(&str, TensorData)> ModuleVisitor<B> for Reader<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::networks::gpt2::NAMES as GPT2;
     use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 
     type Plain = burn_ndarray::NdArray<f64>;
@@ -256,11 +255,11 @@ mod tests {
     #[test]
     fn only_the_last_element_is_renamed() {
         let path = |text: &str| text.split('.').map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(Names::GPT2.of_path(&path("gamma.ln_1.gamma")), "gamma.ln_1.weight");
-        assert_eq!(Names::GPT2.of_path(&path("ln_1.beta")), "ln_1.bias");
+        assert_eq!(GPT2.of_path(&path("gamma.ln_1.gamma")), "gamma.ln_1.weight");
+        assert_eq!(GPT2.of_path(&path("ln_1.beta")), "ln_1.bias");
         assert_eq!(Names::BURN.of_path(&path("norm.gamma")), "norm.gamma");
-        assert!(Names::GPT2.is_buffer("transformer.h.3.attn.bias"));
-        assert!(!Names::GPT2.is_buffer("transformer.h.3.attn.c_attn.bias"));
+        assert!(GPT2.is_buffer("transformer.h.3.attn.bias"));
+        assert!(!GPT2.is_buffer("transformer.h.3.attn.c_attn.bias"));
     }
 
     #[test]

@@ -29,21 +29,6 @@ pub enum Partition {
     Module,
 }
 
-impl Partition {
-    /// Its name in TOML. Errors with the known names.
-    pub fn from_name(name: &str) -> Result<Self> {
-        match name {
-            "parameter" => Ok(Self::Parameter),
-            "layer" => Ok(Self::Layer),
-            "head" => Ok(Self::Head),
-            "module" => Ok(Self::Module),
-            other => Err(Error::Config(format!(
-                "blocks.partition = \"{other}\": expected \"parameter\", \"layer\", \"head\" or \"module\""
-            ))),
-        }
-    }
-}
-
 /// What a family of models has inside its parameters that names and shapes do not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Structure {
@@ -58,11 +43,6 @@ pub struct Structure {
 impl Structure {
     /// A model of which nothing is known: parameters, modules and numbered layers only.
     pub const UNKNOWN: Structure = Structure { fused: &[], head_rows: &[], heads: 0 };
-
-    /// GPT-2's fused attention.
-    pub fn gpt2(heads: usize) -> Self {
-        Self { fused: &[("attn.c_attn", &["q", "k", "v"])], head_rows: &["attn.c_proj"], heads }
-    }
 }
 
 /// All blocks of a partition. Errors: [`Error::Config`] for `head` on a model without known heads.

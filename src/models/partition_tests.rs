@@ -1,5 +1,5 @@
 use super::*;
-use crate::models::Gpt2Config;
+use crate::networks::gpt2::{Gpt2Config, structure};
 
 fn small(layers: usize, bias: bool, tied: bool, layer_norm: bool) -> Gpt2Config {
     let sizes = Gpt2Config { heads: 3, embedding: 6, mlp: 10, context: 4, vocabulary: 7, ..Gpt2Config::nano() };
@@ -41,7 +41,7 @@ fn every_entry_belongs_to_exactly_one_block() {
         for flags in 0..8 {
             let config = small(layers, flags & 1 > 0, flags & 2 > 0, flags & 4 > 0);
             for kind in ALL {
-                let blocks = partition(&config.layout(), &Structure::gpt2(config.heads), kind).unwrap();
+                let blocks = partition(&config.layout(), &structure(config.heads), kind).unwrap();
                 assert_partition(&config.layout(), &blocks);
             }
         }
@@ -51,7 +51,7 @@ fn every_entry_belongs_to_exactly_one_block() {
 #[test]
 fn queries_keys_and_values_are_column_ranges() {
     let layout = small(2, true, true, true).layout();
-    let blocks = partition(&layout, &Structure::gpt2(3), Partition::Parameter).unwrap();
+    let blocks = partition(&layout, &structure(3), Partition::Parameter).unwrap();
     let c_attn = layout.find("transformer.h.1.attn.c_attn.weight").unwrap();
     let key = find(&blocks, "transformer.h.1.attn.k.weight");
     assert_eq!(key.pieces, [Piece::cut(c_attn, 1, 6..12)]);
@@ -92,7 +92,7 @@ fn queries_keys_and_values_are_column_ranges() {
 #[test]
 fn heads_are_columns_of_q_k_v_and_rows_of_the_output_projection() {
     let layout = small(1, true, true, true).layout();
-    let blocks = partition(&layout, &Structure::gpt2(3), Partition::Head).unwrap();
+    let blocks = partition(&layout, &structure(3), Partition::Head).unwrap();
     let at = |name: &str| layout.find(&format!("transformer.h.0.attn.{name}")).unwrap();
     let pieces = |name: &str| find(&blocks, &format!("transformer.h.0.attn.{name}")).pieces.clone();
     assert_eq!(pieces("v.weight/head.2"), [Piece::cut(at("c_attn.weight"), 1, 16..18)]);
@@ -102,19 +102,19 @@ fn heads_are_columns_of_q_k_v_and_rows_of_the_output_projection() {
     assert_eq!(find(&blocks, "transformer.h.0.attn.q.weight/head.1").kind, "q.weight/head");
     assert_eq!(find(&blocks, "transformer.h.0.attn.c_proj.weight/head.1").kind, "attn.c_proj.weight/head");
     find(&blocks, "transformer.h.0.mlp.c_proj.weight"); // the MLP's projection has no heads
-    let one = partition(&layout, &Structure::gpt2(1), Partition::Head).unwrap();
+    let one = partition(&layout, &structure(1), Partition::Head).unwrap();
     find(&one, "transformer.h.0.attn.q.weight/head.0");
 }
 
 #[test]
 fn modules_and_layers() {
     let layout = small(2, true, false, true).layout();
-    let modules = partition(&layout, &Structure::gpt2(3), Partition::Module).unwrap();
+    let modules = partition(&layout, &structure(3), Partition::Module).unwrap();
     let c_fc = find(&modules, "transformer.h.0.mlp.c_fc");
     assert_eq!((c_fc.pieces.len(), c_fc.kind.as_str(), c_fc.layer), (2, "module", Some(0)));
     assert_eq!(c_fc.num_params(&layout), 6 * 10 + 10);
     find(&modules, "transformer.h.1.attn.c_attn");
-    let layers = partition(&layout, &Structure::gpt2(3), Partition::Layer).unwrap();
+    let layers = partition(&layout, &structure(3), Partition::Layer).unwrap();
     let expected =
         ["transformer.wte", "transformer.wpe", "transformer.h.0", "transformer.h.1", "transformer.ln_f", "lm_head"];
     assert_eq!(names(&layers), expected);
@@ -141,7 +141,6 @@ fn an_unknown_model_is_cut_by_its_paths() {
     assert_eq!(names(&modules), ["scale", "cells.10.gate", "cells.10.out"]);
     let error = partition(&layout, &Structure::UNKNOWN, Partition::Head).unwrap_err();
     assert_eq!(error.exit_code(), 2);
-    assert!(Partition::from_name("heads").unwrap_err().to_string().contains("\"head\""));
 }
 
 #[test]

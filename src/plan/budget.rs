@@ -9,7 +9,7 @@ use super::devices::{Device, MODES, rounding};
 use super::scale::{Target, refuse_f64};
 use super::{Expectation, Plan, StudyPlan};
 use crate::config::{Config, Math};
-use crate::{Error, Result, job};
+use crate::{Error, Result};
 
 /// Settings beside the configured ones: (steps, probes of blocks, probes of the whole network).
 const SETTINGS: [(usize, usize, usize); 4] = [(100, 10, 10), (100, 4, 2), (50, 2, 1), (30, 1, 1)];
@@ -100,7 +100,7 @@ impl BudgetPlan {
         }
         if fits.is_empty() {
             return Err(Error::Config(format!(
-                "--budget {gpu_hours}: not even one window with one step and probe fits; take fewer blocks, or more hours"
+                "--budget {gpu_hours}: not even one sample with one step and probe fits; take fewer blocks, or more hours"
             )));
         }
         Ok(Self {
@@ -130,7 +130,7 @@ impl Mode<'_> {
     fn fits(&self, expectation: &Expectation) -> Result<Vec<Fit>> {
         let lanczos = &self.config.lanczos;
         let own = (lanczos.steps, lanczos.probes, lanczos.full_probes);
-        let context = job::gpt2(self.config)?.context;
+        let context = self.config.network.unit().predictions;
         let mut fits = Vec::new();
         let settings = [own].into_iter().chain(SETTINGS.into_iter().filter(|setting| *setting != own));
         for setting in settings {
@@ -139,7 +139,7 @@ impl Mode<'_> {
             let what = format!("{what} steps and probes: tokens");
             fits.extend((tokens > 0).then(|| self.fit(&what, setting, tokens, expectation)));
         }
-        if let Some(tokens) = self.config.batch.tokens {
+        if let Some(tokens) = self.config.num_predictions() {
             let (steps, probes, full_probes) = own;
             let affordable = |setting: Setting| self.fits_with(setting, tokens);
             if let Some(most) = largest(|steps| affordable((steps, probes, full_probes)))? {
@@ -198,7 +198,7 @@ impl Mode<'_> {
     fn flop_per_token(&self, (steps, probes, full_probes): Setting, tokens: Option<usize>) -> Result<f64> {
         let mut config = self.config.clone();
         (config.lanczos.steps, config.lanczos.probes, config.lanczos.full_probes) = (steps, probes, full_probes);
-        config.batch.tokens = tokens;
+        config.batch.set_num_predictions(config.network.unit(), tokens);
         let plan = Plan::new(&config, &[], self.target.resources(&config))?;
         let longest =
             |group: &super::Group| group.pairs.iter().map(|(at, _)| plan.blocks[*at].steps).max().unwrap_or(0);

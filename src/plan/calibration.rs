@@ -104,7 +104,7 @@ impl Calibration {
     /// [`Error::Config`] if it is not there or not what [`Calibration::save`] writes.
     pub fn load(path: &Path) -> Result<Self> {
         let wrong = |problem: String| {
-            let file = config::absolute(path);
+            let file = crate::storage::absolute(path);
             Error::Config(format!(
                 "--calibration {file}: {problem}; expected what hesspec bench CONFIG --calibration FILE writes"
             ))

@@ -1,28 +1,17 @@
 //! What a sweep costs: multiply-adds in units of one forward pass.
 //!
-//! Per token, a GPT-2's forward pass has its multiply-adds in products with weights (share w) and between activations
+//! Per prediction, a forward pass has its multiply-adds in products with weights (share w) and between activations
 //! (attention, share a; a causal row of length T meets T / 2 keys on average). For a block, f_w and f_a are those
 //! shares from the block up; where the network can be entered at the block's branch (the prefix cache), e is the share
 //! of the forward pass from there up, else 1. Reference: the table in ARCHITECTURE.md, "What a product costs".
 
 use crate::block::{Block, Layout};
-use crate::models::Gpt2Config;
+use crate::networks::{Product, Profile};
 
-/// c_attn, attention, c_proj; c_fc, c_proj.
-const PRODUCTS_PER_LAYER: usize = 5;
-/// c_fc among them.
-const FIRST_OF_MLP: usize = 3;
-
-/// One matrix product of the forward pass, in network order.
-struct Product {
-    /// Parameter it multiplies with; `None` for attention.
-    parameter: Option<String>,
-    multiply_adds: f64,
-}
-
-/// Multiply-adds of a network, per token.
+/// Multiply-adds of a network, per prediction.
 pub struct Cost {
     products: Vec<Product>,
+    bottom: Vec<String>,
 }
 
 /// Shares of the forward pass from a block up.
@@ -46,26 +35,12 @@ pub struct Kept {
 }
 
 impl Cost {
-    /// The products of a GPT-2.
-    pub fn of(sizes: &Gpt2Config) -> Self {
-        let (width, mlp) = (sizes.embedding as f64, sizes.mlp as f64);
-        let product = |name: String, multiply_adds| Product { parameter: Some(name), multiply_adds };
-        let mut products = Vec::new();
-        for layer in 0..sizes.layers {
-            let name = |part: &str| format!("transformer.h.{layer}.{part}.weight");
-            products.push(product(name("attn.c_attn"), 3.0 * width * width));
-            // Q K' and P V, each embedding x (context + 1) / 2 on average
-            products.push(Product { parameter: None, multiply_adds: width * (sizes.context as f64 + 1.0) });
-            products.push(product(name("attn.c_proj"), width * width));
-            products.push(product(name("mlp.c_fc"), width * mlp));
-            products.push(product(name("mlp.c_proj"), width * mlp));
-        }
-        let head = if sizes.tied { "transformer.wte.weight" } else { "lm_head.weight" };
-        products.push(product(head.into(), width * sizes.vocabulary as f64));
-        Self { products }
+    /// Of a network's products.
+    pub fn of(profile: &Profile) -> Self {
+        Self { products: profile.products.clone(), bottom: profile.bottom.clone() }
     }
 
-    /// Multiply-adds of a forward pass, per token.
+    /// Multiply-adds of a forward pass, per prediction.
     pub fn forward(&self) -> f64 {
         self.products.iter().map(|p| p.multiply_adds).sum()
     }
@@ -87,8 +62,7 @@ impl Cost {
             let weight = name.strip_suffix(".bias").map_or((*name).to_owned(), |module| format!("{module}.weight"));
             self.products.iter().position(|p| p.parameter.as_deref() == Some(weight.as_str()))
         });
-        let embeddings = ["transformer.wte.weight", "transformer.wpe.weight"];
-        let at_the_bottom = names.first().is_some_and(|name| embeddings.contains(name));
+        let at_the_bottom = names.first().is_some_and(|name| self.bottom.iter().any(|bottom| bottom == name));
         self.shares_from(if at_the_bottom { 0 } else { next.unwrap_or(self.products.len() - 1) })
     }
 
@@ -97,21 +71,11 @@ impl Cost {
             let above = self.products[from..].iter().filter(|p| p.parameter.is_none() == attention);
             above.map(|p| p.multiply_adds).sum::<f64>() / self.forward()
         };
-        let entry = self.entry(first);
+        let entry = self.products[first].branch;
         Shares {
             weights: sum(first, false),
             attention: sum(first, true),
             from_entry: sum(entry, false) + sum(entry, true),
-        }
-    }
-
-    /// The first product of the branch that a product belongs to.
-    fn entry(&self, product: usize) -> usize {
-        let in_layer = product % PRODUCTS_PER_LAYER;
-        match product {
-            head if head + 1 == self.products.len() => head,
-            attention if in_layer < FIRST_OF_MLP => attention - in_layer,
-            mlp => mlp - in_layer + FIRST_OF_MLP,
         }
     }
 
@@ -142,11 +106,17 @@ impl Cost {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::networks::Network;
+    use crate::networks::gpt2::Gpt2Config;
+
+    fn cost(sizes: &Gpt2Config) -> Cost {
+        Cost::of(&sizes.profile().unwrap())
+    }
 
     #[test]
     fn the_forward_pass_of_gpt2_is_its_matrices_and_attention() {
         let sizes = Gpt2Config::gpt2_124m();
-        let cost = Cost::of(&sizes);
+        let cost = cost(&sizes);
         let matrices = 12.0 * 12.0 * 768.0 * 768.0 + 768.0 * 50304.0;
         assert_eq!(cost.forward(), matrices + 12.0 * 768.0 * 1025.0);
         let whole = cost.whole();
@@ -156,7 +126,7 @@ mod tests {
     #[test]
     fn blocks_cost_less_the_higher_they_are() {
         let sizes = Gpt2Config::nano();
-        let (cost, layout) = (Cost::of(&sizes), sizes.layout());
+        let (cost, layout) = (cost(&sizes), sizes.layout());
         let share = |name: &str| {
             let block = Block {
                 name: name.into(),

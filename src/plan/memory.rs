@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 #[cfg(feature = "cuda")]
 use crate::config::Backend;
 use crate::config::Config;
-use crate::models::Gpt2Config;
+use crate::networks::{Profile, Recomputed};
 use crate::{Error, Result};
 
 /// Resident memory of a process that has done nothing yet.
@@ -37,14 +37,14 @@ const USABLE: f64 = 0.85;
 pub struct Memory {
     /// Bytes of a number.
     pub number: f64,
-    /// Numbers that one token's forward pass keeps, per component (primal, or one slot).
-    pub per_token: f64,
+    /// Numbers that the forward pass of one prediction keeps, per component (primal, or one slot).
+    pub per_prediction: f64,
     /// The same inside the branch that is computed again, if that is how it is: for every component, whatever its share.
-    pub per_token_at_once: f64,
-    /// Attention's weights of one layer, which accelerators form as matrices: numbers per token and component.
+    pub at_once: f64,
+    /// Attention's weights of one layer, which accelerators form as matrices: numbers per prediction and component.
     pub scores: f64,
-    /// Tokens of a micro-batch.
-    pub tokens: f64,
+    /// Predictions of a micro-batch.
+    pub predictions: f64,
     /// Parameters of the network.
     pub num_params: f64,
     /// Basis vectors that Lanczos keeps.
@@ -55,22 +55,32 @@ pub struct Memory {
     pub sum_so_far: f64,
 }
 
+/// What Lanczos takes beside the network.
+#[derive(Debug, Clone, Copy)]
+pub struct Lanczos {
+    /// Bytes of a number.
+    pub number: usize,
+    /// Basis vectors that are kept.
+    pub basis: usize,
+    /// Ranks that share them.
+    pub ranks: usize,
+}
+
 impl Memory {
-    /// Of a GPT-2 with `windows` per micro-batch.
-    pub fn of(sizes: &Gpt2Config, windows: usize, number: usize, basis: usize, ranks: usize) -> Self {
-        let (width, mlp) = (sizes.embedding as f64, sizes.mlp as f64);
-        let norms = if sizes.layer_norm { 2.0 * width } else { 0.0 };
-        // per layer: what enters both branches and their norms; q, k, v and attention's output; the MLP's two hidden rows
-        let per_layer = 6.0 * width + norms + 2.0 * mlp;
+    /// Of a network with `num_params` parameters, and so many predictions per micro-batch; `recompute`: of passes that compute
+    /// their stages again, if the network has any.
+    pub fn of(profile: &Profile, num_params: usize, predictions: usize, recompute: bool, lanczos: Lanczos) -> Self {
+        let kept = Recomputed { kept: profile.kept, at_once: 0.0 };
+        let Recomputed { kept, at_once } = profile.recomputed.filter(|_| recompute).unwrap_or(kept);
         Self {
-            number: number as f64,
-            per_token: sizes.layers as f64 * per_layer + 4.0 * width,
-            per_token_at_once: 0.0,
-            scores: (sizes.heads * sizes.context) as f64,
-            tokens: (windows * sizes.context) as f64,
-            num_params: sizes.layout().num_params() as f64,
-            basis: basis as f64,
-            ranks: ranks as f64,
+            number: lanczos.number as f64,
+            per_prediction: kept,
+            at_once,
+            scores: profile.scores,
+            predictions: predictions as f64,
+            num_params: num_params as f64,
+            basis: lanczos.basis as f64,
+            ranks: lanczos.ranks as f64,
             sum_so_far: WIDE,
         }
     }
@@ -80,22 +90,13 @@ impl Memory {
         Self { sum_so_far: 0.0, ..self }
     }
 
-    /// The same where only what enters the branches is kept, and one branch at a time is computed again.
-    pub fn recomputed(self, sizes: &Gpt2Config) -> Self {
-        let (width, mlp) = (sizes.embedding as f64, sizes.mlp as f64);
-        let norm = if sizes.layer_norm { width } else { 0.0 };
-        // the MLP's two hidden rows and the adjoint of one, or q, k, v, the output of attention, and their adjoints
-        let branch = norm + (3.0 * mlp).max(8.0 * width) + width;
-        Self { per_token: 2.0 * sizes.layers as f64 * width, per_token_at_once: branch + 4.0 * width, ..self }
-    }
-
     /// Bytes of a group: each slot with its block's dimension and the share of the network above it.
     pub fn group(&self, slots: &[(f64, f64)]) -> f64 {
         let total = |of: &dyn Fn(f64, f64) -> f64| slots.iter().map(|(dim, share)| of(*dim, *share)).sum::<f64>();
         let highest = slots.iter().map(|(_, share)| *share).fold(0.0, f64::max);
         let components = highest + total(&|_, share| share);
-        let at_once = (1.0 + slots.len() as f64) * self.per_token_at_once;
-        let activations = self.tokens * self.number * (components * self.per_token + at_once);
+        let at_once = (1.0 + slots.len() as f64) * self.at_once;
+        let activations = self.predictions * self.number * (components * self.per_prediction + at_once);
         let adjoints = total(&|dim, _| dim * self.number);
         // a slot's tangent and a segment's sum are whole on every rank; the sum so far, a product and the basis are cut
         let whole = total(&|dim, _| dim * (self.number + 8.0));
@@ -109,9 +110,9 @@ impl Memory {
         let total = |of: &dyn Fn(f64, f64) -> f64| slots.iter().map(|(dim, share)| of(*dim, *share)).sum::<f64>();
         let highest = slots.iter().map(|(_, share)| *share).fold(0.0, f64::max);
         let components = highest + total(&|_, share| share);
-        let at_once = (1.0 + slots.len() as f64) * self.per_token_at_once;
+        let at_once = (1.0 + slots.len() as f64) * self.at_once;
         let activations =
-            self.tokens * self.number * (components * self.per_token + at_once) + self.scores(slots.len());
+            self.predictions * self.number * (components * self.per_prediction + at_once) + self.scores(slots.len());
         let dims = total(&|dim, _| dim);
         let held = self.num_params * self.number + activations.max(dims * self.number) + dims * (self.number + WIDE);
         CONTEXT + OVERHEAD_ON_DEVICE * held
@@ -119,12 +120,12 @@ impl Memory {
 
     /// Bytes of attention's matrices that an accelerator has at once, with so many slots.
     pub fn scores(&self, slots: usize) -> f64 {
-        self.tokens * self.number * (1.0 + slots as f64) * SCORES_AT_ONCE * self.scores
+        self.predictions * self.number * (1.0 + slots as f64) * SCORES_AT_ONCE * self.scores
     }
 
     /// Bytes of the same group on the host: weights, tangents and sums on their way, the sum so far, and the basis.
     pub fn beside_device(&self, slots: &[(f64, f64)]) -> f64 {
-        Self { per_token: 0.0, per_token_at_once: 0.0, ..self.clone() }.group(slots)
+        Self { per_prediction: 0.0, at_once: 0.0, ..self.clone() }.group(slots)
     }
 
     /// Bytes of products in f64 beside those in f32, on one rank; slots as for [`Memory::group`].
@@ -134,8 +135,8 @@ impl Memory {
         let dims = total(&|dim, _| dim);
         // v in both precisions, H v in f32, the tangent; then H v in f64 on the parameters and in vectors
         let (held, adjoints) = (dims * 2.0 * (self.number + WIDE), dims * 2.0 * WIDE);
-        let components = (highest + total(&|_, share| share)) * self.per_token;
-        let at_once = (1.0 + slots.len() as f64) * self.per_token_at_once;
+        let components = (highest + total(&|_, share| share)) * self.per_prediction;
+        let at_once = (1.0 + slots.len() as f64) * self.at_once;
         self.before(held, components + at_once, adjoints)
     }
 
@@ -145,13 +146,13 @@ impl Memory {
         // v and H v in all precisions, one gradient, the block's parameters moved along v; then the other gradient on the
         // parameters and in one vector, into which it goes parameter by parameter
         let held = 2.0 * dim * (self.precisions() + WIDE);
-        self.before(held, share * self.per_token + self.per_token_at_once, WIDE * (2.0 * dim + largest))
+        self.before(held, share * self.per_prediction + self.at_once, WIDE * (2.0 * dim + largest))
     }
 
-    /// Bytes of what is done in f64 before the first group: beside the models, vectors, and activations (numbers per token) or
+    /// Bytes of what is done in f64 before the first group: beside the models, vectors, and activations (numbers per prediction) or
     /// the adjoints that take their place.
     fn before(&self, held: f64, activations: f64, adjoints: f64) -> f64 {
-        let activations = OVERHEAD * self.tokens * WIDE * activations;
+        let activations = OVERHEAD * self.predictions * WIDE * activations;
         let models = OVERHEAD * self.num_params * self.precisions();
         PROCESS + models + OVERHEAD_BEFORE * held + activations.max(OVERHEAD_BEFORE * adjoints)
     }

@@ -20,9 +20,11 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::block::Block;
+use crate::block::{Block, Layout};
 use crate::config::Config;
+use crate::datasets::Unit;
 use crate::hessian::PrefixBudget;
+use crate::networks::Profile;
 use crate::{Result, data, job};
 use cost::Shares;
 use memory::Resources;
@@ -33,7 +35,7 @@ pub use study::StudyPlan;
 pub use timing::{Rate, measure};
 
 /// Tokens of a micro-batch, if nothing else is said: enough for large matrices, small enough for caches and memory.
-const TOKENS_PER_PASS: usize = 1024;
+const PREDICTIONS_PER_PASS: usize = 1024;
 
 /// One (block, probe) pair.
 pub type Pair = (usize, u32);
@@ -78,9 +80,12 @@ pub struct Plan {
     pub run: String,
     /// Parameters of the network.
     pub num_params: usize,
-    /// Predicted tokens of the batch; `None` if that is all of a file which is not here.
+    /// What samples and predictions are called.
+    #[serde(skip)]
+    pub unit: Unit,
+    /// Predictions of the batch; `None` if that is all of data which is not here.
     pub tokens: Option<usize>,
-    /// Windows per micro-batch.
+    /// Samples per micro-batch.
     pub micro_batch: usize,
     /// The blocks.
     pub blocks: Vec<PlannedBlock>,
@@ -111,19 +116,38 @@ pub struct Plan {
     pub convergence: Option<StudyPlan>,
 }
 
+/// What a plan needs to know of a network.
+pub(crate) struct Facts {
+    /// Its parameters.
+    pub layout: Layout,
+    /// The blocks asked for.
+    pub blocks: Vec<Block>,
+    /// Its work and memory.
+    pub profile: Profile,
+}
+
+impl Facts {
+    /// Of the network of a configuration.
+    pub fn of(config: &Config) -> Result<Self> {
+        let layout = config.network.layout()?;
+        let blocks = job::blocks(config, &layout)?;
+        let profile = config.network.profile().unwrap_or_else(|| Profile::of_layout(&layout));
+        Ok(Self { layout, blocks, profile })
+    }
+}
+
 impl Plan {
     /// The plan of a configuration for its pairs that are not in `finished`. Whether it fits: [`check_memory`].
     ///
     /// # Errors
     /// [`Error::Config`] for blocks that do not exist; [`Error::Environment`] if the machine does not say its memory.
     pub fn new(config: &Config, finished: &[Pair], resources: Resources) -> Result<Self> {
-        let sizes = job::gpt2(config)?;
-        let layout = sizes.layout();
-        let blocks = job::blocks(config, &layout)?;
-        let planner = Planner::new(config, &sizes, &layout, &blocks, resources)?;
-        let groups = planner.groups(&blocks, finished);
-        let tokens = data::num_windows(&config.batch, sizes.context).map(|windows| windows * sizes.context);
-        let planned = planner.blocks(&blocks);
+        let facts = Facts::of(config)?;
+        let planner = Planner::new(config, &facts, resources)?;
+        let Facts { layout, blocks, .. } = &facts;
+        let groups = planner.groups(blocks, finished);
+        let tokens = config.num_predictions();
+        let planned = planner.blocks(blocks);
         let products = |group: &Group| group.pairs.iter().map(|(at, _)| planned[*at].steps).sum::<usize>();
         let passes: f64 = groups.iter().map(|group| group.num_sweeps(&planned) as f64 * group.forward_passes).sum();
         let forward = planner.cost.forward();
@@ -133,11 +157,12 @@ impl Plan {
         Ok(Self {
             run: config.run.name.clone(),
             num_params: layout.num_params(),
+            unit: config.network.unit(),
             tokens,
             micro_batch: planner.micro_batch,
             num_products,
             flop,
-            memory_bytes: groups.iter().map(|group| group.memory_bytes).fold(planner.guard_bytes(&blocks), f64::max),
+            memory_bytes: groups.iter().map(|group| group.memory_bytes).fold(planner.guard_bytes(blocks), f64::max),
             device_bytes: groups.iter().filter_map(|group| group.device_bytes).reduce(f64::max),
             budget_bytes: planner.budget,
             device_budget_bytes: planner.device,
@@ -178,16 +203,27 @@ impl Group {
     }
 }
 
-/// Windows of a micro-batch: as configured, or about [`TOKENS_PER_PASS`] tokens, and no more than a segment has.
+/// Work and memory of the configuration's network: as it says, or guessed from its parameters.
+///
+/// # Errors
+/// [`Error::Config`](crate::Error::Config) for sizes that make no network.
+pub fn profile(config: &Config) -> Result<Profile> {
+    Ok(Facts::of(config)?.profile)
+}
+
+/// Samples of a micro-batch: as configured, or about [`PREDICTIONS_PER_PASS`] predictions, and no more than a segment has.
+///
+/// # Errors
+/// [`Error::Config`](crate::Error::Config) where a segment would be empty.
 pub fn micro_batch(config: &Config) -> Result<usize> {
-    let context = job::gpt2(config)?.context;
-    let wanted = config.batch.micro_batch.unwrap_or((TOKENS_PER_PASS / context).max(1));
-    let Some(all) = data::num_windows(&config.batch, context) else { return Ok(wanted) };
-    let cut = job::cut(config);
+    let each = config.network.unit().predictions;
+    let wanted = config.batch.micro_batch.unwrap_or((PREDICTIONS_PER_PASS / each).max(1));
+    let Some(all) = config.num_samples() else { return Ok(wanted) };
+    let cut = config.cut();
     // where segments do not depend on micro-batches, whole segments will do: a list of all is long for 10^10 tokens
-    let windows = if cut == data::Cut::Windows { all.max(1) } else { wanted };
-    let cuts = data::MicroBatches::new(all, windows, config.batch.segments, cut)?;
-    let longest = cuts.all().iter().map(|micro_batch| micro_batch.windows.len()).max();
+    let samples = if cut == data::Cut::Samples { all.max(1) } else { wanted };
+    let cuts = data::MicroBatches::new(all, samples, config.batch.segments, cut)?;
+    let longest = cuts.all().iter().map(|micro_batch| micro_batch.samples.len()).max();
     Ok(longest.unwrap_or(wanted).min(wanted))
 }
 
@@ -199,19 +235,15 @@ pub fn probes_of(config: &Config, block: &Block) -> u32 {
 
 /// What this rank may keep of the activations below a group's blocks: what the memory budget leaves beside the group.
 pub fn prefix_budget(config: &Config, pairs: &[Pair], resources: Resources) -> Result<PrefixBudget> {
-    let sizes = job::gpt2(config)?;
-    let layout = sizes.layout();
-    let blocks = job::blocks(config, &layout)?;
-    let slots: Vec<&Block> = pairs.iter().map(|(at, _)| &blocks[*at]).collect();
-    Ok(Planner::new(config, &sizes, &layout, &blocks, resources)?.prefix_budget(&slots))
+    let facts = Facts::of(config)?;
+    let slots: Vec<&Block> = pairs.iter().map(|(at, _)| &facts.blocks[*at]).collect();
+    Ok(Planner::new(config, &facts, resources)?.prefix_budget(&slots))
 }
 
 /// Blocks whose products are measured against f64 together: one vector each, as many as fit.
 pub fn error_groups(config: &Config, resources: Resources) -> Result<Vec<Vec<usize>>> {
-    let sizes = job::gpt2(config)?;
-    let layout = sizes.layout();
-    let blocks = job::blocks(config, &layout)?;
-    Ok(Planner::new(config, &sizes, &layout, &blocks, resources)?.error_groups(&blocks))
+    let facts = Facts::of(config)?;
+    Ok(Planner::new(config, &facts, resources)?.error_groups(&facts.blocks))
 }
 
 impl fmt::Display for Plan {
@@ -219,8 +251,11 @@ impl fmt::Display for Plan {
         writeln!(f, "run              {}", self.run)?;
         writeln!(f, "parameters       {}", self.num_params)?;
         match self.tokens {
-            Some(tokens) => writeln!(f, "tokens           {tokens} in micro-batches of {} windows", self.micro_batch)?,
-            None => writeln!(f, "tokens           all of the data (unknown here)")?,
+            Some(tokens) => {
+                let (what, samples) = (format!("{}s", self.unit.prediction), self.unit.sample);
+                writeln!(f, "{what:<16} {tokens} in micro-batches of {} {samples}s", self.micro_batch)?;
+            }
+            None => writeln!(f, "{:<16} all of the data (unknown here)", format!("{}s", self.unit.prediction))?,
         }
         writeln!(f, "blocks           {} (largest {})", self.blocks.len(), largest(&self.blocks))?;
         writeln!(f, "groups           {} of at most {} slots", self.groups.len(), most_slots(&self.groups))?;
@@ -245,8 +280,8 @@ impl fmt::Display for Plan {
             let time = study.seconds.map_or(String::new(), |seconds| format!(", about {}", duration(seconds)));
             writeln!(
                 f,
-                "convergence      {count} batches from {} tokens: {:.3e} FLOP, {times:.2} times the largest{time}",
-                study.batches[0], study.flop
+                "convergence      {count} batches from {} {}s: {:.3e} FLOP, {times:.2} times the largest{time}",
+                study.batches[0], self.unit.prediction, study.flop
             )?;
         }
         writeln!(f, "\n{:>12}  {:>6}  {:>5}  {:>6}  block", "dimension", "probes", "steps", "share")?;

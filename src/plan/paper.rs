@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
-use super::Plan;
+use super::{Facts, Plan};
 use super::cost::{Cost, Kept};
 use super::scale::Target;
-use crate::{Result, config, job};
+use crate::networks::Registry;
+use crate::{Result, config};
 
 /// The paper's setting, as this project has it.
 const PAPER: &str = include_str!("../../configs/gpt2_paper.toml");
@@ -46,10 +47,10 @@ impl Beside {
 
 /// The paper's run and its one product, there and on the target.
 pub fn beside(target: &Target) -> Result<Vec<Beside>> {
-    let paper = config::parse(PAPER, "configs/gpt2_paper.toml", "gpt2_paper", &[])?;
+    let paper = config::parse(PAPER, "configs/gpt2_paper.toml", "gpt2_paper", &[], &Registry::built_in())?;
     let plan = Plan::new(&paper, &[], target.resources(&paper))?;
     let (tokens, products) = (plan.tokens.unwrap_or(0) as f64, plan.num_products as f64);
-    let cost = Cost::of(&job::gpt2(&paper)?);
+    let cost = Cost::of(&Facts::of(&paper)?.profile);
     let one = 2.0 * cost.forward() * cost.sweep(&[(cost.whole(), true)], Kept::default()) * OPENWEBTEXT;
     let days = |flop: f64| flop / (target.gflops * 1e9) / 86_400.0;
     let here = &target.name;
@@ -70,8 +71,8 @@ mod tests {
     /// the paper's code had switched on.
     #[test]
     fn the_papers_figures_are_plausible() {
-        let paper = config::parse(PAPER, "x", "x", &[]).unwrap();
-        let cost = Cost::of(&job::gpt2(&paper).unwrap());
+        let paper = config::parse(PAPER, "x", "x", &[], &Registry::built_in()).unwrap();
+        let cost = Cost::of(&Facts::of(&paper).unwrap().profile);
         let rate = 2.0 * cost.forward() * 9.0 * OPENWEBTEXT / (PRODUCT_GPU_DAYS * 86_400.0);
         let share = rate / 1e12 / Device::named("a100").unwrap().tf32.unwrap();
         assert!((share - 0.18).abs() < 0.01, "{share}");
@@ -80,8 +81,8 @@ mod tests {
     /// The arithmetic: one product over 9e9 tokens is about 1.7e19 FLOP (k = 8; one slot alone is a little more).
     #[test]
     fn one_product_over_openwebtext() {
-        let paper = config::parse(PAPER, "x", "x", &[]).unwrap();
-        let cost = Cost::of(&job::gpt2(&paper).unwrap());
+        let paper = config::parse(PAPER, "x", "x", &[], &Registry::built_in()).unwrap();
+        let cost = Cost::of(&Facts::of(&paper).unwrap().profile);
         let flop = |slots: usize| {
             2.0 * cost.forward() * cost.sweep(&vec![(cost.whole(), true); slots], Kept::default()) / slots as f64
                 * OPENWEBTEXT

@@ -1,13 +1,12 @@
 //! Which pairs share a sweep, and what that costs in work and memory.
 
 use super::cost::{Cost, Kept};
-use super::memory::{Memory, Resources};
-use super::{Group, Pair, PlannedBlock, micro_batch, probes_of};
+use super::memory::{self, Memory, Resources};
+use super::{Facts, Group, Pair, PlannedBlock, micro_batch, probes_of};
 use crate::block::{Block, Layout};
 use crate::config::{Config, Precision, PrefixCache, Reorthogonalize};
 use crate::hessian::PrefixBudget;
-use crate::models::Gpt2Config;
-use crate::{Result, data, job};
+use crate::{Result, job};
 
 /// Most slots of a group: the primal's share of a slot is then an eighth.
 const MOST_SLOTS: usize = 8;
@@ -29,26 +28,27 @@ pub(super) struct Planner<'a> {
 impl<'a> Planner<'a> {
     pub(super) fn new(
         config: &'a Config,
-        sizes: &'a Gpt2Config,
-        layout: &'a Layout,
-        blocks: &[Block],
+        facts: &'a Facts,
         Resources { ranks, budget, device }: Resources,
     ) -> Result<Self> {
+        let Facts { layout, blocks, profile, .. } = facts;
         let number = if config.hessian.precision == Precision::F64 { 8 } else { 4 };
         let basis = match config.lanczos.reorthogonalize {
             Reorthogonalize::Full => config.lanczos.steps + config.lanczos.short().map_or(1, |(_, steps)| steps + 1),
             Reorthogonalize::None => 3,
         };
-        let of = |windows| {
-            let memory = Memory::of(sizes, windows, number, basis, ranks);
-            let memory = if config.batch.segments == Some(1) { memory.of_one_segment() } else { memory };
-            if config.hessian.recompute { memory.recomputed(sizes) } else { memory }
+        let (predictions, num_params) = (config.network.unit().predictions, layout.num_params());
+        let of = |samples| {
+            let lanczos = memory::Lanczos { number, basis, ranks };
+            let recompute = config.hessian.recompute;
+            let memory = Memory::of(profile, num_params, samples * predictions, recompute, lanczos);
+            if config.batch.segments == Some(1) { memory.of_one_segment() } else { memory }
         };
         let mut micro_batch = micro_batch(config)?;
-        let windows = data::num_windows(&config.batch, sizes.context);
+        let entry_bytes = profile.entry * number as f64;
         let prefix_bytes =
-            windows.map(|windows| (windows * sizes.context * sizes.embedding * number) as f64 / ranks as f64);
-        let (cost, memory) = (Cost::of(sizes), of(micro_batch));
+            config.num_predictions().map(|predictions| predictions as f64 * entry_bytes / ranks as f64);
+        let (cost, memory) = (Cost::of(profile), of(micro_batch));
         let mut planner = Self { config, layout, cost, memory, micro_batch, budget, device, prefix_bytes };
         // a micro-batch that was not asked for shrinks until one slot of every block fits, in f64 as well
         let fits =

@@ -13,10 +13,10 @@ use super::devices::{Device, assumed_efficiency, mode_name};
 use super::memory::{Resources, amount as bytes};
 use super::paper::{Beside, beside};
 use super::volume::Storage;
-use super::{Plan, Planner, Rate, duration};
+use super::{Facts, Plan, Planner, Rate, duration};
 use crate::block::Block;
 use crate::config::{Config, Math, Precision, Reduction};
-use crate::{Error, Result, job};
+use crate::{Error, Result};
 
 /// Share of an accelerator's memory that a plan takes.
 const USABLE: f64 = 0.9;
@@ -178,16 +178,15 @@ impl ScalePlan {
         let resources = target.resources(config);
         let mut plan = Plan::new(config, &[], resources)?;
         let (Some(tokens), Some(flop)) = (plan.tokens, plan.flop) else {
-            return Err(Error::Config(
-                "batch.tokens is not set, so that only the data knows it: give it, as in --set batch.tokens=245760"
-                    .into(),
-            ));
+            let key = config.network.unit().key();
+            return Err(Error::Config(format!(
+                "{key} is not set, so that only the data knows it: give it, as in --set {key}=245760"
+            )));
         };
-        let sizes = job::gpt2(config)?;
-        let layout = sizes.layout();
-        let blocks = job::blocks(config, &layout)?;
-        let planner = Planner::new(config, &sizes, &layout, &blocks, resources)?;
-        let busy = busy(config, tokens / sizes.context, plan.micro_batch, target.ranks);
+        let facts = Facts::of(config)?;
+        let (planner, blocks) = (Planner::new(config, &facts, resources)?, &facts.blocks);
+        let samples = tokens / config.network.unit().predictions;
+        let busy = busy(config, samples, plan.micro_batch, target.ranks);
         let rate = target.gflops * 1e9 * target.ranks as f64 * busy;
         plan.seconds = Some(flop / rate);
         if let Some(study) = &mut plan.convergence {
@@ -203,9 +202,9 @@ impl ScalePlan {
             busy,
             hours,
             gpu_days,
-            memory: planner.rank_memory(&blocks, &plan),
-            exchange_bytes: planner.exchange_bytes(&blocks, &plan),
-            storage: planner.storage(&blocks, &plan, hours),
+            memory: planner.rank_memory(blocks, &plan),
+            exchange_bytes: planner.exchange_bytes(blocks, &plan),
+            storage: planner.storage(blocks, &plan, hours),
             beside: [vec![this], beside(&target)?].concat(),
             target,
             plan,
@@ -214,10 +213,10 @@ impl ScalePlan {
 }
 
 /// Micro-batches over the places that they take: the ranks go through a segment together.
-pub(super) fn busy(config: &Config, windows: usize, micro_batch: usize, ranks: usize) -> f64 {
+pub(super) fn busy(config: &Config, samples: usize, micro_batch: usize, ranks: usize) -> f64 {
     let (units, unit) = match config.hessian.reduction {
-        Reduction::Mean => (windows, 1),
-        Reduction::Sum => (windows.div_ceil(micro_batch), micro_batch),
+        Reduction::Mean => (samples, 1),
+        Reduction::Sum => (samples.div_ceil(micro_batch), micro_batch),
     };
     let segments = config.batch.segments.unwrap_or(SEGMENTS.min(units)).max(1);
     let share = |part: usize| (part as u128 * units as u128 / segments as u128) as usize;
@@ -269,8 +268,10 @@ impl fmt::Display for ScalePlan {
         let tokens = plan.tokens.unwrap_or(0);
         writeln!(
             f,
-            "tokens           {tokens} in micro-batches of {} windows; ranks busy {:.1} %",
+            "{:<16} {tokens} in micro-batches of {} {}s; ranks busy {:.1} %",
+            format!("{}s", plan.unit.prediction),
             plan.micro_batch,
+            plan.unit.sample,
             100.0 * self.busy
         )?;
         writeln!(
@@ -286,9 +287,10 @@ impl fmt::Display for ScalePlan {
         if let Some(study) = &plan.convergence {
             writeln!(
                 f,
-                "convergence      {} batches from {} tokens: {:.3e} FLOP, {:.2} times the largest",
+                "convergence      {} batches from {} {}s: {:.3e} FLOP, {:.2} times the largest",
                 study.batches.len(),
                 study.batches[0],
+                plan.unit.prediction,
                 study.flop,
                 study.times_largest
             )?;

@@ -1,7 +1,7 @@
-//! Windows of a micro-batch and slots of a sweep, chosen by trying a few.
+//! Samples of a micro-batch and slots of a sweep, chosen by trying a few.
 //!
 //! Neither changes what is computed, only how fast: larger micro-batches fill a device, more slots share the primal
-//! pass, both cost memory. A trial times one pass of the plan's most expensive group on synthetic tokens, and its plan's
+//! pass, both cost memory. A trial times one pass of the plan's most expensive group on made-up samples, and its plan's
 //! whole work at that rate is what the choice goes by. Trials climb by factors of two and together take at most
 //! 1/200 of the run's work: short runs, which gain nothing, keep the default and stay reproducible to the bit.
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::memory::Resources;
 use super::{Plan, Rate, check_memory, scale, timing};
 use crate::config::Config;
-use crate::{Error, Result, job};
+use crate::{Error, Result};
 
 /// Share of a run's passes that trials may cost.
 const SHARE: f64 = 1.0 / 200.0;
@@ -22,7 +22,7 @@ const GAIN: f64 = 1.05;
 /// How a sweep is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
-    /// Windows of a micro-batch.
+    /// Samples of a micro-batch.
     pub micro_batch: usize,
     /// Most slots of a group.
     pub slots: usize,
@@ -91,7 +91,7 @@ fn choose_by(
 ) -> Result<Choice> {
     let plan = Plan::new(config, &[], resources)?;
     let start = Shape::of(&plan);
-    let may_spend = num_passes(config, &plan, resources).map_or(0.0, |passes| passes * SHARE);
+    let may_spend = num_passes(&plan, resources).map_or(0.0, |passes| passes * SHARE);
     let mut search = Search { config, resources, stop, measure, start, left: may_spend, trials: Vec::new() };
     let (sizes, slots) = (config.batch.micro_batch.is_none(), config.hessian.slots.is_none());
     // the start and one larger shape, or nothing can be compared
@@ -109,9 +109,9 @@ fn choose_by(
 }
 
 /// Passes over a micro-batch that one rank makes, if the batch is known.
-fn num_passes(config: &Config, plan: &Plan, resources: Resources) -> Option<f64> {
-    let windows = plan.tokens? / job::gpt2(config).ok()?.context;
-    Some(plan.num_sweeps() as f64 * windows.div_ceil(plan.micro_batch) as f64 / resources.ranks as f64)
+fn num_passes(plan: &Plan, resources: Resources) -> Option<f64> {
+    let samples = plan.tokens? / plan.unit.predictions;
+    Some(plan.num_sweeps() as f64 * samples.div_ceil(plan.micro_batch) as f64 / resources.ranks as f64)
 }
 
 struct Search<'a, M> {
@@ -168,8 +168,8 @@ impl<M: Fn(&Config, &Plan) -> Result<Rate>> Search<'_, M> {
             return Ok(None);
         }
         let Some(flop) = plan.flop else { return Ok(None) };
-        let windows = plan.tokens.unwrap_or(0) / job::gpt2(&config)?.context;
-        let busy = scale::busy(&config, windows, shape.micro_batch, self.resources.ranks);
+        let samples = plan.tokens.unwrap_or(0) / plan.unit.predictions;
+        let busy = scale::busy(&config, samples, shape.micro_batch, self.resources.ranks);
         let gflops = (self.measure)(&config, &plan)?.gflops;
         let seconds = flop / (gflops * 1e9 * self.resources.ranks as f64 * busy);
         self.left -= cost;

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config;
+use crate::networks::Registry;
 
 /// 26 blocks of 40 sweeps over 1,024 windows of 16 tokens, micro-batches of at most 256 windows.
 fn config(overrides: &[&str]) -> Config {
@@ -7,7 +8,7 @@ fn config(overrides: &[&str]) -> Config {
                 [data.tokens]\npath = \"none.bin\"\n[batch]\ntokens = 16384\nsegments = 4\n[blocks]\nfull = false\n\
                 [lanczos]\nsteps = 40\nprobes = 10\n";
     let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
-    config::parse(text, "test", "test", &overrides).unwrap()
+    config::parse(text, "test", "test", &overrides, &Registry::built_in()).unwrap()
 }
 
 const PLENTY: Resources = Resources { ranks: 1, budget: 1e12, device: None };
@@ -50,11 +51,7 @@ fn a_fifth_of_noise_does_not_move_it_but_what_is_given_stays() {
 fn short_runs_are_not_tried_and_trials_stay_within_their_share() {
     assert!(chosen(&["lanczos.steps=1", "lanczos.probes=1"], PLENTY, |windows, _| windows).trials.is_empty());
     let found = chosen(&["lanczos.steps=20"], PLENTY, |windows, slots| windows * slots);
-    let passes = num_passes(
-        &config(&["lanczos.steps=20"]),
-        &Plan::new(&config(&["lanczos.steps=20"]), &[], PLENTY).unwrap(),
-        PLENTY,
-    );
+    let passes = num_passes(&Plan::new(&config(&["lanczos.steps=20"]), &[], PLENTY).unwrap(), PLENTY);
     let spent: f64 = found.trials.iter().map(|trial| PASSES * trial.shape.times(found.trials[0].shape)).sum();
     assert!(found.trials.len() > 1 && spent <= SHARE * passes.unwrap(), "{spent} of {passes:?}");
 }

@@ -1,17 +1,16 @@
-//! The rate of this machine, from products on one micro-batch of synthetic tokens.
+//! The rate of this machine, from products on one micro-batch of made-up samples.
 
 use std::time::Instant;
 
-use burn_backend::tensor::Device;
 use serde::Serialize;
 
 use super::cost::{Cost, Kept};
-use super::{Plan, PlannedBlock};
+use super::{Facts, Plan, PlannedBlock};
 use crate::block::Block;
 use crate::config::Config;
 use crate::engine::Kernels;
 use crate::hessian::{Precision, start};
-use crate::job::{self, Job, Task};
+use crate::job::{self, Job, On, Task};
 use crate::{Error, Result};
 
 /// How fast products are here.
@@ -59,10 +58,9 @@ struct Timing {
 impl Task for Timing {
     type Output = Rate;
 
-    fn run<K: Kernels, T: Precision>(self, config: &Config, device: Device<K>) -> Result<Rate> {
-        let job = Job::<K, T>::synthetic(config, &device, self.micro_batch, self.micro_batch)?;
-        let sizes = job::gpt2(config)?;
-        let cost = Cost::of(&sizes);
+    fn run<K: Kernels, T: Precision>(self, config: &Config, on: On<'_, K, T>) -> Result<Rate> {
+        let job = Job::synthetic(config, &on, self.micro_batch, self.micro_batch)?;
+        let cost = Cost::of(&Facts::of(config)?.profile);
         let slots: Vec<&Block> = self.blocks.iter().map(|&at| &job.blocks[at]).collect();
         let comm = crate::cluster::solo::comm();
         let mut operator = job.operator(&comm);
@@ -76,7 +74,7 @@ impl Task for Timing {
         let seconds = begin.elapsed().as_secs_f64();
         let shares: Vec<_> = slots.iter().map(|block| (cost.block(&job.layout, block), block.kind == "full")).collect();
         let passes = cost.sweep(&shares, Kept { prefix: false, recompute: config.hessian.recompute });
-        let flop = 2.0 * cost.forward() * passes * (self.micro_batch * sizes.context) as f64;
+        let flop = 2.0 * cost.forward() * passes * (self.micro_batch * config.network.unit().predictions) as f64;
         Ok(Rate { gflops: flop / seconds / 1e9, seconds })
     }
 }

@@ -39,8 +39,8 @@ impl Planner<'_> {
     }
 
     fn segments(&self, plan: &Plan) -> f64 {
-        let windows = plan.tokens.unwrap_or(0) / job::gpt2(self.config).map_or(1, |sizes| sizes.context);
-        self.config.batch.segments.unwrap_or(super::scale::SEGMENTS.min(windows)) as f64
+        let samples = plan.tokens.unwrap_or(0) / plan.unit.predictions;
+        self.config.batch.segments.unwrap_or(super::scale::SEGMENTS.min(samples)) as f64
     }
 
     /// ARCHITECTURE.md, "What a step exchanges": vectors gathered, sums scattered.

@@ -333,6 +333,11 @@ fn memory(path: &str) -> (Arc<dyn ObjectStore>, String) {
     (stores.entry(name).or_default().clone(), object_prefix(path))
 }
 
+/// The absolute form of a path for error messages; relative paths count from the current directory.
+pub fn absolute(path: &std::path::Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

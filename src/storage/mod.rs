@@ -10,5 +10,5 @@ mod location;
 mod time;
 
 pub use input::{Input, expand, local_path, stands_for};
-pub use location::{Access, Location};
+pub use location::{Access, Location, absolute};
 pub use time::rfc3339;

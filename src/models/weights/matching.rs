@@ -54,7 +54,7 @@ impl<'a> Matched<'a> {
             "{source}: the weights ({}) do not fit the model: {}. {}",
             naming.name,
             problems.join("; "),
-            hint(&tensors, &parts)
+            hint(&tensors, &parts, names)
         )))
     }
 
@@ -106,8 +106,8 @@ fn list(what: &str, mut names: Vec<String>) -> Option<String> {
 }
 
 /// What to do. A table with other rows is the commonest case: GPT-2 has 50257 tokens, and training often pads them to 50304.
-fn hint(tensors: &BTreeMap<String, FileTensor<'_>>, parts: &[Part]) -> String {
-    let rows = [("wte.weight", "vocabulary"), ("wpe.weight", "context")].iter().find_map(|(ending, key)| {
+fn hint(tensors: &BTreeMap<String, FileTensor<'_>>, parts: &[Part], names: &Names) -> String {
+    let rows = names.rows.iter().find_map(|(ending, key)| {
         let part = parts.iter().find(|part| part.name.ends_with(ending))?;
         match (tensors.get(&part.name)?.shape.as_slice(), part.shape.as_slice()) {
             ([found, width], [expected, columns]) if width == columns && found != expected => Some((key, *found)),
@@ -116,8 +116,9 @@ fn hint(tensors: &BTreeMap<String, FileTensor<'_>>, parts: &[Part]) -> String {
     });
     match rows {
         Some((key, found)) => format!(
-            "The file's {key} is {found}: set model.gpt2.{key} = {found} (padding rows would change the loss, so that none \
-             are added or left out)"
+            "The file's {} is {found}: set {key} = {found} (padding rows would change the loss, so that none \
+             are added or left out)",
+            key.rsplit('.').next().unwrap_or(key)
         ),
         None => {
             "Make the sizes and variants of the configuration ([model.*]: bias, tied, layer_norm ...) those of the file"

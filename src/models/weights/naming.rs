@@ -109,6 +109,7 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::networks::gpt2::NAMES as GPT2;
 
     fn parameter(name: &str, shape: &[usize]) -> Parameter {
         let layout = crate::block::Layout::new([(name.to_string(), shape.to_vec())]);
@@ -139,10 +140,10 @@ mod tests {
     fn wrappers_come_off_and_the_prefix_goes_on() {
         let known = |name: &str| name == "transformer.wte.weight" || name == "lm_head.weight";
         for name in ["_orig_mod.module.transformer.wte.weight", "module._orig_mod.wte.weight", "wte.weight"] {
-            assert_eq!(Names::GPT2.unwrapped(name, known), "transformer.wte.weight");
+            assert_eq!(GPT2.unwrapped(name, known), "transformer.wte.weight");
         }
-        assert_eq!(Names::GPT2.unwrapped("module.lm_head.weight", known), "lm_head.weight");
-        assert_eq!(Names::GPT2.unwrapped("module.x", known), "x");
+        assert_eq!(GPT2.unwrapped("module.lm_head.weight", known), "lm_head.weight");
+        assert_eq!(GPT2.unwrapped("module.x", known), "x");
         assert_eq!(Names::BURN.unwrapped("module.x", known), "module.x");
     }
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::models::names::read;
-use crate::models::{Gpt2, Gpt2Config, Initialisation, initialise};
+use crate::models::{Initial, initialise};
+use crate::networks::gpt2::{Gpt2, Gpt2Config, NAMES};
 use crate::storage::{Access, Location};
 use burn::tensor::{bf16, f16};
 use safetensors::serialize;
@@ -51,12 +52,12 @@ fn bytes(file: &File) -> Vec<u8> {
 
 fn flat<B: Backend>(model: &Gpt2<B>) -> Vec<f64> {
     let mut values = Vec::new();
-    read(model, &Names::GPT2, |_, data| values.extend(data.iter::<f64>()));
+    read(model, &NAMES, |_, data| values.extend(data.iter::<f64>()));
     values
 }
 
 fn loaded(config: &Gpt2Config, file: &File) -> Result<Vec<f64>> {
-    Ok(flat(&load_bytes(empty::<Double>(config), &Names::GPT2, &bytes(file), "model.safetensors", DType::F64)?))
+    Ok(flat(&load_bytes(empty::<Double>(config), &NAMES, &bytes(file), "model.safetensors", DType::F64)?))
 }
 
 fn refused(config: &Gpt2Config, file: &File) -> String {
@@ -77,7 +78,7 @@ fn an_empty_file_is_said_to_be_empty() {
     for name in ["ckpt.pt", "model.safetensors"] {
         let path = folder.path().join(name).display().to_string();
         std::fs::write(&path, "").unwrap();
-        let error = load(empty::<Flex>(&small()), &Names::GPT2, &path, DType::F32).err().unwrap();
+        let error = load(empty::<Flex>(&small()), &NAMES, &path, DType::F32).err().unwrap();
         assert!(error.exit_code() == 2 && error.to_string().contains(&format!("{path}: the file is empty")), "{error}");
     }
 }
@@ -91,7 +92,7 @@ fn what_does_not_fit_is_found_without_its_numbers() {
     let folder = tempfile::tempdir().unwrap();
     for place in ["memory://weights/check", folder.path().to_str().unwrap()] {
         let location = Location::open(place, Access::Write).unwrap();
-        let checked = |name: &str| check(&config.layout(), &Names::GPT2, &format!("{place}/{name}"));
+        let checked = |name: &str| check(&config.layout(), &NAMES, &format!("{place}/{name}"));
         location.put("fits", whole.clone()).unwrap();
         checked("fits").unwrap();
         for (name, content, part) in [
@@ -187,27 +188,31 @@ fn a_truncated_or_absent_file_is_named() {
     let config = small();
     let mut short = bytes(&singles(&config));
     short.truncate(short.len() - 1);
-    let error = load_bytes(empty::<Flex>(&config), &Names::GPT2, &short, "short", DType::F32).unwrap_err();
+    let error = load_bytes(empty::<Flex>(&config), &NAMES, &short, "short", DType::F32).unwrap_err();
     assert!(error.to_string().starts_with("short: not a complete safetensors file"), "{error}");
-    let error = load(empty::<Flex>(&config), &Names::GPT2, "no/such.safetensors", DType::F32).unwrap_err();
+    let error = load(empty::<Flex>(&config), &NAMES, "no/such.safetensors", DType::F32).unwrap_err();
     assert!(error.to_string().starts_with("no/such.safetensors: cannot read the weights"), "{error}");
+}
+
+fn random<B: Backend>(module: Gpt2<B>, dtype: DType) -> Gpt2<B> {
+    initialise(module, &NAMES, 3, dtype, |_| Some(Initial::Normal(0.02))).unwrap()
 }
 
 fn round_trip<B: Backend>(config: &Gpt2Config, dtype: DType) {
     let folder = tempfile::tempdir().unwrap();
-    let model = initialise(empty::<B>(config), config.layers, Initialisation::NanoGpt, 3, dtype).unwrap();
-    for naming in Names::GPT2.namings {
+    let model = random(empty::<B>(config), dtype);
+    for naming in NAMES.namings {
         for place in ["memory://weights/round/model", folder.path().join("model").to_str().unwrap()] {
             for ending in ["safetensors", "pt"] {
                 let path = format!("{place}.{ending}");
-                save(&model, &Names::GPT2, &path, naming).unwrap();
-                let again = load(empty::<B>(config), &Names::GPT2, &path, dtype).unwrap();
+                save(&model, &NAMES, &path, naming).unwrap();
+                let again = load(empty::<B>(config), &NAMES, &path, dtype).unwrap();
                 assert_eq!(flat(&model), flat(&again), "{path} {}", naming.name);
             }
         }
     }
     let to = |name: &str| {
-        save(&model, &Names::GPT2, folder.path().join(name).to_str().unwrap(), &Naming::PAPER).unwrap_err()
+        save(&model, &NAMES, folder.path().join(name).to_str().unwrap(), &Naming::PAPER).unwrap_err()
     };
     assert_eq!(to("no/such/folder.pt").exit_code(), 5);
     assert_eq!(to("model.bin").exit_code(), 2);
@@ -224,7 +229,7 @@ fn what_is_saved_is_loaded_to_the_last_bit() {
 const CHECKPOINT: &[u8] = include_bytes!("../../../tests/data/nanogpt.pt");
 
 fn from_checkpoint(bytes: &[u8], config: &Gpt2Config) -> Result<Vec<f64>> {
-    Ok(flat(&load_bytes(empty::<Double>(config), &Names::GPT2, bytes, "ckpt.pt", DType::F64)?))
+    Ok(flat(&load_bytes(empty::<Double>(config), &NAMES, bytes, "ckpt.pt", DType::F64)?))
 }
 
 #[test]
@@ -272,8 +277,8 @@ fn storages_and_tensors_must_be_whole() {
     // the storage of the first bias, ln_1.bias: its shape in the pickle becomes larger than what is stored
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.pt");
-    let model = initialise(empty::<Double>(&small()), 1, Initialisation::NanoGpt, 3, DType::F64).unwrap();
-    save(&model, &Names::GPT2, path.to_str().unwrap(), &Naming::NANO_GPT).unwrap();
+    let model = random(empty::<Double>(&small()), DType::F64);
+    save(&model, &NAMES, path.to_str().unwrap(), &Naming::NANO_GPT).unwrap();
     let mut bytes = std::fs::read(&path).unwrap();
     assert_eq!(from_checkpoint(&bytes, &small()).unwrap(), flat(&model));
     let name = b"transformer.ln_f.bias";

@@ -9,25 +9,25 @@ use toml::de::{DeTable, DeValue};
 use crate::{Error, Result};
 
 /// `configs/nano.toml:12:9`, or `--set lanczos.steps=0`.
-pub(super) type Origin = Rc<str>;
+pub type Origin = Rc<str>;
 
 /// A value and its origin.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
+pub struct Node {
     pub value: Value,
     pub origin: Origin,
 }
 
 /// A table's entry; the key has its own place in the file.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub struct Entry {
     pub key: String,
     pub key_origin: Origin,
     pub node: Node,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Value {
+pub enum Value {
     Boolean(bool),
     Integer(i64),
     Float(f64),
@@ -86,7 +86,7 @@ fn place(source: &str, text: &str, offset: usize) -> String {
 }
 
 /// Parses a document; its root's origin is the file itself.
-pub(super) fn parse(text: &str, source: &str) -> Result<Node> {
+pub fn parse(text: &str, source: &str) -> Result<Node> {
     let table = DeTable::parse(text).map_err(|error| {
         let offset = error.span().map_or(text.len(), |span| span.start);
         Error::Config(format!("{}: not valid TOML: {}", place(source, text, offset), error.message()))
@@ -127,7 +127,7 @@ fn convert(value: &Spanned<DeValue<'_>>, locate: &dyn Fn(usize) -> Origin) -> Re
 }
 
 /// Applies one `--set table.key=value`: the value in TOML syntax, anything else is a bare string.
-pub(super) fn set(root: &mut Node, argument: &str) -> Result<()> {
+pub fn set(root: &mut Node, argument: &str) -> Result<()> {
     let usage = |problem: &str| {
         Error::Config(format!("--set {argument}: {problem}; expected table.key=value, as in --set lanczos.steps=50"))
     };

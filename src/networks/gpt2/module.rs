@@ -1,4 +1,4 @@
-//! GPT-2, written once, as in nanoGPT's `model.py`.
+//! The network, written once, as in nanoGPT's `model.py`.
 //!
 //! Field names are chosen so that burn's parameter paths are Hugging Face's names, and field order is network
 //! order. The stream of activations is kept two-dimensional, (batch * time, channel): every `Linear` is then one
@@ -10,189 +10,14 @@
 
 use std::ops::Range;
 
-use burn::module::{Initializer, Module, Param};
-use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::module::{Module, Param};
+use burn::nn::{Embedding, LayerNorm, Linear};
 use burn::tensor::activation::{gelu, gelu_approximate};
 use burn::tensor::module::{attention, embedding, linear};
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Int, Tensor, backend::Backend};
 
-use crate::block::Layout;
-use crate::error::{Error, Result};
-
-/// LayerNorm's epsilon in GPT-2 (Hugging Face `layer_norm_epsilon`, nanoGPT).
-const LAYER_NORM_EPSILON: f64 = 1e-5;
-
-/// The activation of the MLP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gelu {
-    /// x Phi(x), exact: nanoGPT and the paper.
-    Erf,
-    /// The tanh approximation: Hugging Face's `gelu_new`, OpenAI's GPT-2.
-    Tanh,
-}
-
-/// Sizes and variants of a GPT-2.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gpt2Config {
-    /// Transformer layers.
-    pub layers: usize,
-    /// Attention heads; divides `embedding`.
-    pub heads: usize,
-    /// Width of the residual stream.
-    pub embedding: usize,
-    /// Width of the MLP's hidden layer.
-    pub mlp: usize,
-    /// Longest window, in tokens.
-    pub context: usize,
-    /// Number of token ids.
-    pub vocabulary: usize,
-    /// Biases in every Linear and LayerNorm.
-    pub bias: bool,
-    /// The output head is the token embedding.
-    pub tied: bool,
-    /// `false`: no LayerNorm anywhere (the models of the paper's Appendix C.2).
-    pub layer_norm: bool,
-    /// Which GELU.
-    pub gelu: Gelu,
-}
-
-impl Gpt2Config {
-    /// nanoGPT's character-level Shakespeare model, 10.7 M parameters.
-    pub fn nano() -> Self {
-        Self {
-            layers: 6,
-            heads: 6,
-            embedding: 384,
-            mlp: 1536,
-            context: 256,
-            vocabulary: 65,
-            bias: false,
-            tied: true,
-            layer_norm: true,
-            gelu: Gelu::Erf,
-        }
-    }
-
-    /// GPT-2 small as the paper trains it: no biases, vocabulary padded to a multiple of 64; 124,373,760 parameters.
-    pub fn gpt2_124m() -> Self {
-        Self { layers: 12, heads: 12, embedding: 768, mlp: 3072, context: 1024, vocabulary: 50304, ..Self::nano() }
-    }
-
-    /// A preset by its TOML name. Errors with the known names.
-    pub fn preset(name: &str) -> Result<Self> {
-        match name {
-            "nano" => Ok(Self::nano()),
-            "124m" => Ok(Self::gpt2_124m()),
-            other => Err(Error::Config(format!(
-                "model.gpt2.preset = \"{other}\": no such preset; choose \"nano\" or \"124m\", or leave it out and give the sizes"
-            ))),
-        }
-    }
-
-    /// Refuses sizes that make no network.
-    pub fn validate(&self) -> Result<()> {
-        let sizes = [
-            ("layers", self.layers),
-            ("heads", self.heads),
-            ("embedding", self.embedding),
-            ("mlp", self.mlp),
-            ("context", self.context),
-            ("vocabulary", self.vocabulary),
-        ];
-        if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == 0) {
-            return Err(Error::Config(format!("model.gpt2.{key} = 0: at least 1 is needed")));
-        }
-        if !self.embedding.is_multiple_of(self.heads) {
-            return Err(Error::Config(format!(
-                "model.gpt2.embedding = {} is no multiple of model.gpt2.heads = {}: each head takes an equal share of the channels",
-                self.embedding, self.heads
-            )));
-        }
-        Ok(())
-    }
-
-    /// The network with zero weights (burn makes them when first read, so nothing is allocated yet);
-    /// [`initialise`](super::initialise) or [`weights::load`](super::weights::load) fills them.
-    pub fn init<B: Backend>(&self, device: &B::Device) -> Result<Gpt2<B>> {
-        self.validate()?;
-        let transformer = Transformer {
-            wte: self.table(self.vocabulary, device),
-            wpe: self.table(self.context, device),
-            h: (0..self.layers).map(|_| self.layer(device)).collect(),
-            ln_f: self.norm(device),
-        };
-        let lm_head =
-            (!self.tied).then(|| Head { weight: Initializer::Zeros.init([self.vocabulary, self.embedding], device) });
-        Ok(Gpt2 { transformer, lm_head })
-    }
-
-    /// Names and shapes of the parameters, as [`parameters`](super::parameters) finds them, without making any.
-    pub fn layout(&self) -> Layout {
-        let width = self.embedding;
-        let mut found = vec![
-            ("transformer.wte.weight".to_owned(), vec![self.vocabulary, width]),
-            ("transformer.wpe.weight".to_owned(), vec![self.context, width]),
-        ];
-        let mut module = |name: String, weight: Vec<usize>| {
-            let bias = vec![weight[weight.len() - 1]];
-            found.push((format!("transformer.{name}.weight"), weight));
-            if self.bias {
-                found.push((format!("transformer.{name}.bias"), bias));
-            }
-        };
-        for layer in 0..self.layers {
-            let modules = [
-                ("ln_1", vec![width]),
-                ("attn.c_attn", vec![width, 3 * width]),
-                ("attn.c_proj", vec![width, width]),
-                ("ln_2", vec![width]),
-                ("mlp.c_fc", vec![width, self.mlp]),
-                ("mlp.c_proj", vec![self.mlp, width]),
-            ];
-            for (name, weight) in modules.into_iter().filter(|(name, _)| self.layer_norm || !name.starts_with("ln_")) {
-                module(format!("h.{layer}.{name}"), weight);
-            }
-        }
-        if self.layer_norm {
-            module("ln_f".into(), vec![width]);
-        }
-        if !self.tied {
-            found.push(("lm_head.weight".into(), vec![self.vocabulary, width]));
-        }
-        Layout::new(found)
-    }
-
-    fn layer<B: Backend>(&self, device: &B::Device) -> Layer<B> {
-        Layer {
-            ln_1: self.norm(device),
-            attn: Attention {
-                c_attn: self.linear(self.embedding, 3 * self.embedding, device),
-                c_proj: self.linear(self.embedding, self.embedding, device),
-                heads: self.heads,
-            },
-            ln_2: self.norm(device),
-            mlp: Mlp {
-                c_fc: self.linear(self.embedding, self.mlp, device),
-                c_proj: self.linear(self.mlp, self.embedding, device),
-                gelu: self.gelu,
-            },
-        }
-    }
-
-    fn table<B: Backend>(&self, rows: usize, device: &B::Device) -> Embedding<B> {
-        EmbeddingConfig::new(rows, self.embedding).with_initializer(Initializer::Zeros).init(device)
-    }
-
-    fn linear<B: Backend>(&self, input: usize, output: usize, device: &B::Device) -> Linear<B> {
-        LinearConfig::new(input, output).with_bias(self.bias).with_initializer(Initializer::Zeros).init(device)
-    }
-
-    fn norm<B: Backend>(&self, device: &B::Device) -> Option<LayerNorm<B>> {
-        let config = LayerNormConfig::new(self.embedding).with_epsilon(LAYER_NORM_EPSILON).with_bias(self.bias);
-        self.layer_norm.then(|| config.init(device))
-    }
-}
+use super::Gelu;
 
 /// GPT-2 with its language-model head.
 #[derive(Module, Debug)]
@@ -236,7 +61,7 @@ pub struct Attention<B: Backend> {
     pub c_attn: Linear<B>,
     /// Output projection, (embedding, embedding); rows in the order of the heads.
     pub c_proj: Linear<B>,
-    heads: usize,
+    pub(super) heads: usize,
 }
 
 /// The two-layer MLP.
@@ -247,7 +72,7 @@ pub struct Mlp<B: Backend> {
     /// (mlp, embedding).
     pub c_proj: Linear<B>,
     #[module(skip)]
-    gelu: Gelu,
+    pub(super) gelu: Gelu,
 }
 
 /// An output head of its own, stored as Hugging Face does: (vocabulary, embedding), like `wte`.
@@ -377,7 +202,3 @@ fn normed<B: Backend>(norm: &Option<LayerNorm<B>>, x: Tensor<B, 2>) -> Tensor<B,
         None => x,
     }
 }
-
-#[cfg(test)]
-#[path = "gpt2_tests.rs"]
-mod tests;

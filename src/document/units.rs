@@ -15,7 +15,7 @@ pub struct Interval {
 
 impl Interval {
     /// So many minutes.
-    pub(super) fn minutes(minutes: u64) -> Self {
+    pub fn minutes(minutes: u64) -> Self {
         Self { text: format!("{minutes}m"), seconds: 60 * minutes }
     }
 

@@ -1,11 +1,12 @@
 //! The file as written, before defaults that depend on other keys are known.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::sections::{
-    Axis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Order, Output, Reduction, Run, Sigma,
+    Axis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Output, Reduction, Run, Sigma,
 };
-use super::{Blocks, Config, Convergence, Data, Model};
+use super::{Blocks, Config, Configured, Convergence, Order};
 
 /// Seed of nanoGPT's runs.
 const DEFAULT_SEED: u64 = 1337;
@@ -15,9 +16,12 @@ const PAPER_MICRO_BATCH: usize = 8;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Document {
-    model: Model,
-    data: Data,
+pub(super) struct Raw {
+    /// Read by the networks.
+    #[serde(rename = "model")]
+    _model: IgnoredAny,
+    #[serde(rename = "data")]
+    _data: IgnoredAny,
     #[serde(default)]
     run: RunKeys,
     #[serde(default)]
@@ -53,6 +57,7 @@ struct RunKeys {
 #[serde(default, deny_unknown_fields)]
 struct BatchKeys {
     tokens: Option<usize>,
+    samples: Option<usize>,
     start: usize,
     stride: Option<usize>,
     order: Option<Order>,
@@ -69,23 +74,28 @@ struct DensityKeys {
     axis_scale: Option<f64>,
 }
 
-impl Document {
+impl Raw {
     /// Fills in what depends on other keys.
-    pub fn resolve(self, default_name: &str) -> Config {
+    pub fn resolve(self, default_name: &str, network: Configured) -> Config {
         let seed = self.run.seed.unwrap_or(DEFAULT_SEED);
         let default_micro_batch = (self.hessian.reduction == Reduction::Sum).then_some(PAPER_MICRO_BATCH);
         // nested batches are random samples of one another, and commands that take one batch take the largest
         let default_order = if self.convergence.is_some() { Order::Permuted } else { Order::Sequential };
         let largest = self.convergence.as_ref().map(|convergence| convergence.to);
-        let batch = Batch {
-            tokens: self.batch.tokens.or(largest),
+        let unit = network.unit();
+        let mut batch = Batch {
+            tokens: self.batch.tokens,
+            samples: self.batch.samples,
             start: self.batch.start,
-            stride: self.batch.stride.or(self.model.context()).unwrap_or(1),
+            stride: self.batch.stride.unwrap_or(unit.predictions),
             order: self.batch.order.unwrap_or(default_order),
             seed: self.batch.seed.unwrap_or(seed),
             micro_batch: self.batch.micro_batch.or(default_micro_batch),
             segments: self.batch.segments,
         };
+        if batch.num_predictions().is_none() {
+            batch.set_num_predictions(unit, largest);
+        }
         let density = Density {
             sigma: self.density.sigma.unwrap_or_else(|| default_sigma(self.lanczos.steps)),
             axis: self.density.axis,
@@ -94,8 +104,7 @@ impl Document {
         let name = self.run.name.unwrap_or_else(|| default_name.into());
         Config {
             run: Run { name, seed, threads: self.run.threads, ranks: self.run.ranks },
-            model: self.model,
-            data: self.data,
+            network,
             batch,
             hessian: self.hessian,
             blocks: self.blocks,

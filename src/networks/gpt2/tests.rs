@@ -1,6 +1,8 @@
+use std::collections::BTreeMap;
+
 use super::*;
-use crate::models::{Initialisation, Names, initialise, parameters};
-use burn::tensor::{DType, TensorData};
+use crate::models::{initialise, parameters, read};
+use burn::tensor::{DType, Int, TensorData};
 
 type Double = burn_ndarray::NdArray<f64>;
 type Flex = burn_flex::Flex;
@@ -24,8 +26,13 @@ fn variants() -> Vec<Gpt2Config> {
 }
 
 fn model<B: Backend>(config: &Gpt2Config, dtype: DType) -> Gpt2<B> {
-    let empty = config.init(&Default::default()).unwrap();
-    initialise(empty, config.layers, Initialisation::NanoGpt, 5, dtype).unwrap()
+    initialised(config, config.init(&Default::default()).unwrap(), 5, dtype)
+}
+
+fn initialised<B: Backend>(config: &Gpt2Config, module: Gpt2<B>, seed: u64, dtype: DType) -> Gpt2<B> {
+    let layout = Gpt2Config::layout(config);
+    let initial = |name: &str| layout.find(name).map(|at| config.initial(&layout.parameters()[at]));
+    initialise(module, &NAMES, seed, dtype, initial).unwrap()
 }
 
 fn tokens<B: Backend>(ids: &[i64], shape: [usize; 2]) -> Tensor<B, 2, Int> {
@@ -45,22 +52,20 @@ fn cross_entropy(logits: &[f64], targets: &[i64]) -> f64 {
 
 #[test]
 fn sizes_of_the_presets_are_the_published_ones() {
-    let count = |config: Gpt2Config| config.layout().num_params();
+    let count = |config: Gpt2Config| Gpt2Config::layout(&config).num_params();
     assert_eq!(count(Gpt2Config::gpt2_124m()), 124_373_760); // the paper
     assert_eq!(count(Gpt2Config::nano()), 10_745_088);
     // Hugging Face's gpt2: biases and 50257 tokens
     assert_eq!(count(Gpt2Config { bias: true, vocabulary: 50257, ..Gpt2Config::gpt2_124m() }), 124_439_808);
-    assert!(Gpt2Config::preset("nano").is_ok() && Gpt2Config::preset("124m").is_ok());
-    assert!(Gpt2Config::preset("1.5b").unwrap_err().to_string().contains("\"124m\""));
 }
 
 #[test]
 fn the_layout_is_what_the_module_holds() {
     for config in variants() {
         let module = config.init::<Flex>(&Default::default()).unwrap();
-        assert_eq!(parameters(&module, &Names::GPT2), config.layout(), "{config:?}");
+        assert_eq!(parameters(&module, &NAMES), Gpt2Config::layout(&config), "{config:?}");
         let trained = config.init::<burn_autodiff::Autodiff<Flex>>(&Default::default()).unwrap();
-        assert_eq!(parameters(&trained, &Names::GPT2), config.layout(), "{config:?}");
+        assert_eq!(parameters(&trained, &NAMES), Gpt2Config::layout(&config), "{config:?}");
     }
     let full = Gpt2Config { bias: true, tied: false, ..small() };
     let names: Vec<String> = full.layout().parameters().iter().map(|p| p.name.clone()).collect();
@@ -144,7 +149,7 @@ fn a_network_of_width_two_by_hand() {
         Ok(Some(TensorData::new(values, shape.to_vec())))
     };
     let empty = config.init::<Double>(&Default::default()).unwrap();
-    let model = crate::models::fill(empty, &Names::GPT2, DType::F64, values).unwrap();
+    let model = crate::models::fill(empty, &NAMES, DType::F64, values).unwrap();
 
     let x = [[1.1, 0.0], [0.0, 2.3]]; // tokens 0 and 1, with positions
     let q = x;
@@ -178,4 +183,56 @@ fn impossible_sizes_are_refused() {
 #[should_panic(expected = "longer than the model's context of 6")]
 fn too_long_a_window_panics() {
     logits(&model::<Flex>(&small(), DType::F32), &[0; 7], [1, 7]);
+}
+
+fn wide() -> Gpt2Config {
+    Gpt2Config { layers: 2, heads: 2, embedding: 64, mlp: 256, context: 8, bias: true, ..Gpt2Config::nano() }
+}
+
+fn values<B: Backend>(scheme: Initialisation, seed: u64, dtype: DType) -> BTreeMap<String, Vec<f64>> {
+    let model = wide().init::<B>(&Default::default()).unwrap();
+    let model = initialised(&Gpt2Config { init: scheme, ..wide() }, model, seed, dtype);
+    let mut values = BTreeMap::new();
+    read(&model, &NAMES, |name, data| {
+        assert_eq!(data.dtype, dtype, "{name}");
+        values.insert(name.to_owned(), data.iter::<f64>().collect());
+    });
+    values
+}
+
+/// Sample standard deviation within five standard errors, sigma / sqrt(2 n), and mean within five, sigma / sqrt(n).
+fn assert_normal(values: &[f64], sigma: f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let deviation = (values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
+    assert!(mean.abs() < 5.0 * sigma / n.sqrt(), "mean {mean}");
+    assert!((deviation - sigma).abs() < 5.0 * sigma / (2.0 * n).sqrt(), "deviation {deviation}, expected {sigma}");
+}
+
+#[test]
+fn scales_are_those_of_the_schemes() {
+    let nano = values::<burn_ndarray::NdArray<f64>>(Initialisation::NanoGpt, 1, DType::F64);
+    let paper = values::<burn_ndarray::NdArray<f64>>(Initialisation::Paper, 1, DType::F64);
+    assert_normal(&nano["transformer.h.1.mlp.c_fc.weight"], 0.02);
+    assert_normal(&nano["transformer.h.1.mlp.c_proj.weight"], 0.01); // 0.02 / sqrt(2 * 2)
+    assert_normal(&nano["transformer.h.1.attn.c_proj.weight"], 0.01);
+    assert_normal(&paper["transformer.h.1.mlp.c_proj.weight"], 0.01);
+    assert_normal(&paper["transformer.h.1.attn.c_proj.weight"], 0.02);
+    assert!(nano["transformer.h.1.attn.c_attn.bias"].iter().all(|x| *x == 0.0));
+    assert!(nano["transformer.ln_f.bias"].iter().all(|x| *x == 0.0));
+    assert!(nano["transformer.ln_f.weight"].iter().all(|x| *x == 1.0));
+}
+
+#[test]
+fn backends_and_precisions_agree_to_the_last_bit() {
+    let ndarray = values::<burn_ndarray::NdArray<f64>>(Initialisation::NanoGpt, 7, DType::F64);
+    let flex = values::<burn_flex::Flex>(Initialisation::NanoGpt, 7, DType::F64);
+    let single = values::<burn_flex::Flex>(Initialisation::NanoGpt, 7, DType::F32);
+    assert_eq!(ndarray, flex);
+    for (name, values) in &ndarray {
+        let rounded: Vec<f64> = values.iter().map(|x| f64::from(*x as f32)).collect();
+        assert_eq!(rounded, single[name], "{name}");
+    }
+    assert_ne!(ndarray, values::<burn_flex::Flex>(Initialisation::NanoGpt, 8, DType::F64));
+    assert_ne!(ndarray["transformer.h.0.mlp.c_fc.weight"], ndarray["transformer.h.1.mlp.c_fc.weight"]);
 }

@@ -11,14 +11,32 @@ use serde::de::{
 use super::tree::{Entry, Node, Origin, Value};
 use crate::Error;
 
-/// Reads `T` from the tree.
-pub(super) fn read<T: de::DeserializeOwned>(root: &Node) -> crate::Result<T> {
+/// Reads `T` from a document.
+///
+/// # Errors
+/// [`Error::Config`] with the place of what is wrong.
+pub fn read<T: de::DeserializeOwned>(root: &Node) -> crate::Result<T> {
     T::deserialize(root).map_err(|fault| fault.into_error(root))
+}
+
+/// Reads `T` from the table at a path of keys; errors name keys from the root on.
+///
+/// # Errors
+/// [`Error::Config`] with the place; if there is no such table, with that of the document.
+pub fn read_table<T: de::DeserializeOwned>(root: &Node, path: &[&str]) -> crate::Result<T> {
+    let mut nodes = Vec::with_capacity(path.len());
+    let mut node = root;
+    for key in path {
+        node = node.find(key).ok_or_else(|| Fault::missing_table(path).into_error(root))?;
+        nodes.push((*key, node));
+    }
+    let outwards = |fault: Fault, (key, node): &(&str, &Node)| fault.within(key, &node.origin, node);
+    T::deserialize(node).map_err(|fault| nodes.iter().rev().fold(fault, outwards).into_error(root))
 }
 
 /// What is wrong, and where; path and origin are filled in on the way out.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub struct Fault {
     problem: String,
     path: String,
     place: Option<(Origin, String)>,
@@ -27,6 +45,10 @@ pub(super) struct Fault {
 impl Fault {
     fn new(problem: String) -> Self {
         Self { problem, path: String::new(), place: None }
+    }
+
+    fn missing_table(path: &[&str]) -> Self {
+        Self::new(format!("the table [{}] is missing", path.join(".")))
     }
 
     /// Adds the key that leads here; the innermost caller also sets origin and value.
@@ -107,7 +129,7 @@ fn suggestion(found: &str, allowed: &[&str]) -> String {
 }
 
 /// The allowed name within a third of its length in edits, if any.
-pub(super) fn nearest<'a>(found: &str, allowed: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(found: &str, allowed: &[&'a str]) -> Option<&'a str> {
     let found = found.to_lowercase();
     let (distance, name) =
         allowed.iter().map(|name| (edits(&found, name), *name)).min_by_key(|(distance, _)| *distance)?;

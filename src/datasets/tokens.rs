@@ -1,0 +1,223 @@
+//! `[data.tokens]`: windows of tokens. A window at position b predicts as many tokens as the network's context: inputs are the
+//! tokens b .. b + context, targets those one further, b + 1 .. b + context + 1.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use super::{Dataset, Samples, Unit};
+use crate::Result;
+use crate::data::Tokens;
+use crate::document::Bytes;
+
+/// `[data.tokens]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenFiles {
+    /// File, or glob over several shards; a path or a URL. nanoGPT uint16 or llm.c, told apart by the header.
+    pub path: String,
+    /// Memory of each rank for tokens from a URL, like "1GB". Default: 256 MiB. What does not fit is read again in every
+    /// sweep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Bytes>,
+}
+
+/// What a language model asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenShape {
+    /// Tokens of a window.
+    pub context: usize,
+    /// Number of distinct tokens: all are below it.
+    pub vocabulary: usize,
+}
+
+/// Inputs and targets of some windows.
+#[derive(Debug, Clone)]
+pub struct TokenBatch<B: Backend> {
+    /// (windows, context).
+    pub inputs: Tensor<B, 2, Int>,
+    /// The tokens to predict, (windows * context).
+    pub targets: Tensor<B, 1, Int>,
+}
+
+impl Dataset for TokenFiles {
+    const KIND: &'static str = "tokens";
+    type Shape = TokenShape;
+    type Samples = Windows;
+
+    fn unit(shape: &TokenShape) -> Unit {
+        Unit { sample: "window", prediction: "token", predictions: shape.context }
+    }
+
+    fn open(&self, shape: &TokenShape) -> Result<Windows> {
+        let tokens = Arc::new(Tokens::open(&self.path, self.cache.as_ref().map_or(256 << 20, Bytes::get))?);
+        let ahead = tokens.is_remote().then(|| fetcher(tokens.clone()));
+        Ok(Windows { source: Source::Files { tokens, ahead }, shape: *shape })
+    }
+
+    fn synthetic(&self, shape: &TokenShape) -> Result<Windows> {
+        Ok(Windows { source: Source::Synthetic, shape: *shape })
+    }
+}
+
+/// Where tokens come from.
+enum Source {
+    Files {
+        tokens: Arc<Tokens>,
+        /// To the thread that fetches; `None` for local files.
+        ahead: Option<SyncSender<Vec<Range<usize>>>>,
+    },
+    /// Pseudo-random tokens, for plans and timings without data.
+    Synthetic,
+}
+
+/// Windows by the position of their first token.
+pub struct Windows {
+    source: Source,
+    shape: TokenShape,
+}
+
+impl Windows {
+    /// The tokens of windows, the last target included: `context + 1` of each.
+    fn ranges(&self, positions: &[usize]) -> Vec<Range<usize>> {
+        positions.iter().map(|begin| *begin..begin + self.shape.context + 1).collect()
+    }
+
+    fn window(&self, position: usize) -> Result<Vec<i32>> {
+        let TokenShape { context, vocabulary } = self.shape;
+        match &self.source {
+            Source::Files { tokens, .. } => {
+                let window = tokens.read_below(position..position + context + 1, vocabulary)?;
+                Ok(window.into_iter().map(i32::from).collect())
+            }
+            Source::Synthetic => {
+                // windows lie side by side, whatever their number
+                let token = |at: usize| ((at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) as i32 % vocabulary as i32;
+                Ok((position * context..=(position + 1) * context).map(token).collect())
+            }
+        }
+    }
+}
+
+impl Samples for Windows {
+    type Batch<B: Backend> = TokenBatch<B>;
+
+    fn num_positions(&self) -> usize {
+        match &self.source {
+            Source::Files { tokens, .. } => tokens.len().saturating_sub(self.shape.context),
+            Source::Synthetic => usize::MAX,
+        }
+    }
+
+    fn size(&self) -> String {
+        match &self.source {
+            Source::Files { tokens, .. } => format!("{} tokens", tokens.len()),
+            Source::Synthetic => "made-up tokens".into(),
+        }
+    }
+
+    fn batch<B: Backend>(&self, positions: &[usize], device: &B::Device) -> Result<TokenBatch<B>> {
+        if let Source::Files { tokens, ahead: Some(_) } = &self.source {
+            tokens.prefetch(&self.ranges(positions))?; // in one request, where it was not guessed before
+        }
+        let (context, count) = (self.shape.context, positions.len() * self.shape.context);
+        let (mut inputs, mut targets) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for position in positions {
+            let window = self.window(*position)?;
+            inputs.extend_from_slice(&window[..context]);
+            targets.extend_from_slice(&window[1..]);
+        }
+        Ok(TokenBatch {
+            inputs: Tensor::from_data(TensorData::new(inputs, [positions.len(), context]), device),
+            targets: Tensor::from_data(TensorData::new(targets, [count]), device),
+        })
+    }
+
+    fn expect(&self, positions: &[usize]) {
+        if let Source::Files { ahead: Some(ahead), .. } = &self.source {
+            // a fetcher that is busy has a guess already; what it misses is fetched when it is asked for
+            let _ = ahead.try_send(self.ranges(positions));
+        }
+    }
+
+    /// `context + 1` tokens of each window, as little-endian uint16.
+    fn content(&self, positions: &[usize]) -> Result<Option<Vec<u8>>> {
+        let Source::Files { tokens, .. } = &self.source else { return Ok(None) };
+        let ranges = self.ranges(positions);
+        tokens.prefetch(&ranges)?;
+        let mut bytes = Vec::with_capacity(2 * positions.len() * (self.shape.context + 1));
+        for range in ranges {
+            bytes.extend(tokens.read(range)?.iter().flat_map(|token| token.to_le_bytes()));
+        }
+        Ok(Some(bytes))
+    }
+}
+
+/// A thread that fetches what it is told; it ends with the sender.
+fn fetcher(tokens: Arc<Tokens>) -> SyncSender<Vec<Range<usize>>> {
+    let (sender, requests) = sync_channel::<Vec<Range<usize>>>(1);
+    std::thread::spawn(move || {
+        for ranges in requests {
+            if let Err(error) = tokens.prefetch(&ranges) {
+                tracing::debug!(%error, "fetching ahead"); // it is fetched again, and reported, when it is needed
+            }
+        }
+    });
+    sender
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Cut, MicroBatches as Cuts, Order};
+    use crate::datasets::{Batches, Choice, RunData, Selection};
+    use sha2::{Digest, Sha256};
+
+    type Plain = burn_flex::Flex;
+
+    /// A file of the tokens 0, 1, 2, ...
+    fn counting(num_tokens: u16, context: usize, vocabulary: usize) -> (tempfile::TempDir, Windows) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.bin");
+        std::fs::write(&path, (0..num_tokens).flat_map(u16::to_le_bytes).collect::<Vec<u8>>()).unwrap();
+        let files = TokenFiles { path: path.to_str().unwrap().into(), cache: None };
+        let windows = files.open(&TokenShape { context, vocabulary }).unwrap();
+        (folder, windows)
+    }
+
+    fn integers<const D: usize>(tensor: Tensor<Plain, D, Int>) -> Vec<i64> {
+        tensor.into_data().iter::<i64>().collect()
+    }
+
+    #[test]
+    fn targets_are_the_tokens_shifted_by_one() {
+        let (_folder, windows) = counting(20, 4, 20);
+        let batch = windows.batch::<Plain>(&[2, 6], &Default::default()).unwrap();
+        assert_eq!(batch.inputs.dims(), [2, 4]);
+        assert_eq!(integers(batch.inputs), [2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(integers(batch.targets), [3, 4, 5, 6, 7, 8, 9, 10]);
+        let (_folder, windows) = counting(20, 4, 10);
+        let error = windows.batch::<Plain>(&[2, 6], &Default::default()).unwrap_err().to_string();
+        assert!(error.contains("token 10 at position 10"), "{error}");
+    }
+
+    #[test]
+    fn the_hash_is_that_of_the_content() {
+        let hash = |num_samples, order| {
+            let (_folder, windows) = counting(20, 4, 20);
+            let unit = TokenFiles::unit(&windows.shape);
+            let choice = Choice { key: unit.key(), num_samples: Some(num_samples), start: 0, stride: 4, order, seed: 3 };
+            let selection = Selection::new(&choice, windows.num_positions(), unit, &windows.size()).unwrap();
+            let cuts = Cuts::new(num_samples, 1, None, Cut::Samples).unwrap();
+            Batches::<_, Plain>::new(windows, selection, cuts, unit, Default::default()).sha256().unwrap().unwrap()
+        };
+        let bytes: Vec<u8> = [0u16, 1, 2, 3, 4, 4, 5, 6, 7, 8].iter().flat_map(|token| token.to_le_bytes()).collect();
+        assert_eq!(hash(2, Order::Sequential), format!("{:x}", Sha256::digest(&bytes)));
+        assert_ne!(hash(2, Order::Sequential), hash(1, Order::Sequential));
+        assert_ne!(hash(4, Order::Sequential), hash(4, Order::Permuted));
+    }
+}

@@ -1,0 +1,191 @@
+//! `[model.gpt2]`: GPT-2 as nanoGPT and Hugging Face have it, on tokens.
+
+mod config;
+mod module;
+mod profile;
+
+use std::ops::Range;
+
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Tensor, backend::Backend};
+
+pub use config::{Gelu, Gpt2Config, Initialisation};
+pub use module::{Attention, Gpt2, Head, Layer, Mlp, Transformer};
+
+use super::profile::Profile;
+use super::{BatchOf, Network, StagesOf};
+use crate::Result;
+use crate::block::{Layout, Parameter};
+use crate::datasets::{TokenBatch, TokenFiles, TokenShape};
+use crate::document::Check;
+use crate::engine::{Kernels, SecondOrder, linear_cross_entropy};
+use crate::hessian::Stages;
+use crate::models::weights::Naming;
+use crate::models::{Initial, Names, Structure};
+
+/// Standard deviation of GPT-2's weights.
+const STANDARD_DEVIATION: f64 = 0.02;
+
+/// Hugging Face's names, and files of nanoGPT and of the paper. Hugging Face's files come with the prefix
+/// (`GPT2LMHeadModel`) and without (`GPT2Model`), carry the causal mask as a buffer, and some a copy of the tied head.
+pub const NAMES: Names = Names {
+    last: &[("gamma", "weight"), ("beta", "bias")],
+    optional_prefix: "transformer.",
+    wrappers: &["_orig_mod.", "module."],
+    namings: &[Naming::HUGGING_FACE, Naming::NANO_GPT, Naming::PAPER],
+    buffers: &[".attn.bias", ".attn.masked_bias"],
+    copies: &[("lm_head.weight", "transformer.wte.weight")],
+    rows: &[("wte.weight", "model.gpt2.vocabulary"), ("wpe.weight", "model.gpt2.context")],
+};
+
+/// Fused attention: q, k and v side by side.
+pub fn structure(heads: usize) -> Structure {
+    Structure { fused: &[("attn.c_attn", &["q", "k", "v"])], head_rows: &["attn.c_proj"], heads }
+}
+
+/// Next-token prediction: mean cross-entropy over all predicted tokens.
+impl Network for Gpt2Config {
+    const KIND: &'static str = "gpt2";
+    type Data = TokenFiles;
+    type Module<B: Backend> = Gpt2<B>;
+
+    fn check(&self, check: &Check<'_>) -> Result<()> {
+        self.check_keys(check)
+    }
+
+    fn shape(&self) -> TokenShape {
+        TokenShape { context: self.context, vocabulary: self.vocabulary }
+    }
+
+    fn module<B: Backend>(&self, device: &B::Device) -> Result<Gpt2<B>> {
+        self.init(device)
+    }
+
+    fn initial(&self, Parameter { name, shape, .. }: &Parameter) -> Initial {
+        let scaled = match self.init {
+            Initialisation::NanoGpt => name.ends_with(".c_proj.weight"),
+            Initialisation::Paper => name.ends_with(".mlp.c_proj.weight"),
+        };
+        if name.ends_with(".bias") {
+            Initial::Constant(0.0)
+        } else if shape.len() == 1 {
+            Initial::Constant(1.0) // LayerNorm's weight, the only vector that is no bias
+        } else if scaled {
+            Initial::Normal(STANDARD_DEVIATION / (2.0 * self.layers as f64).sqrt())
+        } else {
+            Initial::Normal(STANDARD_DEVIATION)
+        }
+    }
+
+    fn outputs<B: Backend>(&self, model: &Gpt2<B>, batch: &TokenBatch<B>) -> Tensor<B, 2> {
+        model.forward(batch.inputs.clone()).flatten(0, 1)
+    }
+
+    fn loss<B: Backend>(&self, outputs: Tensor<B, 2>, batch: &TokenBatch<B>) -> Tensor<B, 1> {
+        let [rows] = batch.targets.dims();
+        log_softmax(outputs, 1).gather(1, batch.targets.clone().reshape([rows, 1])).mean().neg()
+    }
+
+    fn weight<B: Backend>(&self, batch: &TokenBatch<B>) -> f64 {
+        batch.targets.dims()[0] as f64
+    }
+
+    /// Head and cross-entropy as one operation: nothing of size (tokens, vocabulary) survives.
+    fn total_loss<K: Kernels>(
+        &self,
+        model: &Gpt2<SecondOrder<K>>,
+        batch: &TokenBatch<SecondOrder<K>>,
+    ) -> Tensor<SecondOrder<K>, 1> {
+        let hidden = model.hidden(batch.inputs.clone()).flatten(0, 1);
+        linear_cross_entropy(hidden, model.head_weight(), batch.targets.clone())
+    }
+
+    fn stages<K: Kernels>(&self) -> Option<&StagesOf<Self, K>> {
+        Some(self)
+    }
+
+    fn names(&self) -> &'static Names {
+        &NAMES
+    }
+
+    fn structure(&self) -> Structure {
+        structure(self.heads)
+    }
+
+    fn layout(&self) -> Result<Layout> {
+        self.validate()?;
+        Ok(Gpt2Config::layout(self))
+    }
+
+    fn weights(&self) -> Option<&str> {
+        self.weights.as_deref()
+    }
+
+    fn profile(&self) -> Option<Profile> {
+        Some(profile::profile(self))
+    }
+}
+
+/// Stage 1 + b is the residual stream before branch b, and before the last norm behind the last branch.
+impl<K: Kernels> Stages<SecondOrder<K>, Gpt2<SecondOrder<K>>, BatchOf<Self, SecondOrder<K>>> for Gpt2Config {
+    fn stage_of(&self, model: &Gpt2<SecondOrder<K>>, parameter: &str) -> usize {
+        let Some(inside) = parameter.strip_prefix("transformer.h.") else {
+            let is_above = parameter.starts_with("transformer.ln_f.") || parameter == "lm_head.weight";
+            return if is_above { 1 + model.num_branches() } else { 0 };
+        };
+        let Some((layer, part)) = inside.split_once('.') else { return 0 };
+        let in_mlp = part.starts_with("mlp.") || part.starts_with("ln_2.");
+        layer.parse::<usize>().map_or(0, |layer| 1 + 2 * layer + usize::from(in_mlp))
+    }
+
+    fn num_stages(&self, model: &Gpt2<SecondOrder<K>>) -> usize {
+        1 + model.num_branches()
+    }
+
+    fn first(&self, model: &Gpt2<SecondOrder<K>>, batch: &TokenBatch<SecondOrder<K>>) -> Tensor<SecondOrder<K>, 2> {
+        model.embed(batch.inputs.clone())
+    }
+
+    fn advance(
+        &self,
+        model: &Gpt2<SecondOrder<K>>,
+        stages: Range<usize>,
+        entry: Tensor<SecondOrder<K>, 2>,
+        batch: &TokenBatch<SecondOrder<K>>,
+    ) -> Tensor<SecondOrder<K>, 2> {
+        model.stream(entry, stages.start - 1..stages.end - 1, batch.inputs.dims())
+    }
+
+    fn outputs_from(
+        &self,
+        model: &Gpt2<SecondOrder<K>>,
+        stage: usize,
+        entry: Tensor<SecondOrder<K>, 2>,
+        batch: &TokenBatch<SecondOrder<K>>,
+    ) -> Tensor<SecondOrder<K>, 2> {
+        model.logits(hidden_from(model, stage, entry, batch))
+    }
+
+    fn total_loss_from(
+        &self,
+        model: &Gpt2<SecondOrder<K>>,
+        stage: usize,
+        entry: Tensor<SecondOrder<K>, 2>,
+        batch: &TokenBatch<SecondOrder<K>>,
+    ) -> Tensor<SecondOrder<K>, 1> {
+        linear_cross_entropy(hidden_from(model, stage, entry, batch), model.head_weight(), batch.targets.clone())
+    }
+}
+
+/// Activations below the head, from those that enter a stage.
+fn hidden_from<K: Kernels>(
+    model: &Gpt2<SecondOrder<K>>,
+    stage: usize,
+    entry: Tensor<SecondOrder<K>, 2>,
+    batch: &TokenBatch<SecondOrder<K>>,
+) -> Tensor<SecondOrder<K>, 2> {
+    model.norm(model.stream(entry, stage - 1..model.num_branches(), batch.inputs.dims()))
+}
+
+#[cfg(test)]
+mod tests;

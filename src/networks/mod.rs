@@ -1,0 +1,16 @@
+//! Networks: what is particular to each, behind one trait, and the list of those there are.
+//!
+//! A [`Network`] is a table `[model.KIND]`: sizes, an ordinary burn module, its loss, its names. With the data that it reads it
+//! is a [`Setup`], an object that knows no types any more; everything above this room works on that. Adding a network: its own
+//! file, and one line in [`Registry::built_in`].
+
+pub mod gpt2;
+mod network;
+mod profile;
+mod registry;
+mod setup;
+
+pub use network::{BatchOf, Network, StagesOf};
+pub use profile::{Product, Profile, Recomputed};
+pub use registry::Registry;
+pub use setup::{Instance, OnBackends, OnCuda, OnNdarray, OnWgpu, Opening, Opens, Pair, Setup, Source};

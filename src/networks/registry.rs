@@ -1,0 +1,105 @@
+//! The networks that a program has, found by the name of their table.
+
+use std::sync::Arc;
+
+use super::gpt2::Gpt2Config;
+use super::setup::{Pair, Setup};
+use super::Network;
+use crate::datasets::Dataset;
+use crate::document::{Check, Entry, Node, nearest, read_table};
+use crate::{Error, Result};
+
+/// Kinds that the contract names and this version does not have.
+const LATER_KINDS: [&str; 6] = ["mlp", "resnet", "vgg", "vit", "bert", "decoder"];
+
+/// The kinds of network that a configuration may name.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    kinds: Vec<Kind>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    network: &'static str,
+    data: &'static str,
+    read: fn(&Node) -> Result<Arc<dyn Setup>>,
+}
+
+impl Registry {
+    /// The networks of this project.
+    pub fn built_in() -> Self {
+        Self { kinds: Vec::new() }.with::<Gpt2Config>()
+    }
+
+    /// With one more, in place of one with the same name.
+    pub fn with<N: Network>(mut self) -> Self {
+        self.kinds.retain(|kind| kind.network != N::KIND);
+        self.kinds.push(Kind { network: N::KIND, data: <N::Data as Dataset>::KIND, read: read_pair::<N> });
+        self
+    }
+
+    /// Reads `[model.*]` and `[data.*]` of a document.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the place: another number of tables than one, a kind that there is not, data that the network does
+    /// not read, and everything that is wrong with a key.
+    pub fn read(&self, root: &Node) -> Result<Arc<dyn Setup>> {
+        let networks: Vec<&str> = self.kinds.iter().map(|kind| kind.network).collect();
+        let entry = the_one(root, "model", &networks)?;
+        let Some(kind) = self.kinds.iter().find(|kind| kind.network == entry.key) else {
+            return Err(unknown("model", entry, &networks));
+        };
+        let data = the_one(root, "data", &[kind.data])?;
+        if data.key != kind.data {
+            let known = self.kinds.iter().any(|kind| kind.data == data.key);
+            return Err(if known { not_its_data(kind, data) } else { unknown("data", data, &[kind.data]) });
+        }
+        (kind.read)(root)
+    }
+}
+
+fn read_pair<N: Network>(root: &Node) -> Result<Arc<dyn Setup>> {
+    let network: N = read_table(root, &["model", N::KIND])?;
+    let data: N::Data = read_table(root, &["data", <N::Data as Dataset>::KIND])?;
+    network.check(&Check::table(root, &format!("model.{}.", N::KIND)))?;
+    data.check(&Check::table(root, &format!("data.{}.", <N::Data as Dataset>::KIND)))?;
+    Ok(Arc::new(Pair { network, data }))
+}
+
+/// The only entry of a table of tables.
+fn the_one<'a>(root: &'a Node, table: &str, allowed: &[&str]) -> Result<&'a Entry> {
+    let entries = root.find(table).map_or(&[][..], Node::entries);
+    match entries {
+        [entry] => Ok(entry),
+        _ => {
+            let origin = root.find(table).map_or(&root.origin, |node| &node.origin);
+            let found = root.find(table).map_or("{}".into(), Node::to_string);
+            Err(Error::Config(format!("{origin}: {table} = {found}: expected exactly one of {}", allowed.join(", "))))
+        }
+    }
+}
+
+fn unknown(table: &str, entry: &Entry, allowed: &[&str]) -> Error {
+    let (origin, found) = (&entry.key_origin, entry.key.as_str());
+    if table == "model" && LATER_KINDS.contains(&found) {
+        return Error::Config(format!(
+            "{origin}: [model.{found}] is not built yet; this version has {}, and any burn model of your own",
+            allowed.iter().map(|kind| format!("[model.{kind}]")).collect::<Vec<_>>().join(", ")
+        ));
+    }
+    let nearest = nearest(found, allowed).map_or(String::new(), |name| format!("; did you mean `{name}`?"));
+    let joint = if nearest.is_empty() { ";" } else { "" };
+    Error::Config(format!(
+        "{origin}: {table}.{found} = {}: not an allowed value{nearest}{joint} allowed: {}",
+        entry.node,
+        allowed.join(", ")
+    ))
+}
+
+fn not_its_data(kind: &Kind, data: &Entry) -> Error {
+    let Kind { network, data: wanted, .. } = kind;
+    Error::Config(format!(
+        "{}: [data.{}]: [model.{network}] reads [data.{wanted}]; use that, or another network",
+        data.key_origin, data.key
+    ))
+}

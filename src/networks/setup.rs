@@ -1,0 +1,279 @@
+//! A network with its data as an object: what a configuration names, opened on any backend.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
+
+use burn::tensor::TensorData;
+use burn::tensor::backend::Backend;
+use burn_backend::tensor::Device;
+use serde_json::Value;
+
+use super::{Network, Profile};
+use crate::block::{Layout, Parameter};
+use crate::data::{Cut, MicroBatches as Cuts};
+use crate::datasets::{Batches, Choice, Dataset, RunData, Samples, Selection, Unit};
+use crate::engine::{Kernels, SecondOrder};
+use crate::hessian::{OnData, Passes, Precision};
+use crate::models::weights::{self, Naming};
+use crate::models::{Initial, Names, Structure, fill, initialise, read};
+use crate::{Error, Result};
+
+/// A network and its data, as configured.
+pub trait Setup: OnBackends + Debug + Send + Sync {
+    /// `gpt2` of `[model.gpt2]`.
+    fn network_kind(&self) -> &'static str;
+    /// `tokens` of `[data.tokens]`.
+    fn data_kind(&self) -> &'static str;
+    /// Every key of `[model.KIND]` with its value.
+    ///
+    /// # Errors
+    /// None for types that serde can write.
+    fn network_json(&self) -> Result<Value>;
+    /// Every key of `[data.KIND]` with its value.
+    ///
+    /// # Errors
+    /// None for types that serde can write.
+    fn data_json(&self) -> Result<Value>;
+    /// Names and shapes of the parameters.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for sizes that make no network.
+    fn layout(&self) -> Result<Layout>;
+    /// [`Network::structure`]
+    fn structure(&self) -> Structure;
+    /// [`Network::names`]
+    fn names(&self) -> &'static Names;
+    /// [`Network::profile`]
+    fn profile(&self) -> Option<Profile>;
+    /// [`Network::weights`]
+    fn weights(&self) -> Option<&str>;
+    /// [`Network::is_separable`]
+    fn is_separable(&self) -> bool;
+    /// What samples and predictions are called.
+    fn unit(&self) -> Unit;
+    /// Opens the data: the number of samples that a batch has there.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::open`]; [`Error::Config`] if the data has too few.
+    fn num_samples(&self, choice: &Choice) -> Result<usize>;
+}
+
+/// Opens on a backend in a precision.
+pub trait Opens<K: Kernels, T: Precision> {
+    /// The network with its weights on the batch, on a device.
+    ///
+    /// # Errors
+    /// Those of the data and of the weights.
+    fn open(&self, opening: &Opening, device: &Device<K>) -> Result<Box<dyn Instance<K, T>>>;
+
+    /// Writes the weights to a file, and gives their number.
+    ///
+    /// # Errors
+    /// Those of the weights; [`Error::Storage`].
+    fn export(&self, seed: u64, device: &Device<K>, target: &str, naming: &Naming) -> Result<usize>;
+}
+
+/// What is opened.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    /// Seed of the initialisation.
+    pub seed: u64,
+    /// Which samples.
+    pub samples: Source,
+    /// Samples of a micro-batch, at most.
+    pub micro_batch: usize,
+    /// Number of segments; `None`: the default.
+    pub segments: Option<usize>,
+    /// What stays whole when the batch is cut.
+    pub cut: Cut,
+}
+
+/// Where the samples of a batch come from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// The data.
+    Data(Choice),
+    /// So many made-up samples, and an initialised network: speed and memory depend on neither.
+    Synthetic(usize),
+}
+
+/// A network with its weights on its batch, on backend `K` in precision `T`.
+pub trait Instance<K: Kernels, T: Precision> {
+    /// Products, gradients and losses.
+    fn passes(&self) -> Rc<dyn Passes<K, T> + '_>;
+    /// The batch.
+    fn data(&self) -> &dyn RunData;
+}
+
+/// A network and the data that it reads.
+#[derive(Debug, Clone)]
+pub struct Pair<N: Network> {
+    /// `[model.KIND]`.
+    pub network: N,
+    /// `[data.KIND]`.
+    pub data: N::Data,
+}
+
+impl<N: Network> Setup for Pair<N> {
+    fn network_kind(&self) -> &'static str {
+        N::KIND
+    }
+
+    fn data_kind(&self) -> &'static str {
+        <N::Data as Dataset>::KIND
+    }
+
+    fn network_json(&self) -> Result<Value> {
+        json(&self.network)
+    }
+
+    fn data_json(&self) -> Result<Value> {
+        json(&self.data)
+    }
+
+    fn layout(&self) -> Result<Layout> {
+        self.network.layout()
+    }
+
+    fn structure(&self) -> Structure {
+        self.network.structure()
+    }
+
+    fn names(&self) -> &'static Names {
+        self.network.names()
+    }
+
+    fn profile(&self) -> Option<Profile> {
+        self.network.profile()
+    }
+
+    fn weights(&self) -> Option<&str> {
+        self.network.weights()
+    }
+
+    fn is_separable(&self) -> bool {
+        self.network.is_separable()
+    }
+
+    fn unit(&self) -> Unit {
+        N::Data::unit(&self.network.shape())
+    }
+
+    fn num_samples(&self, choice: &Choice) -> Result<usize> {
+        let samples = self.data.open(&self.network.shape())?;
+        Ok(Selection::new(choice, samples.num_positions(), self.unit(), &samples.size())?.num_samples())
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Value> {
+    serde_json::to_value(value).map_err(|error| Error::Other(format!("the configuration cannot be written as JSON: {error}")))
+}
+
+impl<N: Network, K: Kernels, T: Precision> Opens<K, T> for Pair<N> {
+    fn open(&self, opening: &Opening, device: &Device<K>) -> Result<Box<dyn Instance<K, T>>> {
+        let (network, shape, unit) = (&self.network, self.network.shape(), self.unit());
+        let (samples, selection) = match &opening.samples {
+            Source::Data(choice) => {
+                let samples = self.data.open(&shape)?;
+                let selection = Selection::new(choice, samples.num_positions(), unit, &samples.size())?;
+                (samples, selection)
+            }
+            Source::Synthetic(count) => (self.data.synthetic(&shape)?, Selection::first(*count)),
+        };
+        let is_data = matches!(opening.samples, Source::Data(_));
+        let weights = network.weights().filter(|_| is_data);
+        let module = with_weights::<N, K, T>(network, weights, opening.seed, device)?;
+        let cuts = Cuts::new(selection.num_samples(), opening.micro_batch, opening.segments, opening.cut)?;
+        let batches = Batches::new(samples, selection, cuts, unit, device.clone());
+        let (network, layout) = (network.clone(), network.layout()?);
+        Ok(Box::new(Opened::<N, K, T> { network, module, layout, batches, precision: PhantomData }))
+    }
+
+    fn export(&self, seed: u64, device: &Device<K>, target: &str, naming: &Naming) -> Result<usize> {
+        let module = with_weights::<N, K, T>(&self.network, self.network.weights(), seed, device)?;
+        weights::save(&module, self.network.names(), target, naming)?;
+        Ok(self.network.layout()?.num_params())
+    }
+}
+
+/// The network with the weights of a file, or initialised.
+fn with_weights<N: Network, K: Kernels, T: Precision>(
+    network: &N,
+    weights: Option<&str>,
+    seed: u64,
+    device: &Device<K>,
+) -> Result<N::Module<SecondOrder<K>>> {
+    let module = network.module::<SecondOrder<K>>(device)?;
+    if let Some(source) = weights {
+        return weights::load(module, network.names(), source, T::DTYPE);
+    }
+    let layout = network.layout()?;
+    let initial = |name: &str| layout.find(name).map(|at| network.initial(&layout.parameters()[at]));
+    let is_own = |parameter: &Parameter| network.initial(parameter) == Initial::Own;
+    if !layout.parameters().iter().any(is_own) {
+        return initialise(module, network.names(), seed, T::DTYPE, initial);
+    }
+    let own = own_values(network, seed)?;
+    let module = fill(module, network.names(), T::DTYPE, |name, _| Ok(own.get(name).cloned()))?;
+    initialise(module, network.names(), seed, T::DTYPE, initial)
+}
+
+/// The values that a network's own initialisers draw: on the processor, so that they are those of any backend, by one thread
+/// at a time, because the random numbers there are the process's.
+fn own_values<N: Network>(network: &N, seed: u64) -> Result<BTreeMap<String, TensorData>> {
+    type Plain = burn_flex::Flex;
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let device = Default::default();
+    Plain::seed(&device, seed);
+    let module = network.module::<Plain>(&device)?;
+    let mut values = BTreeMap::new();
+    read(&module, network.names(), |name, data| drop(values.insert(name.to_owned(), data)));
+    Ok(values)
+}
+
+struct Opened<N: Network, K: Kernels, T> {
+    network: N,
+    module: N::Module<SecondOrder<K>>,
+    layout: Layout,
+    batches: Batches<<N::Data as Dataset>::Samples, K>,
+    precision: PhantomData<T>,
+}
+
+impl<N: Network, K: Kernels, T: Precision> Instance<K, T> for Opened<N, K, T> {
+    fn passes(&self) -> Rc<dyn Passes<K, T> + '_> {
+        Rc::new(OnData::new(&self.network, &self.module, &self.layout, &self.batches))
+    }
+
+    fn data(&self) -> &dyn RunData {
+        &self.batches
+    }
+}
+
+/// On every backend and in every precision that this build has.
+pub trait OnBackends: Opens<burn_flex::Flex, f32> + Opens<burn_flex::Flex, f64> + OnNdarray + OnCuda + OnWgpu {}
+
+impl<S> OnBackends for S where S: Opens<burn_flex::Flex, f32> + Opens<burn_flex::Flex, f64> + OnNdarray + OnCuda + OnWgpu {}
+
+/// Declares the trait of a backend that a build may lack, for all that can be opened on its types.
+macro_rules! optional_backend {
+    ($feature:literal, $name:ident, $($backend:ty, $precision:ty);+) => {
+        #[doc = concat!("On the backend of the feature `", $feature, "`, where this build has it.")]
+        #[cfg(feature = $feature)]
+        pub trait $name: $(Opens<$backend, $precision> +)+ {}
+        #[cfg(feature = $feature)]
+        impl<S> $name for S where S: $(Opens<$backend, $precision> +)+ {}
+        #[doc = concat!("On the backend of the feature `", $feature, "`, which this build does not have.")]
+        #[cfg(not(feature = $feature))]
+        pub trait $name {}
+        #[cfg(not(feature = $feature))]
+        impl<S> $name for S {}
+    };
+}
+
+optional_backend!("ndarray", OnNdarray, burn_ndarray::NdArray<f32>, f32; burn_ndarray::NdArray<f64>, f64);
+optional_backend!("cuda", OnCuda, burn_cuda::Cuda, f32; crate::engine::kernels::CudaUnfused, f32);
+optional_backend!("wgpu", OnWgpu, burn_wgpu::Wgpu, f32; crate::engine::kernels::WgpuUnfused, f32);
