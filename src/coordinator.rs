@@ -16,9 +16,7 @@ use crate::cluster::{Comm, signal, solo};
 use crate::config::{self, Config};
 use crate::doctor::{self, MatmulError};
 use crate::engine::Kernels;
-use crate::hessian::{
-    Outcome as CheckOutcome, Precision, ProductError, Settings, product_errors, self_tests,
-};
+use crate::hessian::{Outcome as CheckOutcome, Precision, ProductError, Settings, product_errors, self_tests};
 use crate::job::{self, Job, On, Task, dispatch};
 use crate::krylov::Reorthogonalize;
 use crate::lock::Lock;

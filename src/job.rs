@@ -178,8 +178,12 @@ pub fn dispatch<A: Task>(config: &Config, task: A) -> Result<A::Output> {
 fn on_backend<A: Task>(config: &Config, task: A) -> Result<A::Output> {
     let (hessian, network) = (&config.hessian, &*config.network.0);
     match (hessian.backend, hessian.precision) {
-        (config::Backend::Flex, config::Precision::F32) => on::<burn_flex::Flex, f32, A>(config, network, Default::default(), task),
-        (config::Backend::Flex, config::Precision::F64) => on::<burn_flex::Flex, f64, A>(config, network, Default::default(), task),
+        (config::Backend::Flex, config::Precision::F32) => {
+            on::<burn_flex::Flex, f32, A>(config, network, Default::default(), task)
+        }
+        (config::Backend::Flex, config::Precision::F64) => {
+            on::<burn_flex::Flex, f64, A>(config, network, Default::default(), task)
+        }
         #[cfg(feature = "ndarray")]
         (config::Backend::Ndarray, config::Precision::F32) => {
             on::<burn_ndarray::NdArray<f32>, f32, A>(config, network, Default::default(), task)

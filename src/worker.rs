@@ -12,8 +12,7 @@ use crate::checkpoint::{Checkpoint, Position, Rows};
 use crate::cluster::{Comm, signal};
 use crate::engine::Kernels;
 use crate::hessian::{
-    Precision, Prefix, PrefixBudget, Settings, Sharded, Slice, add_slice, complement, rounded,
-    slot_settings, start,
+    Precision, Prefix, PrefixBudget, Settings, Sharded, Slice, add_slice, complement, rounded, slot_settings, start,
 };
 use crate::job::Job;
 use crate::krylov::{Chain, Schedule, SharedComplement, Tridiagonal};

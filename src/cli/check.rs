@@ -137,7 +137,9 @@ fn largest_that_fits(config: &Config, layout: &Layout, blocks: &[Block]) -> Resu
 }
 
 fn describe(answer: &Answer) -> String {
-    let Answer { run, num_params, num_blocks, tokens, prediction, micro_batches, segments, block, matmul, kernels, .. } = answer;
+    let Answer {
+        run, num_params, num_blocks, tokens, prediction, micro_batches, segments, block, matmul, kernels, ..
+    } = answer;
     let rows: Vec<Vec<String>> =
         answer.checks.iter().map(|row| vec![row.name.into(), row.outcome.into(), row.detail.clone()]).collect();
     format!(

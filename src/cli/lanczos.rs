@@ -18,8 +18,8 @@ use crate::engine::Kernels;
 use crate::hessian::{Precision, Sharded};
 use crate::job::{self, Job, On, Task};
 use crate::krylov::{self, Tridiagonal};
-use crate::spectrum::quadrature;
 use crate::networks::Registry;
+use crate::spectrum::quadrature;
 use crate::{Error, Result, plan};
 
 /// The error of a product that the recursion is told, which only decides when it stops early. Zero: this command exists

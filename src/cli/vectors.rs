@@ -10,8 +10,8 @@ use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::block::{Block, Layout};
-use crate::storage::absolute;
 use crate::hessian::Precision;
+use crate::storage::absolute;
 use crate::{Error, Result};
 
 /// A file of vectors, mapped.

@@ -3,9 +3,7 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::sections::{
-    Axis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Output, Reduction, Run, Sigma,
-};
+use super::sections::{Axis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Output, Reduction, Run, Sigma};
 use super::{Blocks, Config, Configured, Convergence, Order};
 
 /// Seed of nanoGPT's runs.

@@ -237,7 +237,9 @@ fn not_a_multiple(found: usize, unit: Unit) -> String {
     let Unit { sample, prediction, predictions } = unit;
     let below = found / predictions * predictions;
     let nearest = if below == 0 { format!("{predictions}") } else { format!("{below} or {}", below + predictions) };
-    format!("{sample}s have {predictions} {prediction}s, so this must be a multiple of {predictions}; nearest: {nearest}")
+    format!(
+        "{sample}s have {predictions} {prediction}s, so this must be a multiple of {predictions}; nearest: {nearest}"
+    )
 }
 
 /// `3 windows of 256 tokens`, `3 images`.

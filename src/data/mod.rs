@@ -5,6 +5,7 @@
 //! batch is ordered and cut (`permutation`, `micro_batches`). It knows no tensors and no models: tokens leave as integers.
 
 mod beside;
+mod idx;
 mod inspect;
 mod meta;
 mod micro_batches;
@@ -15,6 +16,7 @@ mod settings;
 mod shard;
 mod tokens;
 
+pub use idx::Idx;
 pub use inspect::{Frequency, Inspection, inspect};
 pub use meta::{Described, Meta, TokenFile, Tokenizer};
 pub use micro_batches::{Cut, MicroBatch, MicroBatches};

@@ -6,6 +6,7 @@
 
 mod ahead;
 mod batches;
+mod images;
 mod selection;
 mod tokens;
 
@@ -16,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use batches::{Batches, RunData};
+pub use images::{ImageBatch, ImageFiles, ImageShape};
 pub use selection::{Choice, Selection};
 pub use tokens::{TokenBatch, TokenFiles, TokenShape};
 

@@ -134,6 +134,9 @@ mod tests {
     fn images_are_counted_by_themselves() {
         let asked = Choice { key: Unit::SAMPLE.key(), ..choice(Some(7), 2, 1, Order::Sequential) };
         let error = Selection::new(&asked, 5, Unit::SAMPLE, "5 samples").unwrap_err().to_string();
-        assert!(error.contains("batch.samples = 7: 7 samples, 1 apart, from sample 2") && error.contains("hold 3"), "{error}");
+        assert!(
+            error.contains("batch.samples = 7: 7 samples, 1 apart, from sample 2") && error.contains("hold 3"),
+            "{error}"
+        );
     }
 }

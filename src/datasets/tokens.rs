@@ -96,7 +96,8 @@ impl Windows {
             }
             Source::Synthetic => {
                 // windows lie side by side, whatever their number
-                let token = |at: usize| ((at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) as i32 % vocabulary as i32;
+                let token =
+                    |at: usize| ((at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) as i32 % vocabulary as i32;
                 Ok((position * context..=(position + 1) * context).map(token).collect())
             }
         }
@@ -210,7 +211,8 @@ mod tests {
         let hash = |num_samples, order| {
             let (_folder, windows) = counting(20, 4, 20);
             let unit = TokenFiles::unit(&windows.shape);
-            let choice = Choice { key: unit.key(), num_samples: Some(num_samples), start: 0, stride: 4, order, seed: 3 };
+            let choice =
+                Choice { key: unit.key(), num_samples: Some(num_samples), start: 0, stride: 4, order, seed: 3 };
             let selection = Selection::new(&choice, windows.num_positions(), unit, &windows.size()).unwrap();
             let cuts = Cuts::new(num_samples, 1, None, Cut::Samples).unwrap();
             Batches::<_, Plain>::new(windows, selection, cuts, unit, Default::default()).sha256().unwrap().unwrap()

@@ -20,7 +20,8 @@ use crate::{Error, Result};
 /// Two layers with everything that a kernel exists for: attention over more than one tile, LayerNorm, GELU, a head with
 /// cross-entropy.
 fn tiny() -> Pair<Gpt2Config> {
-    let sizes = Gpt2Config { layers: 2, heads: 2, embedding: 32, mlp: 64, context: 40, vocabulary: 50, ..Gpt2Config::nano() };
+    let sizes =
+        Gpt2Config { layers: 2, heads: 2, embedding: 32, mlp: 64, context: 40, vocabulary: 50, ..Gpt2Config::nano() };
     Pair { network: sizes, data: TokenFiles { path: "none".into(), cache: None } }
 }
 /// Everything else.

@@ -166,7 +166,12 @@ fn central_difference<K: Kernels, T: Precision>(
 }
 
 /// Over a ladder of step sizes: large ones truncate, small ones round.
-fn smallest_error<K: Kernels, T: Precision>(operator: &BlockOperator<'_, K, T>, slot: usize, v: &[T], hv: &[T]) -> Result<f64> {
+fn smallest_error<K: Kernels, T: Precision>(
+    operator: &BlockOperator<'_, K, T>,
+    slot: usize,
+    v: &[T],
+    hv: &[T],
+) -> Result<f64> {
     let block = operator.slots[slot];
     let scale = (v.len() as f64).sqrt(); // a unit vector's entries are 1 / sqrt(d)
     let norm = dot(hv, hv).sqrt().max(f64::MIN_POSITIVE);

@@ -67,7 +67,9 @@ fn normal(seed: u64, name: &str, count: usize, deviation: f64) -> Vec<f64> {
 
 /// `count` numbers uniform in (-bound, bound): entry i is a function of (seed, name, i) alone.
 fn uniform(seed: u64, name: &str, count: usize, bound: f64) -> Vec<f64> {
-    drawn(seed, name, count, |chunk, stream| chunk.iter_mut().for_each(|x| *x = bound * (2.0 * open_unit(stream) - 1.0)))
+    drawn(seed, name, count, |chunk, stream| {
+        chunk.iter_mut().for_each(|x| *x = bound * (2.0 * open_unit(stream) - 1.0))
+    })
 }
 
 /// `count` numbers that `draw` makes of a parameter's stream, chunk by chunk: it takes one u64 for each number.

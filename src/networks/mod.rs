@@ -5,6 +5,7 @@
 //! file, and one line in [`Registry::built_in`].
 
 pub mod gpt2;
+pub mod mlp;
 mod network;
 mod profile;
 mod registry;

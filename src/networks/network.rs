@@ -20,7 +20,8 @@ use crate::models::{Initial, Names, Structure, parameters};
 pub type BatchOf<N, B> = <<<N as Network>::Data as Dataset>::Samples as Samples>::Batch<B>;
 
 /// Where network `N` can be entered above its bottom.
-pub type StagesOf<N, K> = dyn Stages<SecondOrder<K>, <N as Network>::Module<SecondOrder<K>>, BatchOf<N, SecondOrder<K>>>;
+pub type StagesOf<N, K> =
+    dyn Stages<SecondOrder<K>, <N as Network>::Module<SecondOrder<K>>, BatchOf<N, SecondOrder<K>>>;
 
 /// A kind of network: its keys are the fields of the type, under `[model.KIND]`.
 ///

@@ -169,7 +169,8 @@ impl<N: Network> Setup for Pair<N> {
 }
 
 fn json(value: &impl serde::Serialize) -> Result<Value> {
-    serde_json::to_value(value).map_err(|error| Error::Other(format!("the configuration cannot be written as JSON: {error}")))
+    serde_json::to_value(value)
+        .map_err(|error| Error::Other(format!("the configuration cannot be written as JSON: {error}")))
 }
 
 impl<N: Network, K: Kernels, T: Precision> Opens<K, T> for Pair<N> {
@@ -256,7 +257,8 @@ impl<N: Network, K: Kernels, T: Precision> Instance<K, T> for Opened<N, K, T> {
 /// On every backend and in every precision that this build has.
 pub trait OnBackends: Opens<burn_flex::Flex, f32> + Opens<burn_flex::Flex, f64> + OnNdarray + OnCuda + OnWgpu {}
 
-impl<S> OnBackends for S where S: Opens<burn_flex::Flex, f32> + Opens<burn_flex::Flex, f64> + OnNdarray + OnCuda + OnWgpu {}
+impl<S> OnBackends for S where S: Opens<burn_flex::Flex, f32> + Opens<burn_flex::Flex, f64> + OnNdarray + OnCuda + OnWgpu
+{}
 
 /// Declares the trait of a backend that a build may lack, for all that can be opened on its types.
 macro_rules! optional_backend {

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::{Facts, Plan};
 use super::cost::{Cost, Kept};
 use super::scale::Target;
+use super::{Facts, Plan};
 use crate::networks::Registry;
 use crate::{Result, config};
 

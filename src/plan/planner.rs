@@ -46,8 +46,7 @@ impl<'a> Planner<'a> {
         };
         let mut micro_batch = micro_batch(config)?;
         let entry_bytes = profile.entry * number as f64;
-        let prefix_bytes =
-            config.num_predictions().map(|predictions| predictions as f64 * entry_bytes / ranks as f64);
+        let prefix_bytes = config.num_predictions().map(|predictions| predictions as f64 * entry_bytes / ranks as f64);
         let (cost, memory) = (Cost::of(profile), of(micro_batch));
         let mut planner = Self { config, layout, cost, memory, micro_batch, budget, device, prefix_bytes };
         // a micro-batch that was not asked for shrinks until one slot of every block fits, in f64 as well

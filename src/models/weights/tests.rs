@@ -211,9 +211,7 @@ fn round_trip<B: Backend>(config: &Gpt2Config, dtype: DType) {
             }
         }
     }
-    let to = |name: &str| {
-        save(&model, &NAMES, folder.path().join(name).to_str().unwrap(), &Naming::PAPER).unwrap_err()
-    };
+    let to = |name: &str| save(&model, &NAMES, folder.path().join(name).to_str().unwrap(), &Naming::PAPER).unwrap_err();
     assert_eq!(to("no/such/folder.pt").exit_code(), 5);
     assert_eq!(to("model.bin").exit_code(), 2);
 }

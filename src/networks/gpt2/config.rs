@@ -273,4 +273,3 @@ impl Gpt2Config {
         self.layer_norm.then(|| config.init(device))
     }
 }
-
