@@ -29,6 +29,7 @@ use crate::plan::memory::Resources;
 use crate::plan::shape::{self, Choice, Shape};
 use crate::plan::{self, Pair, Plan};
 use crate::probe::ProbeKind;
+use crate::shown::Url;
 use crate::tables;
 use crate::worker::{self, Slot};
 use crate::{Error, Result};
@@ -54,7 +55,7 @@ pub struct Outcome {
     /// Name of the run.
     pub run: String,
     /// Where its tables are.
-    pub url: String,
+    pub url: Url,
     /// Groups that were already there.
     pub groups_found: usize,
     /// Groups computed now.

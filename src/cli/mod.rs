@@ -19,9 +19,13 @@ mod table;
 mod vectors;
 mod weights;
 
+use std::io::Write;
+use std::process::exit;
+
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::Result;
+use crate::shown::scrubbed;
 
 /// Hessian spectra of neural networks by stochastic Lanczos quadrature, blockwise and full.
 #[derive(Debug, Parser)]
@@ -74,7 +78,7 @@ enum Command {
 /// # Errors
 /// Those of the command; usage errors are printed, and end the process, here.
 pub fn main() -> Result<()> {
-    let Cli { command, json } = Cli::parse();
+    let Cli { command, json } = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
     let shows_progress = matches!(
         command,
         Command::Run(_) | Command::Hvp(_) | Command::Lanczos(_) | Command::Data(data::Command::Prepare(_))
@@ -94,6 +98,15 @@ pub fn main() -> Result<()> {
         Command::Weights(command) => weights::main(&command, json),
         Command::Completions { shell } => completions(shell),
     }
+}
+
+/// Prints what clap says, which repeats arguments, and ends the process. Help keeps its colours.
+fn refuse(error: &clap::Error) -> ! {
+    if !error.use_stderr() {
+        error.exit();
+    }
+    let _ = write!(std::io::stderr(), "{}", scrubbed(&error.to_string())); // there may be nobody to read it
+    exit(error.exit_code());
 }
 
 fn completions(shell: clap_complete::Shell) -> Result<()> {

@@ -11,6 +11,7 @@ use crate::hessian::Precision;
 use crate::job::{self, Task};
 use crate::models::weights::{self, Format, Naming};
 use crate::models::{Names, parameters};
+use crate::shown::Url;
 use crate::{Error, Result};
 
 #[derive(Debug, Subcommand)]
@@ -26,7 +27,7 @@ pub struct Export {
     config: ConfigArguments,
     /// File to write: .safetensors, or .pt for PyTorch; path or URL.
     #[arg(value_name = "OUT")]
-    out: String,
+    out: Url,
     /// Names and layout: huggingface, nanogpt, or paper (attn.wq, wk, wv, wo). Default: huggingface for safetensors,
     /// nanogpt for PyTorch.
     #[arg(long, value_name = "NAMING")]
@@ -36,7 +37,7 @@ pub struct Export {
 /// What was written.
 #[derive(Debug, Serialize)]
 struct Answer {
-    out: String,
+    out: Url,
     naming: &'static str,
     num_params: usize,
 }
@@ -65,7 +66,7 @@ fn naming(arguments: &Export) -> Result<Naming> {
 }
 
 struct Write<'a> {
-    out: &'a str,
+    out: &'a Url,
     naming: Naming,
 }
 
@@ -76,6 +77,6 @@ impl Task for Write<'_> {
         let model = job::model::<K, T>(config, &device)?;
         weights::save(&model, &Names::GPT2, self.out, &self.naming)?;
         let num_params = parameters(&model, &Names::GPT2).num_params();
-        Ok(Answer { out: self.out.into(), naming: self.naming.name, num_params })
+        Ok(Answer { out: self.out.clone(), naming: self.naming.name, num_params })
     }
 }

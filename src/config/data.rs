@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::units::Bytes;
+use crate::shown::Url;
 
 /// `[data.*]`: exactly one of these.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,7 +18,7 @@ pub enum Data {
 #[serde(deny_unknown_fields)]
 pub struct TokenFiles {
     /// File, or glob over several shards; a path or a URL. nanoGPT uint16 or llm.c, told apart by the header.
-    pub path: String,
+    pub path: Url,
     /// Memory of each rank for tokens from a URL, like "1GB". Default: 256 MiB. What does not fit is read again in every
     /// sweep.
     #[serde(default, skip_serializing_if = "Option::is_none")]

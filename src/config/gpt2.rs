@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::shown::Url;
+
 /// A GPT-2, as nanoGPT's model.py has it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Gpt2Keys")]
@@ -30,7 +32,7 @@ pub struct Gpt2 {
     pub init: Gpt2Init,
     /// Path or URL of safetensors or a PyTorch checkpoint; absent: initialised from `run.seed`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub weights: Option<String>,
+    pub weights: Option<Url>,
 }
 
 /// Form of the GELU.
@@ -79,7 +81,7 @@ struct Gpt2Keys {
     layer_norm: Option<bool>,
     gelu: Option<Gelu>,
     init: Option<Gpt2Init>,
-    weights: Option<String>,
+    weights: Option<Url>,
 }
 
 impl From<Gpt2Keys> for Gpt2 {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::gpt2::Gpt2;
 use super::tree::Node;
+use crate::shown::Url;
 use crate::{Error, Result};
 
 /// Kinds that the contract names and this version does not have.
@@ -33,9 +34,9 @@ impl Model {
     }
 
     /// Path or URL of the weights, where they are not initialised from the seed.
-    pub fn weights(&self) -> Option<&str> {
+    pub fn weights(&self) -> Option<&Url> {
         match self {
-            Model::Gpt2(gpt2) => gpt2.weights.as_deref(),
+            Model::Gpt2(gpt2) => gpt2.weights.as_ref(),
         }
     }
 }

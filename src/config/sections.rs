@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::units::{Bytes, Interval};
+use crate::shown::Url;
 
 /// `[run]`
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -363,7 +364,7 @@ pub enum Basis {
 #[serde(default, deny_unknown_fields)]
 pub struct Output {
     /// Path, or URL of any object store. Default: "results".
-    pub url: String,
+    pub url: Url,
 }
 
 impl Default for Output {

@@ -3,7 +3,8 @@
 use std::fmt::Display;
 
 use super::tree::Node;
-use super::{Blocks, Config, Convergence, Gpt2, Model, Reduction, Reorthogonalize, Sigma, WeightKind, as_toml};
+use super::{Blocks, Config, Convergence, Data, Gpt2, Model, Reduction, Reorthogonalize, Sigma, WeightKind, as_toml};
+use crate::shown::Url;
 use crate::{Error, Result};
 
 /// Tokens are stored as uint16.
@@ -49,7 +50,9 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<()> {
         config.distance.grid_points,
         "expected 2 to 100,000,000",
     )?;
-    check.that(!config.output.url.is_empty(), "output.url", "\"\"", "expected a path or URL")
+    let Data::Tokens(files) = &config.data;
+    check.place("data.tokens.path", &files.path, files.path.refused_as_input())?;
+    check.place("output.url", &config.output.url, config.output.url.refused())
 }
 
 /// A grid of more points does not fit in memory next to anything else.
@@ -65,9 +68,19 @@ const MOST_PROBES: usize = 10_000;
 /// More draws than errors have digits.
 const MOST_DRAWS: u64 = 100_000;
 
-fn is_folder_name(name: &str) -> bool {
+/// What a run may be called.
+const NAME_RULE: &str = "the name becomes a folder, and the value of a partition that readers of Parquet take for a number, a date or null \
+     where it looks like one; expected a letter, then up to 127 of A-Z a-z 0-9 - _ . and none of the words true, false, null, \
+     none, nil, na, nan, nat, inf, infinity, epoch, now, today";
+/// Values that are read as something else than a text: by Arrow, DuckDB, pandas, Polars or Spark.
+const NO_NAMES: [&str; 13] =
+    ["true", "false", "null", "none", "nil", "na", "nan", "nat", "inf", "infinity", "epoch", "now", "today"];
+
+/// Whether every reader of a hive partition takes it for a text.
+fn is_run_name(name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    !name.is_empty() && !name.starts_with('.') && name.len() <= 128 && name.chars().all(is_plain)
+    let begins = name.starts_with(|c: char| c.is_ascii_alphabetic());
+    begins && name.len() <= 128 && name.chars().all(is_plain) && !NO_NAMES.contains(&name.to_ascii_lowercase().as_str())
 }
 
 struct Check<'a> {
@@ -91,14 +104,15 @@ impl Check<'_> {
         self.that(value != Some(0), key, 0, "expected 1 or more")
     }
 
+    /// A path or URL, and what speaks against it.
+    fn place(&self, key: &str, url: &Url, problem: Option<&str>) -> Result<()> {
+        self.that(!url.is_empty(), key, "\"\"", "expected a path or URL")?;
+        self.that(problem.is_none(), key, format!("{url:?}"), problem.unwrap_or_default())
+    }
+
     /// The name is a part of a path and of a hive partition, `run=<name>`.
     fn run_name(&self, name: &str) -> Result<()> {
-        self.that(
-            is_folder_name(name),
-            "run.name",
-            format!("{name:?}"),
-            "the name becomes a folder; expected 1 to 128 of the characters A-Z a-z 0-9 - _ . with no dot in front",
-        )
+        self.that(is_run_name(name), "run.name", format!("{name:?}"), NAME_RULE)
     }
 
     fn gpt2(&self, gpt2: &Gpt2) -> Result<()> {
@@ -128,12 +142,10 @@ impl Check<'_> {
             gpt2.vocabulary,
             format!("tokens are 16 bits wide; expected {MAX_VOCABULARY} or less"),
         )?;
-        self.that(
-            gpt2.weights.as_deref() != Some(""),
-            "model.gpt2.weights",
-            "\"\"",
-            "expected a path or URL; leave it out to initialise from run.seed",
-        )
+        let Some(weights) = &gpt2.weights else { return Ok(()) };
+        let problem = "expected a path or URL; leave it out to initialise from run.seed";
+        self.that(!weights.is_empty(), "model.gpt2.weights", "\"\"", problem)?;
+        self.place("model.gpt2.weights", weights, weights.refused_as_input())
     }
 
     fn batch(&self, config: &Config) -> Result<()> {
@@ -199,12 +211,8 @@ impl Check<'_> {
         )?;
         self.that((2..=MOST_DRAWS).contains(&study.draws), &key("draws"), study.draws, "expected 2 to 100,000")?;
         let name = format!("{}-{}", study.batches.as_ref().unwrap_or(&config.run.name), study.to);
-        self.that(
-            is_folder_name(&name),
-            &key("batches"),
-            format!("{name:?}"),
-            "the runs of the batches are named so, and a name becomes a folder",
-        )
+        let problem = format!("the runs of the batches are named so: {NAME_RULE}");
+        self.that(is_run_name(&name), &key("batches"), format!("{name:?}"), problem)
     }
 
     /// What other tables say must not contradict a study whose smallest batch has `windows`.
