@@ -19,6 +19,7 @@ fn main() -> ExitCode {
 fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let place = panic.location().map(|place| format!(" at {}:{}", place.file(), place.line())).unwrap_or_default();
     let message = panic.payload_as_str().unwrap_or("no message");
+    let message = hesspec::shown::scrubbed(message);
     complain(&format!("internal error{place}: {message}\nThis is a bug in hesspec; please report it"));
     exit(1);
 }

@@ -40,10 +40,7 @@ impl Url {
 
     /// Everything in front of the query.
     pub fn without_query(&self) -> &str {
-        match split_query(&self.0, self.is_local()) {
-            _ if self.is_local() => &self.0,
-            (place, _) => place,
-        }
+        if self.is_local() { &self.0 } else { split_query(&self.0, false).0 }
     }
 
     /// Whether it has a query, as presigned URLs have.
@@ -81,11 +78,13 @@ impl Url {
     pub fn refused_as_input(&self) -> Option<&'static str> {
         let scheme = self.scheme();
         let Some(scheme) = scheme.as_deref() else { return self.refused_as_path() };
-        if scheme.is_empty() || !scheme.chars().all(is_of_scheme) {
+        let place = self.without_query().split_once("://").map_or("", |(_, rest)| rest);
+        let authority = place.split('/').next().unwrap_or_default();
+        let is_whole = scheme == "file" || !authority.is_empty();
+        if scheme.is_empty() || !scheme.chars().all(is_of_scheme) || !is_whole {
             return Some("this is no URL: expected a path, or scheme://bucket/prefix");
         }
-        let place = self.without_query().split_once("://").map_or("", |(_, rest)| rest);
-        if has_user(scheme, place.split('/').next().unwrap_or_default()) {
+        if has_user(scheme, authority) {
             return Some(
                 "the URL carries a user or a password; expected scheme://bucket/prefix, and credentials in the environment \
                  (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the provider's own)",
@@ -228,7 +227,7 @@ fn without_values(query: &str) -> String {
 
 /// Of `user:password@place`, the place.
 fn without_user_of_path(path: &str) -> String {
-    let is_path = path.starts_with(['/', '.']);
+    let is_path = path.trim_start_matches(['(', '[']).starts_with(['/', '.']);
     match path.rfind('@') {
         Some(at) if !is_path && path[..at].contains(':') => format!("{HIDDEN}{}", &path[at..]),
         _ => path.into(),

@@ -50,6 +50,11 @@ pub(super) fn status(error: &(dyn Error + 'static)) -> Option<u16> {
     chain(error).find_map(|error| error.to_string().strip_prefix(STATUS)?.get(..3)?.parse().ok())
 }
 
+/// Whether a server has understood a request and will not do it.
+pub(crate) fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
+    status(error).is_some_and(|status| (400..500).contains(&status) && ![408, 429].contains(&status))
+}
+
 /// Why a request failed, in words of ours.
 pub(super) fn described(error: &(dyn Error + 'static)) -> String {
     let texts: Vec<String> = chain(error).map(|error| error.to_string()).collect();

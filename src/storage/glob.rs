@@ -5,8 +5,8 @@ use std::path::Path;
 
 use globset::GlobBuilder;
 
-use super::input::local_path;
 use super::location::{Access, Location};
+use super::path::local_path;
 use crate::shown::{Url, quoted};
 use crate::{Error, Result};
 

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
-use super::location::{Location, file_path};
+use super::location::Location;
+use super::path::local_path;
 use super::time::rfc3339;
 use crate::file;
 use crate::shown::Url;
@@ -199,23 +200,6 @@ impl ChunkReader for Input {
             return Err(ParquetError::EOF(format!("{length} bytes from {start} on, of {}", self.len)));
         }
         self.read_at(start..start + length as u64).map_err(|error| ParquetError::External(Box::new(error)))
-    }
-}
-
-/// The path that a name stands for; `None` for an object.
-///
-/// # Errors
-/// [`Error::Config`] for a `file://` URL that is none, and for what looks like a mistyped URL.
-pub fn local_path(name: &Url) -> Result<Option<PathBuf>> {
-    if !name.is_local() {
-        return Ok(None);
-    }
-    if let Some(problem) = name.refused_as_input() {
-        return Err(Error::Config(format!("`{name}`: {problem}")));
-    }
-    match name.exposed().split_once("://") {
-        None => Ok(Some(PathBuf::from(name.exposed()))),
-        Some((_, rest)) => file_path(name, rest).map(Some),
     }
 }
 

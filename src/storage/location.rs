@@ -19,7 +19,7 @@ use object_store::{
 };
 use tokio::runtime::Runtime;
 
-use super::input::local_path;
+use super::path::local_path;
 use super::{answer, cloud};
 use crate::shown::Url;
 use crate::{Error, Result};
@@ -351,12 +351,7 @@ impl Location {
 /// Whether another attempt may succeed: not where the server has understood and refused.
 fn can_pass(error: &object_store::Error) -> bool {
     use object_store::Error::{Generic, JoinError};
-    matches!(error, Generic { .. } | JoinError { .. }) && !is_refusal(error)
-}
-
-/// Whether a server has understood a request and will not do it.
-pub(crate) fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
-    answer::status(error).is_some_and(|status| (400..500).contains(&status) && ![408, 429].contains(&status))
+    matches!(error, Generic { .. } | JoinError { .. }) && !answer::is_refusal(error)
 }
 
 fn first_byte() -> GetOptions {
@@ -384,33 +379,6 @@ fn local(url: &Url, folder: &std::path::Path, access: Access) -> Result<Arc<dyn 
     Ok(Arc::new(store))
 }
 
-/// The path of `file://[localhost]/absolute/path`, percent-decoded.
-pub(super) fn file_path(url: &Url, rest: &str) -> Result<PathBuf> {
-    let path = rest.strip_prefix("localhost").unwrap_or(rest);
-    let decoded = path.starts_with('/').then(|| percent_decoded(path)).flatten();
-    decoded.map(PathBuf::from).ok_or_else(|| {
-        Error::Config(format!(
-            "`{url}` is no file URL: expected file:///absolute/path, or a plain path for a relative one"
-        ))
-    })
-}
-
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        if first == b'%' {
-            let digits = std::str::from_utf8(tail.get(..2)?).ok()?;
-            bytes.push(u8::from_str_radix(digits, 16).ok()?);
-            rest = &tail[2..];
-        } else {
-            bytes.push(first);
-            rest = tail;
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
 /// `memory://name/prefix`: stores live as long as the process and are found again by name.
 fn memory(path: &str) -> (Arc<dyn ObjectStore>, String) {
     static STORES: OnceLock<Mutex<BTreeMap<String, Arc<InMemory>>>> = OnceLock::new();
@@ -422,14 +390,6 @@ fn memory(path: &str) -> (Arc<dyn ObjectStore>, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn file_urls_are_absolute_and_decoded() {
-        assert_eq!(file_path(&"u".into(), "/a%20b/c").unwrap(), PathBuf::from("/a b/c"));
-        assert_eq!(file_path(&"u".into(), "localhost/x").unwrap(), PathBuf::from("/x"));
-        assert_eq!(file_path(&"file://relative".into(), "relative").unwrap_err().exit_code(), 2);
-        assert_eq!(file_path(&"u".into(), "/a%2").unwrap_err().exit_code(), 2);
-    }
 
     #[test]
     fn a_cloud_url_without_its_feature_names_the_feature() {
