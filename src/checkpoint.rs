@@ -21,6 +21,7 @@ use crate::cluster::{Element, Shard};
 use crate::krylov::{Tridiagonal, packed};
 use crate::output::{Access, Location};
 use crate::plan::Pair;
+use crate::shown::Url;
 use crate::{Error, Result};
 
 /// Bytes of a hash.
@@ -46,7 +47,7 @@ pub type Rows = Vec<Vec<Vec<f64>>>;
 
 impl Checkpoint {
     /// The checkpoints of a run below an output URL.
-    pub fn open(url: &str, run: &str) -> Result<Self> {
+    pub fn open(url: impl Into<Url>, run: &str) -> Result<Self> {
         Ok(Self { location: Location::open(url, Access::Write)?, folder: format!("_runs/{run}/checkpoint") })
     }
 

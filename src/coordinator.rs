@@ -26,6 +26,7 @@ use crate::plan::memory::Resources;
 use crate::plan::shape::{self, Choice, Shape};
 use crate::plan::{self, Pair, Plan};
 use crate::probe::ProbeKind;
+use crate::shown::Url;
 use crate::tables;
 use crate::worker::{self, Slot};
 use crate::{Error, Result};
@@ -51,7 +52,7 @@ pub struct Outcome {
     /// Name of the run.
     pub run: String,
     /// Where its tables are.
-    pub url: String,
+    pub url: Url,
     /// Groups that were already there.
     pub groups_found: usize,
     /// Groups computed now.

@@ -5,10 +5,12 @@
 //! itself. ARCHITECTURE.md is the map of the rooms below.
 
 pub mod error;
+pub mod shown;
 
 // L0: pure
 pub mod block;
 pub mod document;
+pub mod file;
 pub mod krylov;
 pub mod probe;
 pub mod spectrum;

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::host_name;
+use crate::cluster::{host_name, signal};
 use crate::output::{Access, Location, lock_path, rfc3339};
+use crate::shown::{Url, quoted};
 use crate::{Error, Result};
 
 /// Between two refreshes.
@@ -23,6 +24,8 @@ const REFRESH: Duration = Duration::from_secs(30);
 const STALE_SECONDS: u64 = 600;
 /// How long a process of this machine that still holds the lock may take to leave, as after a kill of its launcher.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks at the lock.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Who holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,14 +63,26 @@ impl Lock {
     /// Takes the lock of a run under an output URL; `log` hears of a lock that is taken over.
     ///
     /// # Errors
-    /// [`Error::Storage`] while another job holds it, or if the storage fails.
-    pub fn acquire(url: &str, run: &str, log: &dyn Fn(&str)) -> Result<Self> {
+    /// [`Error::Storage`] while another job holds it, or if the storage fails; [`Error::Interrupted`] after a stop signal.
+    pub fn acquire(url: impl Into<Url>, run: &str, log: &dyn Fn(&str)) -> Result<Self> {
         let location = Location::open(url, Access::Write)?;
         let path = lock_path(run);
         let owner = Owner::this_process();
         let begin = Instant::now();
         while !location.create(&path, owner.json()?)? {
-            let Some(held) = read(&location, &path)? else { continue }; // its owner has just left
+            if let Some(name) = signal::requested() {
+                return Err(Error::Interrupted(format!(
+                    "stopped by SIG{name} while waiting for the lock `{path}`; run again"
+                )));
+            }
+            let Some(held) = read(&location, &path)? else {
+                // its owner has just left
+                if begin.elapsed() > PATIENCE {
+                    return Err(location.failed("create", &path, "it is neither made nor there to be read"));
+                }
+                sleep(PAUSE);
+                continue;
+            };
             match judge(&held, &owner, is_alive, now()) {
                 State::Gone(why) if take_over(&location, &path, &held, &owner)? => {
                     log(&format!("took over the lock of {}: {why}", held.describe()));
@@ -77,7 +92,7 @@ impl Lock {
                     return Err(refused(&location, &path, &held, "it holds the lock"));
                 }
                 State::Elsewhere(what) => return Err(refused(&location, &path, &held, &what)),
-                State::Held | State::Gone(_) => sleep(Duration::from_millis(100)),
+                State::Held | State::Gone(_) => sleep(PAUSE),
             }
         }
         Self::keep(location, path, owner)
@@ -153,11 +168,11 @@ fn judge(held: &Owner, me: &Owner, is_alive: impl Fn(&Owner) -> bool, now: u64) 
 }
 
 fn refused(location: &Location, path: &str, held: &Owner, what: &str) -> Error {
-    let url = location.url.trim_end_matches('/');
-    let how = if url.contains("://") { "delete the object" } else { "rm" };
+    let lock = location.url_of(path);
+    let how = if lock.scheme().is_some() { "delete the object" } else { "rm" };
     Error::Storage(format!(
         "another job is at work on this run: {}; {what}. Wait for its end or choose another run.name. \
-         Only if you are sure that it is gone: {how} {url}/{path}",
+         Only if you are sure that it is gone: {how} {lock}",
         held.describe()
     ))
 }
@@ -238,9 +253,11 @@ impl Owner {
         serde_json::to_string_pretty(self).map_err(|error| Error::Other(format!("cannot write JSON: {error}")))
     }
 
+    /// The lock is a file that anybody may have written.
     fn describe(&self) -> String {
-        let job = self.slurm_job.as_ref().map(|job| format!(", Slurm job {job}")).unwrap_or_default();
-        format!("process {} of {} on {}{job}, since {}", self.pid, self.user, self.host, self.started)
+        let job = self.slurm_job.as_ref().map(|job| format!(", Slurm job {}", quoted(job))).unwrap_or_default();
+        let [user, host, started] = [&self.user, &self.host, &self.started].map(|text| quoted(text));
+        format!("process {} of {user} on {host}{job}, since {started}", self.pid)
     }
 }
 

@@ -5,6 +5,7 @@ use std::process::{ExitCode, exit};
 
 use crate::cli;
 use crate::networks::{Network, Registry};
+use crate::shown::scrubbed;
 
 /// A program that has the networks of this project, and more if it is told so.
 ///
@@ -49,7 +50,7 @@ impl Program {
 /// thread that is gone.
 fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let place = panic.location().map(|place| format!(" at {}:{}", place.file(), place.line())).unwrap_or_default();
-    let message = panic.payload_as_str().unwrap_or("no message");
+    let message = scrubbed(panic.payload_as_str().unwrap_or("no message"));
     complain(&format!("hesspec: internal error{place}: {message}\nThis is a bug in hesspec; please report it"));
     exit(1);
 }

@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 /// Room and layer. Within a layer rooms are listed in the order in which they may use each other (a later one an
 /// earlier one), where they may at all.
 const ROOMS: &[(&str, u32)] = &[
-    ("error", 0),
+    ("shown", 0),
+    ("error", 1),
     // L0: pure
-    ("block", 1),
-    ("document", 2),
-    ("probe", 2),
-    ("krylov", 3),
-    ("spectrum", 4),
+    ("file", 2),
+    ("block", 2),
+    ("document", 3),
+    ("probe", 3),
+    ("krylov", 4),
+    ("spectrum", 5),
     // between: where bytes lie
-    ("storage", 5),
+    ("storage", 6),
     // L1: one concern each
     ("cluster", 10),
     ("engine", 10),

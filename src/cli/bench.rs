@@ -12,7 +12,7 @@ use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::common::{ConfigArguments, print, print_json};
+use super::common::{ConfigArguments, local, print, print_json};
 use super::table::table;
 use crate::block::Block;
 use crate::cluster::solo;
@@ -52,7 +52,7 @@ pub struct Arguments {
     #[arg(long)]
     together: bool,
     /// Also write the rate of products to FILE, for hesspec plan --calibration FILE.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = local)]
     calibration: Option<PathBuf>,
     /// One case, in this process.
     #[arg(long, hide = true)]

@@ -8,13 +8,15 @@ use serde::Serialize;
 
 use crate::config::{self, Config};
 use crate::networks::Registry;
+use crate::shown::{Url, printable};
+use crate::storage::local_path;
 use crate::{Error, Result};
 
 /// A configuration and what is changed in it.
 #[derive(Debug, Args)]
 pub struct ConfigArguments {
     /// The TOML file; see the folder configs.
-    #[arg(value_name = "CONFIG")]
+    #[arg(value_name = "CONFIG", value_parser = local)]
     pub config: PathBuf,
     /// Override a key, as in `--set lanczos.steps=50`; may be repeated.
     #[arg(long = "set", value_name = "TABLE.KEY=VALUE")]
@@ -42,6 +44,12 @@ impl ConfigArguments {
     }
 }
 
+/// A file or folder of this machine, for clap. A URL would become a folder of that name, with its secrets.
+pub fn local(text: &str) -> std::result::Result<PathBuf, String> {
+    let path = local_path(&Url::from(text)).map_err(|error| error.to_string())?;
+    path.ok_or_else(|| "expected a path on this machine, no URL".into())
+}
+
 /// The matrix products run on rayon's pool as well, so that one number rules all.
 pub fn use_threads(config: &Config) -> Result<()> {
     let Some(threads) = config.run.threads else { return Ok(()) };
@@ -57,9 +65,9 @@ pub fn print_json(answer: &impl Serialize) -> Result<()> {
     print(&text)
 }
 
-/// Prints lines.
+/// Prints lines. Names and texts in them may come out of files.
 pub fn print(text: &str) -> Result<()> {
-    print_bytes(format!("{text}\n").as_bytes())
+    print_bytes(format!("{}\n", printable(text)).as_bytes())
 }
 
 /// Prints as it is. A reader that has seen enough (`| head`) is no error.

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::common::{print, print_json};
+use super::common::{local, print, print_json};
 use super::progress::Counter;
 use crate::cluster::signal;
 use crate::data::{self, Advance, Inspection, Meta, Preparation, Prepared, Tokenizer};
+use crate::shown::Url;
 use crate::{Error, Result};
 
 #[derive(Debug, Subcommand)]
@@ -24,7 +25,7 @@ pub struct Prepare {
     #[arg(long)]
     tokenizer: Tokenizer,
     /// Folder for the tokens and meta.json. Where they are, the same command does nothing and another one is refused.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = local)]
     output: PathBuf,
     /// Write shards train_000000.bin, ... of so many tokens (say 100000000) instead of one file; killed and started again,
     /// the preparation goes on after the last whole shard.
@@ -36,13 +37,13 @@ pub struct Prepare {
     /// Paths, globs in quotes, URLs: text files, .jsonl (a document a line), .parquet (a document a row), .tar (a document a
     /// file); all but Parquet also with .gz or .zst.
     #[arg(required = true, value_name = "INPUT")]
-    inputs: Vec<String>,
+    inputs: Vec<Url>,
 }
 
 #[derive(Debug, Args)]
 pub struct Inspect {
     /// A file, or a glob in quotes; path or URL.
-    path: String,
+    path: Url,
 }
 
 /// Does one of them.
@@ -122,7 +123,7 @@ fn millions(tokens: u64) -> String {
     format!("{:.1} M tokens", tokens as f64 / 1e6)
 }
 
-fn inspect(path: &str, json: bool) -> Result<()> {
+fn inspect(path: &Url, json: bool) -> Result<()> {
     let found = data::inspect(path)?;
     if json { print_json(&found) } else { print(&describe(&found)) }
 }

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::common::{print, print_json, use_threads};
+use super::common::{local, print, print_json, use_threads};
 use super::table::table;
 use crate::cluster::world::{Flags, discover, environment};
 use crate::cluster::{self, Comm, World};
 use crate::config::{self, Config};
 use crate::doctor::{self, Finding, Verdict};
 use crate::networks::Registry;
+use crate::shown::Url;
 use crate::{Error, Result};
 
 /// Without a configuration only `[hessian]` and `[run]` matter, and these have defaults.
@@ -20,14 +21,14 @@ const DEFAULTS: &str = "[model.gpt2]\npreset = \"nano\"\n[data.tokens]\npath = \
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Take backend, precision, threads and output from this configuration. Default: the defaults.
-    #[arg(value_name = "CONFIG")]
+    #[arg(value_name = "CONFIG", value_parser = local)]
     config: Option<PathBuf>,
     /// Override a key, as in `--set hessian.backend=cuda`; may be repeated.
     #[arg(long = "set", value_name = "TABLE.KEY=VALUE")]
     set: Vec<String>,
     /// Storage to try. Default: the configuration's output.url; without a configuration, none.
     #[arg(long, value_name = "URL")]
-    output: Option<String>,
+    output: Option<Url>,
 }
 
 #[derive(Debug, Serialize)]

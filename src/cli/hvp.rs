@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::common::{ConfigArguments, print, print_json};
+use super::common::{ConfigArguments, local, print, print_json};
 use super::progress::Meter;
 use super::vectors::{VectorFile, Writer};
 use crate::block::Block;
@@ -27,10 +27,10 @@ pub struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
     /// Vectors: safetensors by parameter name; several as `name@0`, `name@1`. A missing tensor is zero.
-    #[arg(long, value_name = "FILE", requires = "out", required_unless_present_any = ["gradient", "loss"])]
+    #[arg(long, value_name = "FILE", requires = "out", required_unless_present_any = ["gradient", "loss"], value_parser = local)]
     vectors: Option<PathBuf>,
     /// Their products, under the same names.
-    #[arg(long, value_name = "FILE", requires = "vectors")]
+    #[arg(long, value_name = "FILE", requires = "vectors", value_parser = local)]
     out: Option<PathBuf>,
     /// Cut vectors before and products after to this block, or `full`.
     #[arg(long, value_name = "NAME", default_value = "full")]
@@ -39,7 +39,7 @@ pub struct Arguments {
     #[arg(long)]
     gauss_newton: bool,
     /// Write the gradient, of the block.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = local)]
     gradient: Option<PathBuf>,
     /// Print the loss.
     #[arg(long)]

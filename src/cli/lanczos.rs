@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::common::{ConfigArguments, print, print_json};
+use super::common::{ConfigArguments, local, print, print_json};
 use super::hvp::DEFAULT_SLOTS;
 use super::progress::Meter;
 use super::table::table;
@@ -31,7 +31,7 @@ pub struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
     /// Start vectors, as the vectors of `hesspec hvp`; normalised inside.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = local)]
     start: PathBuf,
     /// Cut the start vectors to this block, or `full`.
     #[arg(long, value_name = "NAME")]

@@ -19,10 +19,14 @@ mod table;
 mod vectors;
 mod weights;
 
+use std::io::Write;
+use std::process::exit;
+
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::Result;
 use crate::networks::Registry;
+use crate::shown::scrubbed;
 
 /// Hessian spectra of neural networks by stochastic Lanczos quadrature, blockwise and full.
 #[derive(Debug, Parser)]
@@ -75,8 +79,8 @@ enum Command {
 /// # Errors
 /// Those of the command; usage errors are printed, and end the process, here.
 pub fn main(name: &'static str, networks: &Registry) -> Result<()> {
-    let arguments = Cli::command().name(name).get_matches();
-    let Cli { command, json } = Cli::from_arg_matches(&arguments).unwrap_or_else(|error| error.exit());
+    let arguments = Cli::command().name(name).try_get_matches().unwrap_or_else(|error| refuse(&error));
+    let Cli { command, json } = Cli::from_arg_matches(&arguments).unwrap_or_else(|error| refuse(&error));
     let shows_progress = matches!(
         command,
         Command::Run(_) | Command::Hvp(_) | Command::Lanczos(_) | Command::Data(data::Command::Prepare(_))
@@ -96,6 +100,15 @@ pub fn main(name: &'static str, networks: &Registry) -> Result<()> {
         Command::Weights(command) => weights::main(&command, networks, json),
         Command::Completions { shell } => completions(name, shell),
     }
+}
+
+/// Prints what clap says, which repeats arguments, and ends the process. Help keeps its colours.
+fn refuse(error: &clap::Error) -> ! {
+    if !error.use_stderr() {
+        error.exit();
+    }
+    let _ = write!(std::io::stderr(), "{}", scrubbed(&error.to_string())); // there may be nobody to read it
+    exit(error.exit_code());
 }
 
 fn completions(name: &str, shell: clap_complete::Shell) -> Result<()> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::common::{ConfigArguments, print, print_json};
+use super::common::{ConfigArguments, local, print, print_json};
 use crate::config::Config;
 use crate::networks::Registry;
 use crate::plan::budget::BudgetPlan;
@@ -14,6 +14,7 @@ use crate::plan::devices::Device;
 use crate::plan::memory::Resources;
 use crate::plan::scale::{ScalePlan, Target};
 use crate::plan::{self, Expectation, Plan};
+use crate::shown::Url;
 use crate::{Error, Result};
 
 /// A thousand devices for a year.
@@ -35,14 +36,14 @@ pub struct Arguments {
     #[arg(long, value_name = "SHARE", requires = "device", conflicts_with = "calibration")]
     efficiency: Option<f64>,
     /// The rate as `hesspec bench CONFIG --calibration FILE` measured it.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = local)]
     calibration: Option<PathBuf>,
     /// Turn it round: the largest batch, steps and probes that fit into so many hours of one device.
     #[arg(long, value_name = "GPU_HOURS")]
     budget: Option<f64>,
     /// Tables of a finished run with [convergence], for the error to expect from --budget.
     #[arg(long, value_name = "URL", requires = "budget")]
-    convergence: Option<String>,
+    convergence: Option<Url>,
     /// Which run of --convergence, where there are several.
     #[arg(long, value_name = "NAME", requires = "convergence")]
     run: Option<String>,

@@ -1,23 +1,25 @@
 //! `hesspec report`
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
 
-use super::common::{print, print_json};
+use super::common::{local, print, print_json};
 use crate::Result;
 use crate::report;
+use crate::shown::Url;
+use crate::storage::local_path;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Where the tables are: the output.url of the run.
-    url: String,
+    url: Url,
     /// Which run, where there are several.
     #[arg(long, value_name = "NAME")]
     run: Option<String>,
     /// Folder for the page and the figures. Default: `report` in the folder of the tables, or here for other URLs.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = local)]
     out: Option<PathBuf>,
 }
 
@@ -32,23 +34,20 @@ pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
     print(&format!("{notes}{} ({} figures beside it)", report.page.display(), report.figures.len()))
 }
 
-fn default_folder(url: &str) -> PathBuf {
-    let path = url.strip_prefix("file://localhost").or_else(|| url.strip_prefix("file://"));
-    match path {
-        Some(path) => Path::new(path).join("report"),
-        None if url.contains("://") => "report".into(),
-        None => Path::new(url).join("report"),
-    }
+fn default_folder(url: &Url) -> PathBuf {
+    let folder = local_path(url).ok().flatten();
+    folder.map_or("report".into(), |folder| folder.join("report"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     #[test]
     fn reports_of_local_results_lie_beside_them() {
-        assert_eq!(default_folder("results/a"), Path::new("results/a/report"));
-        assert_eq!(default_folder("file:///tmp/a"), Path::new("/tmp/a/report"));
-        assert_eq!(default_folder("s3://bucket/a"), Path::new("report"));
+        assert_eq!(default_folder(&"results/a".into()), Path::new("results/a/report"));
+        assert_eq!(default_folder(&"file:///tmp/a".into()), Path::new("/tmp/a/report"));
+        assert_eq!(default_folder(&"s3://bucket/a".into()), Path::new("report"));
     }
 }

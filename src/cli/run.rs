@@ -7,7 +7,7 @@ use clap::Args;
 use tracing::Span;
 use tracing::field::Empty;
 
-use super::common::{ConfigArguments, print, print_json};
+use super::common::{ConfigArguments, local, print, print_json};
 use super::logging;
 use super::progress::Meter;
 use crate::cluster::world::{Flags, World, discover, environment};
@@ -15,6 +15,7 @@ use crate::cluster::{self, Comm, signal, threads};
 use crate::config::{Backend, Config};
 use crate::coordinator::{self, Outcome};
 use crate::networks::Registry;
+use crate::shown::Url;
 use crate::{Error, Result, convergence};
 
 #[derive(Debug, Args)]
@@ -23,7 +24,7 @@ pub struct Arguments {
     config: ConfigArguments,
     /// Where the tables go; overrides output.url.
     #[arg(long, value_name = "URL")]
-    output: Option<String>,
+    output: Option<Url>,
     /// This process's number, if no launcher says so.
     #[arg(long)]
     rank: Option<usize>,
@@ -31,7 +32,7 @@ pub struct Arguments {
     #[arg(long)]
     world_size: Option<usize>,
     /// Each rank appends to DIR/rank-NNN.jsonl: what happens, and the times of each step.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = local)]
     log_dir: Option<PathBuf>,
 }
 
@@ -84,8 +85,9 @@ pub fn main(arguments: &Arguments, networks: &Registry, json: bool) -> Result<()
 fn configuration(arguments: &Arguments, networks: &Registry, world: &World) -> Result<Config> {
     let mut config = arguments.config.load(networks)?;
     if let Some(url) = &arguments.output {
-        if url.is_empty() {
-            return Err(Error::Config("--output \"\": expected a path or URL".into()));
+        let empty = url.is_empty().then_some("expected a path or URL");
+        if let Some(problem) = empty.or(url.refused()) {
+            return Err(Error::Config(format!("--output {url:?}: {problem}")));
         }
         config.output.url = url.clone();
     }

@@ -39,7 +39,7 @@ impl VectorFile {
         let cannot = |error: std::io::Error| {
             Error::Config(format!("{}: cannot read the vectors: {error} (tried {})", path.display(), absolute(path)))
         };
-        let file = File::open(path).map_err(cannot)?;
+        let file = crate::file::open(path).map_err(cannot)?;
         // SAFETY: the map is only read; a file that another process cuts short meanwhile ends this process with SIGBUS.
         let map = unsafe { Mmap::map(&file) }.map_err(cannot)?;
         Ok(Self { path: path.into(), map })

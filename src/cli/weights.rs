@@ -10,6 +10,7 @@ use crate::hessian::Precision;
 use crate::job::{self, On, Task};
 use crate::models::weights::{Format, Naming};
 use crate::networks::Registry;
+use crate::shown::Url;
 use crate::{Error, Result};
 
 #[derive(Debug, Subcommand)]
@@ -25,7 +26,7 @@ pub struct Export {
     config: ConfigArguments,
     /// File to write: .safetensors, or .pt for PyTorch; path or URL.
     #[arg(value_name = "OUT")]
-    out: String,
+    out: Url,
     /// Names and layout: huggingface, nanogpt, or paper (attn.wq, wk, wv, wo). Default: huggingface for safetensors,
     /// nanogpt for PyTorch.
     #[arg(long, value_name = "NAMING")]
@@ -35,7 +36,7 @@ pub struct Export {
 /// What was written.
 #[derive(Debug, Serialize)]
 struct Answer {
-    out: String,
+    out: Url,
     naming: &'static str,
     num_params: usize,
 }
@@ -66,7 +67,7 @@ fn naming(arguments: &Export, known: &[Naming]) -> Result<Naming> {
 }
 
 struct Write<'a> {
-    out: &'a str,
+    out: &'a Url,
     naming: Naming,
 }
 
@@ -75,6 +76,6 @@ impl Task for Write<'_> {
 
     fn run<K: Kernels, T: Precision>(self, config: &Config, on: On<'_, K, T>) -> Result<Answer> {
         let num_params = on.network.export(config.run.seed, &on.device, self.out, &self.naming)?;
-        Ok(Answer { out: self.out.into(), naming: self.naming.name, num_params })
+        Ok(Answer { out: self.out.clone(), naming: self.naming.name, num_params })
     }
 }

@@ -42,7 +42,7 @@ use crate::datasets::{Choice, Unit};
 use crate::document;
 use crate::networks::Registry;
 use crate::storage::absolute;
-use crate::{Error, Result};
+use crate::{Error, Result, file};
 
 /// A whole configuration, every default filled in and every value checked.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -120,7 +120,7 @@ impl Config {
 /// [`Error::Config`] with `file:line:column` (or the `--set` in question), the key, the value and what is allowed.
 pub fn load(path: impl AsRef<Path>, overrides: &[String], networks: &Registry) -> Result<Config> {
     let path = path.as_ref();
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let text = file::read_to_string(path).map_err(|error| {
         Error::Config(format!("{}: cannot read the configuration ({error}); tried {}", path.display(), absolute(path)))
     })?;
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();

@@ -25,7 +25,7 @@ const NOT_RESULTS: [&str; 12] = [
 pub type Difference = (String, String, String);
 
 impl Config {
-    /// Every key with its value, as TOML that [`super::load`] reads back to the same configuration.
+    /// Every key with its value, as TOML that [`super::load`] reads back to the same configuration, but for the secrets of URLs.
     ///
     /// # Errors
     /// None for a configuration from [`super::load`].

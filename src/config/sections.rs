@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::Order;
 use crate::datasets::Unit;
 use crate::document::{Bytes, Interval};
+use crate::shown::Url;
 
 /// `[run]`
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -372,7 +373,7 @@ pub enum Basis {
 #[serde(default, deny_unknown_fields)]
 pub struct Output {
     /// Path, or URL of any object store. Default: "results".
-    pub url: String,
+    pub url: Url,
 }
 
 impl Default for Output {

@@ -57,7 +57,7 @@ fn the_defaults_are_the_contracts() {
     assert_eq!(config.distance.metrics, [Metric::Js, Metric::Wasserstein1, Metric::SymklPaper]);
     assert_eq!(config.distance.grid_points, 500_000);
     assert_eq!(config.checkpoint.every.duration().as_secs(), 600);
-    assert_eq!(config.output.url, "results");
+    assert_eq!(config.output.url.exposed(), "results");
 }
 
 #[test]
@@ -254,7 +254,7 @@ fn overrides_win_and_are_named_in_errors() {
     let config = with(text, &overrides).unwrap();
     assert_eq!((config.lanczos.steps, config.lanczos.probes), (50, 7));
     assert_eq!(config.hessian.precision, Precision::F64);
-    assert_eq!((config.run.name.as_str(), config.output.url.as_str()), ("x", "s3://bucket/a=b"));
+    assert_eq!((config.run.name.as_str(), config.output.url.exposed()), ("x", "s3://bucket/a=b"));
     assert_eq!(config.density.sigma, Sigma::Absolute(0.5));
     assert_eq!(config.blocks.include, ["*.q.*", "*.k.*"]);
     assert_eq!(with("", &["lanczos.steps=1", "lanczos.steps=2"]).unwrap().lanczos.steps, 2);

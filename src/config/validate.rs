@@ -43,7 +43,7 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<()> {
         config.distance.grid_points,
         "expected 2 to 100,000,000",
     )?;
-    check.that(!config.output.url.is_empty(), "output.url", "\"\"", "expected a path or URL")
+    check.place("output.url", &config.output.url, config.output.url.refused())
 }
 
 /// A grid of more points does not fit in memory next to anything else.
@@ -56,9 +56,19 @@ const MOST_PROBES: usize = 10_000;
 /// More draws than errors have digits.
 const MOST_DRAWS: u64 = 100_000;
 
-fn is_folder_name(name: &str) -> bool {
+/// What a run may be called.
+const NAME_RULE: &str = "the name becomes a folder, and the value of a partition that readers of Parquet take for a number, a date or null \
+     where it looks like one; expected a letter, then up to 127 of A-Z a-z 0-9 - _ . and none of the words true, false, null, \
+     none, nil, na, nan, nat, inf, infinity, epoch, now, today";
+/// Values that are read as something else than a text: by Arrow, DuckDB, pandas, Polars or Spark.
+const NO_NAMES: [&str; 13] =
+    ["true", "false", "null", "none", "nil", "na", "nan", "nat", "inf", "infinity", "epoch", "now", "today"];
+
+/// Whether every reader of a hive partition takes it for a text.
+fn is_run_name(name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    !name.is_empty() && !name.starts_with('.') && name.len() <= 128 && name.chars().all(is_plain)
+    let begins = name.starts_with(|c: char| c.is_ascii_alphabetic());
+    begins && name.len() <= 128 && name.chars().all(is_plain) && !NO_NAMES.contains(&name.to_ascii_lowercase().as_str())
 }
 
 struct Check<'a>(document::Check<'a>);
@@ -74,12 +84,7 @@ impl<'a> Deref for Check<'a> {
 impl Check<'_> {
     /// The name is a part of a path and of a hive partition, `run=<name>`.
     fn run_name(&self, name: &str) -> Result<()> {
-        self.that(
-            is_folder_name(name),
-            "run.name",
-            format!("{name:?}"),
-            "the name becomes a folder; expected 1 to 128 of the characters A-Z a-z 0-9 - _ . with no dot in front",
-        )
+        self.that(is_run_name(name), "run.name", format!("{name:?}"), NAME_RULE)
     }
 
     fn batch(&self, config: &Config) -> Result<()> {
@@ -142,12 +147,8 @@ impl Check<'_> {
         )?;
         self.that((2..=MOST_DRAWS).contains(&study.draws), &key("draws"), study.draws, "expected 2 to 100,000")?;
         let name = format!("{}-{}", study.batches.as_ref().unwrap_or(&config.run.name), study.to);
-        self.that(
-            is_folder_name(&name),
-            &key("batches"),
-            format!("{name:?}"),
-            "the runs of the batches are named so, and a name becomes a folder",
-        )
+        let problem = format!("the runs of the batches are named so: {NAME_RULE}");
+        self.that(is_run_name(&name), &key("batches"), format!("{name:?}"), problem)
     }
 
     /// What other tables say must not contradict a study whose smallest batch has so many samples.

@@ -6,6 +6,7 @@ use std::io::Read;
 
 use flate2::read::MultiGzDecoder;
 
+use crate::shown::Url;
 use crate::storage::Input;
 use crate::{Error, Result};
 
@@ -31,7 +32,7 @@ impl Idx {
     /// # Errors
     /// [`Error::Config`] with the file's name: not there, not IDX, other entries than bytes, another number of axes, cut short or too
     /// long; [`Error::Storage`].
-    pub fn read(name: &str, axes: usize) -> Result<Self> {
+    pub fn read(name: &Url, axes: usize) -> Result<Self> {
         let input = Input::open(name)?;
         let mut start = Vec::with_capacity(GZIP.len());
         input.reader(0)?.take(GZIP.len() as u64).read_to_end(&mut start).map_err(|error| input.error(error))?;
@@ -43,7 +44,7 @@ impl Idx {
         }
     }
 
-    fn parse(name: &str, mut reader: impl Read, axes: usize) -> Result<Self> {
+    fn parse(name: &Url, mut reader: impl Read, axes: usize) -> Result<Self> {
         let wrong = |problem: String| Error::Config(format!("{name}: {problem}"));
         let mut magic = [0; 4];
         let short = |error: std::io::Error| {
@@ -103,13 +104,13 @@ mod tests {
     }
 
     fn refused(bytes: &[u8], axes: usize) -> String {
-        Idx::parse("x.idx", bytes, axes).unwrap_err().to_string()
+        Idx::parse(&"x.idx".into(), bytes, axes).unwrap_err().to_string()
     }
 
     #[test]
     fn what_was_written_is_read_and_nothing_else() {
         let good = bytes(&[2, 1, 3], &[1, 2, 3, 4, 5, 6]);
-        let found = Idx::parse("x.idx", good.as_slice(), 3).unwrap();
+        let found = Idx::parse(&"x.idx".into(), good.as_slice(), 3).unwrap();
         assert_eq!((found.shape.as_slice(), found.entries.as_slice()), (&[2, 1, 3][..], &[1, 2, 3, 4, 5, 6][..]));
         assert!(refused(&good, 1).contains("x.idx: is an IDX file with 3 axes; expected an IDX file of labels"));
         assert!(refused(&good[..good.len() - 1], 3).contains("6 bytes, and has 5"));

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::shard::Shard;
 use super::{Format, Tokenizer, Tokens, file_error};
 use crate::Result;
+use crate::shown::Url;
 
 /// Tokens that are read at a time.
 const PIECE: usize = 1 << 20;
@@ -22,7 +23,7 @@ const MOST_FREQUENT: usize = 10;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Inspection {
     /// As asked for.
-    pub path: String,
+    pub path: Url,
     /// The format of each file.
     pub formats: Vec<(String, &'static str)>,
     /// Files whose SHA-256 is the one in meta.json; those that meta.json does not list are not counted.
@@ -58,8 +59,9 @@ pub struct Frequency {
 ///
 /// # Errors
 /// As [`Tokens::open`]; [`crate::Error::Config`] for a file with another hash.
-pub fn inspect(path: &str) -> Result<Inspection> {
-    let tokens = Tokens::open(path, CACHE)?;
+pub fn inspect(path: impl Into<Url>) -> Result<Inspection> {
+    let path = path.into();
+    let tokens = Tokens::open(&path, CACHE)?;
     let counts = count(&tokens)?;
     let meta = tokens.meta();
     let decode = |tokens: &[u16]| meta.map(|meta| meta.decode(tokens));
@@ -70,7 +72,7 @@ pub fn inspect(path: &str) -> Result<Inspection> {
     present.sort_by_key(|(token, count)| (std::cmp::Reverse(*count), *token));
     let most_frequent = present.iter().take(MOST_FREQUENT);
     Ok(Inspection {
-        path: path.into(),
+        path,
         formats: tokens.files().map(|(file, format)| (file.to_string(), name(format))).collect(),
         num_verified: tokens.shards().iter().filter(|shard| shard.sha256.is_some()).count(),
         num_tokens: tokens.len(),

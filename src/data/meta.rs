@@ -124,7 +124,7 @@ impl Meta {
         if !path.exists() {
             return Ok(None);
         }
-        let text = std::fs::read(&path).map_err(|error| file_error(&path, error))?;
+        let text = crate::file::read(&path).map_err(|error| file_error(&path, error))?;
         Self::parse(&path, &text).map(Some)
     }
 

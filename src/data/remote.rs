@@ -62,8 +62,8 @@ impl Remote {
         let find = |name: String| {
             let bytes = location.size(&name)?.ok_or_else(|| {
                 Error::Config(format!(
-                    "{}/{name}: there is no such object\nHINT: make the tokens with `hesspec data prepare` and copy them there",
-                    location.url
+                    "{}: there is no such object\nHINT: make the tokens with `hesspec data prepare` and copy them there",
+                    location.url_of(&name)
                 ))
             })?;
             Ok(Object { name, bytes })

@@ -23,7 +23,7 @@ pub struct Settings {
 /// One source as it was when it was opened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// As it was named.
+    /// As it was named, without the secrets of a URL.
     pub name: String,
     /// Its size.
     pub bytes: u64,
@@ -35,7 +35,7 @@ pub struct Source {
 impl Source {
     /// Of an input.
     pub fn of(input: &Input) -> Self {
-        Self { name: input.name.clone(), bytes: input.len(), version: input.version().map(str::to_owned) }
+        Self { name: input.name.to_string(), bytes: input.len(), version: input.version().map(str::to_owned) }
     }
 }
 

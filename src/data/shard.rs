@@ -6,7 +6,6 @@
 //!
 //! A nanoGPT file cannot be taken for a shard by accident: the magic's low half is the token 55432, beyond GPT-2's vocabulary.
 
-use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
@@ -14,7 +13,7 @@ use memmap2::Mmap;
 
 use super::file_error;
 use super::meta::Meta;
-use crate::Result;
+use crate::{Result, file};
 
 /// Bytes of llm.c's header.
 pub(super) const HEADER_BYTES: usize = 256 * 4;
@@ -77,10 +76,10 @@ pub(super) struct Shard {
 impl Shard {
     /// Maps a local file.
     pub fn map(path: &Path, meta: Option<&Meta>) -> Result<Self> {
-        let file = File::open(path).map_err(|error| {
+        let opened = file::open(path).map_err(|error| {
             file_error(path, format!("cannot open the tokens: {error}\nHINT: make them with `hesspec data prepare`"))
         })?;
-        let metadata = file.metadata().map_err(|error| file_error(path, error))?;
+        let metadata = opened.metadata().map_err(|error| file_error(path, error))?;
         if metadata.is_dir() {
             return Err(file_error(path, "is a folder\nHINT: name the file in it, or a glob such as \"folder/*.bin\""));
         }
@@ -90,7 +89,7 @@ impl Shard {
         // SAFETY: the map is read-only. A file that somebody truncates during the run ends the process with SIGBUS;
         // the alternative, reading everything into memory, is worse for files of many gigabytes.
         let map =
-            unsafe { Mmap::map(&file) }.map_err(|error| file_error(path, format!("cannot be mapped: {error}")))?;
+            unsafe { Mmap::map(&opened) }.map_err(|error| file_error(path, format!("cannot be mapped: {error}")))?;
         let (bytes, header) = (map.len() as u64, map[..map.len().min(HEADER_BYTES)].to_vec());
         Self::new(path.display().to_string(), Content::Mapped(map), bytes, &header, meta)
     }

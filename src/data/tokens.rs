@@ -7,6 +7,7 @@ use super::beside;
 use super::meta::Meta;
 use super::remote::Remote;
 use super::shard::{Content, Format, Shard};
+use crate::shown::Url;
 use crate::storage::{Access, Location, expand, local_path};
 use crate::{Error, Result};
 
@@ -28,11 +29,13 @@ impl Tokens {
     /// # Errors
     /// [`Error::Config`]: no such file, or not a whole number of tokens, or not what its header or the meta.json beside it
     /// says, or of an unfinished preparation; [`Error::Environment`] for a URL whose feature is not built; [`Error::Storage`] where it does not answer.
-    pub fn open(path: &str, cache: u64) -> Result<Self> {
-        let names = expand(path)?;
-        let mut tokens = match local_path(path)? {
-            Some(_) => Self::local(path, &names)?,
-            None => Self::on_storage(path, names, cache)?,
+    pub fn open(path: impl Into<Url>, cache: u64) -> Result<Self> {
+        let path = path.into();
+        let names = expand(&path)?;
+        let mut tokens = match local_path(&path)? {
+            Some(_) => Self::local(path.exposed(), &names)?,
+            None if path.has_query() => Self::behind_query(&path, cache)?,
+            None => Self::on_storage(path.exposed(), &names, cache)?,
         };
         for shard in &mut tokens.shards {
             shard.first = tokens.len;
@@ -42,7 +45,7 @@ impl Tokens {
     }
 
     /// Local files, mapped.
-    fn local(pattern: &str, names: &[String]) -> Result<Self> {
+    fn local(pattern: &str, names: &[Url]) -> Result<Self> {
         let paths = names.iter().map(|name| Ok(local_path(name)?.unwrap_or_default()));
         let paths: Vec<PathBuf> = paths.collect::<Result<_>>()?;
         let (mut shards, mut metas) = (Vec::new(), Vec::new());
@@ -62,11 +65,20 @@ impl Tokens {
         Ok(Self { shards, len: 0, remote: None, meta: metas.into_iter().next().flatten() })
     }
 
-    fn on_storage(pattern: &str, names: Vec<String>, cache: u64) -> Result<Self> {
-        let parent = names.first().and_then(|name| name.rsplit_once('/')).map_or("", |(parent, _)| parent).to_string();
+    /// One file whose URL is good for it alone: nothing beside it is asked for.
+    fn behind_query(url: &Url, cache: u64) -> Result<Self> {
+        let (location, object) = Location::of_object(url)?;
+        let remote = Remote::new(location, vec![object], cache)?;
+        let (bytes, header) = remote.describe(0)?;
+        let shard = Shard::new(url.to_string(), Content::Object(0), bytes, &header, None)?;
+        Ok(Self { shards: vec![shard], len: 0, remote: Some(remote), meta: None })
+    }
+
+    fn on_storage(pattern: &str, names: &[Url], cache: u64) -> Result<Self> {
+        let parent = names.first().map(|name| name.split().0).unwrap_or_default();
         let location = Location::open(&parent, Access::Read)?;
-        let inside = |name: &String| match name.rsplit_once('/') {
-            Some((folder, object)) if folder == parent => Ok(object.to_string()),
+        let inside = |name: &Url| match name.split() {
+            (folder, object) if folder == parent => Ok(object.to_string()),
             _ => {
                 Err(Error::Config(format!("{name}: is not in `{parent}`; all files of a glob must lie in one folder")))
             }
@@ -74,13 +86,13 @@ impl Tokens {
         let objects: Vec<String> = names.iter().map(inside).collect::<Result<_>>()?;
         let meta = beside::remote(&location)?;
         if let Some(meta) = &meta {
-            beside::check(&parent, pattern, meta, &objects)?;
+            beside::check(&parent.to_string(), pattern, meta, &objects)?;
         }
         let remote = Remote::new(location, objects, cache)?;
         let mut shards = Vec::new();
-        for (object, name) in names.into_iter().enumerate() {
+        for (object, name) in names.iter().enumerate() {
             let (bytes, header) = remote.describe(object)?;
-            shards.push(Shard::new(name, Content::Object(object), bytes, &header, meta.as_ref())?);
+            shards.push(Shard::new(name.to_string(), Content::Object(object), bytes, &header, meta.as_ref())?);
         }
         Ok(Self { shards, len: 0, remote: Some(remote), meta })
     }

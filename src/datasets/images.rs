@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Dataset, Samples, Unit};
 use crate::data::Idx;
 use crate::document::Check;
+use crate::shown::Url;
 use crate::{Error, Result};
 
 /// Largest value of a pixel.
@@ -17,9 +18,9 @@ const WHITE: f32 = 255.0;
 #[serde(deny_unknown_fields)]
 pub struct ImageFiles {
     /// IDX file of images, gzipped or not; path or URL.
-    pub path: String,
+    pub path: Url,
     /// IDX file of labels, as many as there are images.
-    pub labels: String,
+    pub labels: Url,
     /// Subtracted from every pixel, which is between 0 and 1. Default: 0.
     #[serde(default)]
     pub mean: f64,
@@ -61,7 +62,7 @@ impl Dataset for ImageFiles {
 
     fn check(&self, check: &Check<'_>) -> Result<()> {
         for (key, value) in [("path", &self.path), ("labels", &self.labels)] {
-            check.that(!value.is_empty(), key, "\"\"", "expected the path or URL of an IDX file")?;
+            check.place(key, value, value.refused_as_input())?;
         }
         check.that(self.mean.is_finite(), "mean", self.mean, "expected a number")?;
         check.that(self.std.is_finite() && self.std > 0.0, "std", self.std, "expected a number above 0")
@@ -170,7 +171,7 @@ mod tests {
         let pixels: Vec<u8> = (0..3 * 4).map(|at| at * 20).collect();
         std::fs::write(folder.join("images"), idx(&[3, 2, 2], &pixels)).unwrap();
         std::fs::write(folder.join("labels"), idx(&[labels.len() as u32], labels)).unwrap();
-        let path = |name: &str| folder.join(name).display().to_string();
+        let path = |name: &str| Url::from(folder.join(name).display().to_string().as_str());
         ImageFiles { path: path("images"), labels: path("labels"), mean: 0.5, std: 2.0 }
     }
 

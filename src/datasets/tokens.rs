@@ -12,14 +12,15 @@ use serde::{Deserialize, Serialize};
 use super::{Dataset, Samples, Unit};
 use crate::Result;
 use crate::data::Tokens;
-use crate::document::Bytes;
+use crate::document::{Bytes, Check};
+use crate::shown::Url;
 
 /// `[data.tokens]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenFiles {
     /// File, or glob over several shards; a path or a URL. nanoGPT uint16 or llm.c, told apart by the header.
-    pub path: String,
+    pub path: Url,
     /// Memory of each rank for tokens from a URL, like "1GB". Default: 256 MiB. What does not fit is read again in every
     /// sweep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,6 +52,10 @@ impl Dataset for TokenFiles {
 
     fn unit(shape: &TokenShape) -> Unit {
         Unit { sample: "window", prediction: "token", predictions: shape.context }
+    }
+
+    fn check(&self, check: &Check<'_>) -> Result<()> {
+        check.place("path", &self.path, self.path.refused_as_input())
     }
 
     fn open(&self, shape: &TokenShape) -> Result<Windows> {

@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::Finding;
 use crate::output::rfc3339;
 use crate::plan::memory;
+use crate::shown::Url;
+use crate::storage::local_path;
 
 /// 2024-01-01 in seconds: no machine that runs this is older.
 const EARLIEST: Duration = Duration::from_secs(1_704_067_200);
@@ -82,9 +84,9 @@ fn clock() -> Finding {
 }
 
 /// Room where a local output goes; `None` for URLs of other kinds.
-pub fn disk(url: &str) -> Option<Finding> {
-    let path = if url.contains("://") { url.strip_prefix("file://")? } else { url };
-    let existing = Path::new(path).ancestors().find(|folder| folder.exists()).filter(|f| !f.as_os_str().is_empty());
+pub fn disk(url: impl Into<Url>) -> Option<Finding> {
+    let path = local_path(&url.into()).ok()??;
+    let existing = path.ancestors().find(|folder| folder.exists()).filter(|f| !f.as_os_str().is_empty());
     let folder = existing.unwrap_or(Path::new("."));
     let what = "disk";
     let Some(free) = free_bytes(folder) else {

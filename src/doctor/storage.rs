@@ -4,6 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Finding;
 use crate::output::{Access, Location};
+use crate::shown::Url;
 use crate::{Error, Result};
 
 /// Size of the object that measures the speed: more than one part of a multipart upload.
@@ -12,7 +13,7 @@ const BYTES: usize = 20 << 20;
 const CLOCKS_DIFFER: Duration = Duration::from_secs(300);
 
 /// Tries what a run does at this URL, in objects of its own that it deletes again.
-pub fn storage(url: &str) -> Vec<Finding> {
+pub fn storage(url: impl Into<Url>) -> Vec<Finding> {
     let opened = Location::open(url, Access::Write);
     let location = match opened {
         Ok(location) => location,

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use super::tree::Node;
+use crate::shown::Url;
 use crate::{Error, Result};
 
 /// Checks the values of a table, or of a whole document.
@@ -55,6 +56,25 @@ impl<'a> Check<'a> {
     pub fn size(&self, key: &str, value: usize, most: usize) -> Result<()> {
         self.at_least_one(key, Some(value))?;
         self.that(value <= most, key, value, format!("expected {most} or less"))
+    }
+
+    /// Refuses a place that nothing can be at, or against which something speaks.
+    ///
+    /// # Errors
+    /// [`Error::Config`]
+    pub fn place(&self, key: &str, url: &Url, problem: Option<&str>) -> Result<()> {
+        self.that(!url.is_empty(), key, "\"\"", "expected a path or URL")?;
+        self.that(problem.is_none(), key, format!("{url:?}"), problem.unwrap_or_default())
+    }
+
+    /// Refuses weights that are no place, or in one against which something speaks.
+    ///
+    /// # Errors
+    /// [`Error::Config`]
+    pub fn weights(&self, key: &str, url: Option<&Url>) -> Result<()> {
+        let Some(url) = url else { return Ok(()) };
+        self.that(!url.is_empty(), key, "\"\"", "expected a path or URL; leave it out to initialise from run.seed")?;
+        self.place(key, url, url.refused_as_input())
     }
 
     /// The place of a key, or of the file where it has its default.

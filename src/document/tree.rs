@@ -6,6 +6,7 @@ use std::rc::Rc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::shown::redacted;
 use crate::{Error, Result};
 
 /// `configs/nano.toml:12:9`, or `--set lanczos.steps=0`.
@@ -56,14 +57,15 @@ impl Node {
     }
 }
 
-/// As TOML would write it on one line, tables shortened to their keys: for error messages.
+/// As TOML would write it on one line, tables shortened to their keys: for error messages. Any text may be a URL in the wrong
+/// place, so it is shown without the secrets of one.
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.value {
             Value::Boolean(value) => write!(f, "{value}"),
             Value::Integer(value) => write!(f, "{value}"),
             Value::Float(value) => write!(f, "{value:?}"),
-            Value::String(value) => write!(f, "{value:?}"),
+            Value::String(value) => write!(f, "{:?}", redacted(value)),
             Value::Datetime(value) => write!(f, "{value}"),
             Value::Array(items) => {
                 let items: Vec<String> = items.iter().map(Node::to_string).collect();
@@ -128,11 +130,15 @@ fn convert(value: &Spanned<DeValue<'_>>, locate: &dyn Fn(usize) -> Origin) -> Re
 
 /// Applies one `--set table.key=value`: the value in TOML syntax, anything else is a bare string.
 pub fn set(root: &mut Node, argument: &str) -> Result<()> {
+    let shown = match argument.split_once('=') {
+        Some((key, value)) => format!("{key}={}", redacted(value)),
+        None => redacted(argument),
+    };
     let usage = |problem: &str| {
-        Error::Config(format!("--set {argument}: {problem}; expected table.key=value, as in --set lanczos.steps=50"))
+        Error::Config(format!("--set {shown}: {problem}; expected table.key=value, as in --set lanczos.steps=50"))
     };
     let (key, value) = argument.split_once('=').ok_or_else(|| usage("there is no `=`"))?;
-    let origin: Origin = format!("--set {argument}").into();
+    let origin: Origin = format!("--set {shown}").into();
     let locate = |_: usize| -> Origin { origin.clone() };
     let path = key_path(key).ok_or_else(|| usage("the key is not a dotted TOML key"))?;
 

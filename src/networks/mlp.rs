@@ -19,6 +19,7 @@ use crate::engine::{Kernels, SecondOrder};
 use crate::hessian::Stages;
 use crate::models::weights::Naming;
 use crate::models::{Initial, Names};
+use crate::shown::Url;
 
 /// Far beyond any perceptron; products of sizes stay far from overflow.
 const MOST_WIDTH: usize = 10_000_000;
@@ -49,7 +50,7 @@ pub struct MlpConfig {
     pub bias: bool,
     /// Path or URL of safetensors or a PyTorch checkpoint; absent: initialised from `run.seed` as PyTorch's `Linear`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub weights: Option<String>,
+    pub weights: Option<Url>,
 }
 
 /// What stands between two layers.
@@ -135,8 +136,7 @@ impl Network for MlpConfig {
         )?;
         let problem = "expected a number above 0";
         check.that(self.scale.is_finite() && self.scale > 0.0, "scale", self.scale, problem)?;
-        let problem = "expected a path or URL; leave it out to initialise from run.seed";
-        check.that(self.weights.as_deref() != Some(""), "weights", "\"\"", problem)
+        check.weights("weights", self.weights.as_ref())
     }
 
     fn shape(&self) -> ImageShape {
@@ -191,8 +191,8 @@ impl Network for MlpConfig {
         Ok(Layout::new(self.sizes.windows(2).enumerate().flat_map(layer)))
     }
 
-    fn weights(&self) -> Option<&str> {
-        self.weights.as_deref()
+    fn weights(&self) -> Option<&Url> {
+        self.weights.as_ref()
     }
 
     fn profile(&self) -> Option<Profile> {

@@ -15,6 +15,7 @@ use crate::document::Check;
 use crate::engine::{Kernels, SecondOrder};
 use crate::hessian::{Problem, Stages};
 use crate::models::{Initial, Names, Structure, parameters};
+use crate::shown::Url;
 
 /// Inputs and targets of a micro-batch of network `N`.
 pub type BatchOf<N, B> = <<<N as Network>::Data as Dataset>::Samples as Samples>::Batch<B>;
@@ -111,7 +112,7 @@ pub trait Network: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 
     }
 
     /// Path or URL of the weights; `None`: initialised from `run.seed`.
-    fn weights(&self) -> Option<&str> {
+    fn weights(&self) -> Option<&Url> {
         None
     }
 

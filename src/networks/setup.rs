@@ -19,6 +19,7 @@ use crate::engine::{Kernels, SecondOrder};
 use crate::hessian::{OnData, Passes, Precision};
 use crate::models::weights::{self, Naming};
 use crate::models::{Initial, Names, Structure, fill, initialise, read};
+use crate::shown::Url;
 use crate::{Error, Result};
 
 /// A network and its data, as configured.
@@ -49,7 +50,7 @@ pub trait Setup: OnBackends + Debug + Send + Sync {
     /// [`Network::profile`]
     fn profile(&self) -> Option<Profile>;
     /// [`Network::weights`]
-    fn weights(&self) -> Option<&str>;
+    fn weights(&self) -> Option<&Url>;
     /// [`Network::is_separable`]
     fn is_separable(&self) -> bool;
     /// What samples and predictions are called.
@@ -73,7 +74,7 @@ pub trait Opens<K: Kernels, T: Precision> {
     ///
     /// # Errors
     /// Those of the weights; [`Error::Storage`].
-    fn export(&self, seed: u64, device: &Device<K>, target: &str, naming: &Naming) -> Result<usize>;
+    fn export(&self, seed: u64, device: &Device<K>, target: &Url, naming: &Naming) -> Result<usize>;
 }
 
 /// What is opened.
@@ -150,7 +151,7 @@ impl<N: Network> Setup for Pair<N> {
         self.network.profile()
     }
 
-    fn weights(&self) -> Option<&str> {
+    fn weights(&self) -> Option<&Url> {
         self.network.weights()
     }
 
@@ -193,7 +194,7 @@ impl<N: Network, K: Kernels, T: Precision> Opens<K, T> for Pair<N> {
         Ok(Box::new(Opened::<N, K, T> { network, module, layout, batches, precision: PhantomData }))
     }
 
-    fn export(&self, seed: u64, device: &Device<K>, target: &str, naming: &Naming) -> Result<usize> {
+    fn export(&self, seed: u64, device: &Device<K>, target: &Url, naming: &Naming) -> Result<usize> {
         let module = with_weights::<N, K, T>(&self.network, self.network.weights(), seed, device)?;
         weights::save(&module, self.network.names(), target, naming)?;
         Ok(self.network.layout()?.num_params())
@@ -203,7 +204,7 @@ impl<N: Network, K: Kernels, T: Precision> Opens<K, T> for Pair<N> {
 /// The network with the weights of a file, or initialised.
 fn with_weights<N: Network, K: Kernels, T: Precision>(
     network: &N,
-    weights: Option<&str>,
+    weights: Option<&Url>,
     seed: u64,
     device: &Device<K>,
 ) -> Result<N::Module<SecondOrder<K>>> {

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use super::column::Table;
 use super::manifest::Part;
-use crate::storage::Location;
+use crate::storage::{Location, is_refusal};
 use crate::{Error, Result};
 
 /// Rows encoded at a time, so that a large table is never held twice as a whole.
@@ -31,8 +31,8 @@ pub(super) type Metadata = Vec<(String, String)>;
 /// Writes the rows as one immutable object.
 pub(super) fn write<T: Table>(location: &Location, path: &str, rows: &[T], metadata: &Metadata) -> Result<Part> {
     let (num_bytes, sha256) = location
-        .repeated(|_| true, || encode(location, path, rows, metadata))
-        .map_err(|error| location.failed("write", path, error))?;
+        .repeated(|error| !is_refusal(error), || encode(location, path, rows, metadata))
+        .map_err(|error| location.failed_in_storage("write", path, &error))?;
     Ok(Part {
         table: T::NAME.into(),
         path: path.into(),

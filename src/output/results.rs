@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::column::Table;
 use super::manifest::{Manifest, Part, RunRecord, paths};
 use super::parts;
+use crate::shown::Url;
 use crate::storage::{Access, Location};
 use crate::{Error, Result};
 
@@ -24,9 +25,10 @@ pub struct Results {
 
 impl Results {
     /// Opens the results under a URL; one that holds no run is an [`Error::Config`].
-    pub fn open(url: &str) -> Result<Self> {
+    pub fn open(url: impl Into<Url>) -> Result<Self> {
         let results = Self { location: Location::open(url, Access::Read)? };
         if results.runs()?.is_empty() {
+            let url = &results.location.url;
             return Err(Error::Config(format!("no run at `{url}`. Expected the output.url of `hesspec run`")));
         }
         Ok(results)

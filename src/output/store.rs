@@ -16,6 +16,7 @@ use super::manifest::{Manifest, Part, RunRecord, paths};
 use super::parts::{self, Metadata};
 use super::results;
 use super::schema::{SCHEMA_VERSION, TABLES, Tables};
+use crate::shown::Url;
 use crate::storage::{Access, Location, rfc3339};
 use crate::{Error, Result};
 
@@ -53,7 +54,7 @@ impl RunStore {
     /// `differing(stored, ours)` lists the differences of two resolved configs, one line each; an empty list is the
     /// same config. Errors: another config, schema or a bad name (`Config`), output not writable (`Storage`).
     pub fn open(
-        url: &str,
+        url: impl Into<Url>,
         run: &str,
         provenance: &Provenance,
         differing: impl Fn(&str, &str) -> Vec<String>,
@@ -79,7 +80,7 @@ impl RunStore {
     /// # Errors
     /// As [`RunStore::open`].
     pub fn check(
-        url: &str,
+        url: impl Into<Url>,
         run: &str,
         provenance: &Provenance,
         differing: impl Fn(&str, &str) -> Vec<String>,

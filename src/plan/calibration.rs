@@ -109,7 +109,7 @@ impl Calibration {
                 "--calibration {file}: {problem}; expected what hesspec bench CONFIG --calibration FILE writes"
             ))
         };
-        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let text = crate::file::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
         let found: Self = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         if found.format != FORMAT {
             return Err(wrong(format!("format {}, this program reads {FORMAT}", found.format)));

@@ -6,6 +6,7 @@
 use serde::Serialize;
 
 use crate::output::{ConvergenceRow, Results};
+use crate::shown::Url;
 use crate::{Error, Result};
 
 /// c of results/convergence_small.md for W1 and for the extreme nodes: worst block, the larger of error and change at its
@@ -34,7 +35,7 @@ impl Expectation {
     ///
     /// # Errors
     /// [`Error::Config`] if there is none, or more than one; those of reading.
-    pub fn from_results(url: &str, name: Option<&str>) -> Result<Self> {
+    pub fn from_results(url: &Url, name: Option<&str>) -> Result<Self> {
         let results = Results::open(url)?;
         let mut studies: Vec<(String, Vec<ConvergenceRow>)> = Vec::new();
         for run in results.runs()?.into_iter().filter(|run| name.is_none_or(|name| name == run)) {

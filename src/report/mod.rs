@@ -21,6 +21,7 @@ use crate::output::{
     BlockRow, ConvergencePairRow, ConvergenceRow, DensityRow, DivergenceRow, Results, RunRecord, RunResults, RunRow,
     SummaryRow, Table, Tables,
 };
+use crate::shown::Url;
 use crate::{Error, Result};
 use canvas::Canvas;
 
@@ -69,7 +70,7 @@ struct Content {
 }
 
 /// Draws a run (the only one under the URL, or the named one) into a local folder.
-pub fn report(url: &str, run: Option<&str>, folder: &Path) -> Result<Report> {
+pub fn report(url: impl Into<Url>, run: Option<&str>, folder: &Path) -> Result<Report> {
     let run = Results::open(url)?.run(run)?;
     let content = Content::draw(&run)?;
     let figures_folder = folder.join("figures");

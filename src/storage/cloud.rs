@@ -1,8 +1,8 @@
 //! Object stores in a cloud (features `s3`, `gs`, `az`) and web servers (`http`): how they are opened, how hard a request
 //! is tried.
 //!
-//! Credentials come from the provider's standard environment variables and from nowhere else: a URL that carries some is
-//! refused, because URLs end up in messages, tables and shell histories. A request that fails is repeated by
+//! Credentials come from the provider's standard environment variables and from nowhere else: a URL that carries a user or a
+//! password is refused (by [`Url`]), because URLs end up in shell histories; so is an endpoint in the environment. A request that fails is repeated by
 //! object_store after growing pauses; `AWS_MAX_ATTEMPTS`, the standard variable, changes how often.
 
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use object_store::ObjectStore;
 #[cfg(any(feature = "s3", feature = "gs", feature = "az", feature = "http"))]
 use object_store::{BackoffConfig, RetryConfig};
 
+use crate::shown::Url;
 use crate::{Error, Result};
 
 /// Attempts of a request: with pauses of 0.1 s that double up to 15 s, about two minutes of outage are survived.
@@ -28,9 +29,9 @@ const TIMEOUTS: [(&str, &str); 2] = [("READ_TIMEOUT", "30 seconds"), ("TIMEOUT",
 /// Opens a cloud URL.
 ///
 /// # Errors
-/// [`Error::Config`] for an unknown scheme or credentials in the URL, [`Error::Environment`] where the feature is not
+/// [`Error::Config`] for an unknown scheme or an endpoint with credentials, [`Error::Environment`] where the feature is not
 /// built, [`Error::Storage`] where the provider's variables do not make sense.
-pub(super) fn open(url: &str, scheme: &str) -> Result<Arc<dyn ObjectStore>> {
+pub(super) fn open(url: &Url, scheme: &str) -> Result<Arc<dyn ObjectStore>> {
     let feature = match scheme {
         "s3" | "s3a" => "s3",
         "gs" => "gs",
@@ -42,19 +43,20 @@ pub(super) fn open(url: &str, scheme: &str) -> Result<Arc<dyn ObjectStore>> {
             )));
         }
     };
-    refuse_credentials(url, scheme)?;
     match feature {
         #[cfg(feature = "s3")]
         "s3" => s3(url),
         #[cfg(feature = "gs")]
         "gs" => {
+            check_endpoints(environment())?;
             let builder = object_store::gcp::GoogleCloudStorageBuilder::from_env();
-            built(url, builder.with_url(url).with_retry(retries(None)?).build())
+            built(url, builder.with_url(url.exposed()).with_retry(retries(None)?).build())
         }
         #[cfg(feature = "az")]
         "az" => {
+            check_endpoints(environment())?;
             let builder = object_store::azure::MicrosoftAzureBuilder::from_env();
-            built(url, builder.with_url(url).with_retry(retries(None)?).build())
+            built(url, builder.with_url(url.exposed()).with_retry(retries(None)?).build())
         }
         #[cfg(feature = "http")]
         "http" => http(url),
@@ -64,29 +66,40 @@ pub(super) fn open(url: &str, scheme: &str) -> Result<Arc<dyn ObjectStore>> {
     }
 }
 
-/// `abfss://container@account` is how Azure writes a place; everything else before an `@`, and every query (signed
-/// URLs), is a secret. The message does not repeat the URL.
-fn refuse_credentials(url: &str, scheme: &str) -> Result<()> {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let place = rest.split('/').next().unwrap_or_default(); // a secret with a slash in it still leaves its colon here
-    let has_port = scheme.starts_with("http") && !place.contains('@');
-    let is_secret = (place.contains(':') && !has_port) || (place.contains('@') && !scheme.starts_with("abfs"));
-    if !is_secret && !rest.contains('?') {
-        return Ok(());
+/// Whether a scheme is a web server's.
+pub(super) fn is_web(scheme: &str) -> bool {
+    matches!(scheme, "http" | "https")
+}
+
+/// Endpoints come from the environment, and end up in messages as URLs do.
+#[cfg(any(feature = "s3", feature = "gs", feature = "az", test))]
+fn check_endpoints(variables: impl Iterator<Item = (String, String)>) -> Result<()> {
+    let is_endpoint = |name: &str| {
+        name.contains("ENDPOINT") && ["AWS_", "AZURE_", "GOOGLE_"].iter().any(|provider| name.starts_with(provider))
+    };
+    for (name, value) in variables.filter(|(name, _)| is_endpoint(name)) {
+        let url = Url::from(value);
+        if let Some(problem) = url.refused() {
+            return Err(Error::Config(format!("{name}={url}: {problem}")));
+        }
     }
-    Err(Error::Config(format!(
-        "the {scheme}:// URL carries a user, a password or a query; expected {scheme}://bucket/prefix, and credentials in the \
-         environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the provider's own)"
-    )))
+    Ok(())
+}
+
+#[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 #[cfg(feature = "s3")]
-fn s3(url: &str) -> Result<Arc<dyn ObjectStore>> {
+fn s3(url: &Url) -> Result<Arc<dyn ObjectStore>> {
     use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
     let variable = |name: &str| std::env::var(name).ok();
+    check_endpoints(environment())?;
     check_credentials(&variable)?;
-    let mut builder =
-        AmazonS3Builder::from_env().with_url(url).with_retry(retries(variable("AWS_MAX_ATTEMPTS").as_deref())?);
+    let mut builder = AmazonS3Builder::from_env()
+        .with_url(url.exposed())
+        .with_retry(retries(variable("AWS_MAX_ATTEMPTS").as_deref())?);
     for (name, value) in TIMEOUTS {
         let key = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>();
         if let (None, Ok(key)) = (variable(&format!("AWS_{name}")), key) {
@@ -108,17 +121,19 @@ fn s3(url: &str) -> Result<Arc<dyn ObjectStore>> {
     built(url, builder.build())
 }
 
-/// A web server, to read from: the URL's host is the store, the rest a prefix in it.
+/// A web server, to read from: the URL's host is the store, the rest a prefix in it; a URL with a query is all of it the store,
+/// as it was given, because a signature is of exactly this.
 #[cfg(feature = "http")]
-fn http(url: &str) -> Result<Arc<dyn ObjectStore>> {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("https", url));
-    let host = rest.split('/').next().unwrap_or_default();
-    let in_the_clear = scheme == "http";
+fn http(url: &Url) -> Result<Arc<dyn ObjectStore>> {
+    let (scheme, rest) = url.exposed().split_once("://").unwrap_or(("https", url.exposed()));
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let in_the_clear = scheme.eq_ignore_ascii_case("http");
     if in_the_clear && !is_loopback(host) {
         return Err(Error::Config(format!("`{url}`: http:// to another machine is refused; use https://")));
     }
+    let store = if url.has_query() { url.exposed().to_owned() } else { format!("{scheme}://{host}") };
     let options = object_store::ClientOptions::new().with_allow_http(in_the_clear);
-    let builder = object_store::http::HttpBuilder::new().with_url(format!("{scheme}://{host}"));
+    let builder = object_store::http::HttpBuilder::new().with_url(store);
     built(url, builder.with_client_options(options).with_retry(retries(None)?).build())
 }
 
@@ -171,7 +186,7 @@ fn retries(max_attempts: Option<&str>) -> Result<RetryConfig> {
 }
 
 #[cfg(any(feature = "s3", feature = "gs", feature = "az", feature = "http"))]
-fn built(url: &str, store: object_store::Result<impl ObjectStore>) -> Result<Arc<dyn ObjectStore>> {
+fn built(url: &Url, store: object_store::Result<impl ObjectStore>) -> Result<Arc<dyn ObjectStore>> {
     match store {
         Ok(store) => Ok(Arc::new(store)),
         Err(error) => Err(Error::Storage(format!("cannot open the output `{url}`: {error}"))),
@@ -183,22 +198,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_with_credentials_is_refused_without_repeating_them() {
-        for url in [
-            "s3://id:hunter2@bucket/x",
-            "s3://hunter2@bucket",
-            "s3://id:hunter2/x@bucket/x",
-            "az://c/x?sig=hunter2",
-            "abfss://c:hunter2@account/x",
+    fn an_endpoint_with_credentials_is_refused_without_repeating_them() {
+        let set = |name: &str, value: &str| [(name.to_owned(), value.to_owned())].into_iter();
+        for (name, value) in [
+            ("AWS_ENDPOINT_URL", "http://id:hunter2@127.0.0.1:9000"),
+            ("AWS_ENDPOINT_URL_S3", "https://host?token=hunter2"),
+            ("AZURE_STORAGE_ENDPOINT", "https://hunter2@host"),
+            ("AWS_ENDPOINT", "id:hunter2@host"),
         ] {
-            let scheme = url.split_once("://").unwrap().0;
-            let error = open(url, scheme).err().unwrap();
-            assert_eq!(error.exit_code(), 2, "{url}");
+            let error = check_endpoints(set(name, value)).unwrap_err();
+            assert!(error.exit_code() == 2 && error.to_string().starts_with(name), "{error}");
             assert!(!error.to_string().contains("hunter2"), "{error}");
         }
-        for url in ["abfss://container@account.dfs.core.windows.net/x", "s3://bucket/a@b"] {
-            assert!(refuse_credentials(url, url.split_once("://").unwrap().0).is_ok(), "{url}");
-        }
+        assert!(check_endpoints(set("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")).is_ok());
+        assert!(check_endpoints(set("HOME", "http://id:hunter2@127.0.0.1:9000")).is_ok());
     }
 
     #[test]

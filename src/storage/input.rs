@@ -1,6 +1,5 @@
-//! Inputs: files by path or URL, read at any place, from there to the end, or found by a glob.
+//! Inputs: files by path or URL, read at any place, or from there to the end.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -8,12 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use globset::GlobBuilder;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
-use super::location::{Access, Location, file_path};
+use super::location::Location;
+use super::path::local_path;
 use super::time::rfc3339;
+use crate::file;
+use crate::shown::Url;
 use crate::{Error, Result};
 
 /// Bytes of an object that a sequential reader asks for at a time; each piece is tried again by itself.
@@ -22,8 +23,8 @@ const PIECE: u64 = 8 << 20;
 /// One file or object that can be read.
 #[derive(Clone)]
 pub struct Input {
-    /// As it was named, for messages.
-    pub name: String,
+    /// As it was named.
+    pub name: Url,
     place: Place,
     len: u64,
     version: Option<String>,
@@ -41,15 +42,15 @@ impl Input {
     /// Opens a path or a URL.
     ///
     /// # Errors
-    /// [`Error::Config`] where there is nothing, or a folder; [`Error::Environment`] for a URL whose feature is not built;
+    /// [`Error::Config`] where there is nothing, or no regular file; [`Error::Environment`] for a URL whose feature is not built;
     /// [`Error::Storage`] where the storage does not answer.
-    pub fn open(name: &str) -> Result<Self> {
-        if let Some(path) = local_path(name)? {
+    pub fn open(name: impl Into<Url>) -> Result<Self> {
+        let name = name.into();
+        if let Some(path) = local_path(&name)? {
             return Self::file(name, path);
         }
-        let (parent, object) = name.rsplit_once('/').unwrap_or((name, ""));
-        let location = Location::open(parent, Access::Read)?;
-        Self::object(&location, object)
+        let (location, object) = Location::of_object(&name)?;
+        Self::object(&location, &object)
     }
 
     /// An object below a location.
@@ -57,7 +58,7 @@ impl Input {
     /// # Errors
     /// As [`Input::open`].
     pub fn object(location: &Location, relative: &str) -> Result<Self> {
-        let name = format!("{}/{relative}", location.url);
+        let name = location.url_of(relative);
         let object =
             location.describe(relative)?.ok_or_else(|| Error::Config(format!("{name}: there is no such object")))?;
         let version = object.e_tag.map_or_else(|| time(object.last_modified.into()), |tag| format!("entity tag {tag}"));
@@ -65,16 +66,17 @@ impl Input {
         Ok(Self { name, place, len, version: Some(version), failure: Arc::default() })
     }
 
-    fn file(name: &str, path: PathBuf) -> Result<Self> {
+    fn file(name: Url, path: PathBuf) -> Result<Self> {
         let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
-        let metadata = std::fs::metadata(&path).map_err(|error| {
+        let opened = file::open(&path).and_then(|file| file.metadata());
+        let metadata = opened.map_err(|error| {
             Error::Config(format!("{name}: cannot be read: {error} (tried {})", absolute.display()))
         })?;
         if metadata.is_dir() {
             return Err(Error::Config(format!("{name}: is a folder; name the files in it, or a glob in quotes")));
         }
         let (place, version) = (Place::File(path), metadata.modified().ok().map(time));
-        Ok(Self { name: name.into(), place, len: metadata.len(), version, failure: Arc::default() })
+        Ok(Self { name, place, len: metadata.len(), version, failure: Arc::default() })
     }
 
     /// What is different once the content has been replaced: an object's entity tag, or when it was written; `None` where
@@ -113,7 +115,7 @@ impl Input {
             }
             Place::File(path) => {
                 let mut bytes = vec![0; (range.end - range.start) as usize];
-                let read = File::open(path).and_then(|mut file| {
+                let read = file::open(path).and_then(|mut file| {
                     file.seek(SeekFrom::Start(range.start))?;
                     file.read_exact(&mut bytes)
                 });
@@ -142,7 +144,7 @@ impl Input {
         let Place::File(path) = &self.place else {
             return Ok(Box::new(Reader { input: self.clone(), next: from, piece: Bytes::new() }));
         };
-        let opened = File::open(path).and_then(|mut file| file.seek(SeekFrom::Start(from)).map(|_| file));
+        let opened = file::open(path).and_then(|mut file| file.seek(SeekFrom::Start(from)).map(|_| file));
         let file = opened.map_err(|error| Error::Storage(format!("{}: cannot be read: {error}", self.name)))?;
         Ok(Box::new(BufReader::with_capacity(1 << 16, file)))
     }
@@ -201,75 +203,11 @@ impl ChunkReader for Input {
     }
 }
 
-/// The path that a name stands for; `None` for an object.
-///
-/// # Errors
-/// [`Error::Config`] for a `file://` URL that is none.
-pub fn local_path(name: &str) -> Result<Option<PathBuf>> {
-    match name.split_once("://") {
-        None => Ok(Some(PathBuf::from(name))),
-        Some(("file", rest)) => file_path(name, rest).map(Some),
-        Some(_) => Ok(None),
-    }
-}
-
-fn is_glob(name: &str) -> bool {
-    name.contains(['*', '?', '['])
-}
-
-/// Whether the last part of a path or URL, which may be a glob, stands for a file of this name.
-pub fn stands_for(path: &str, file: &str) -> bool {
-    let last = path.rsplit('/').next().unwrap_or(path);
-    let glob = || GlobBuilder::new(last).build().is_ok_and(|glob| glob.compile_matcher().is_match(file));
-    last == file || (is_glob(last) && glob())
-}
-
-/// The names that a glob stands for, sorted; a name that is no glob stands for itself.
-///
-/// # Errors
-/// [`Error::Config`] where nothing matches.
-pub fn expand(name: &str) -> Result<Vec<String>> {
-    let path = local_path(name)?;
-    if !is_glob(name) || path.as_ref().is_some_and(|path| path.exists()) {
-        return Ok(vec![name.to_string()]);
-    }
-    let mut found = match path {
-        Some(path) => files(name, &path)?,
-        None => objects(name)?,
-    };
-    found.sort();
-    match found.is_empty() {
-        true => Err(Error::Config(format!("{name}: no file matches this glob"))),
-        false => Ok(found),
-    }
-}
-
-fn files(name: &str, pattern: &std::path::Path) -> Result<Vec<String>> {
-    let problem = |error: &dyn std::fmt::Display| Error::Config(format!("{name}: {error}"));
-    let paths = glob::glob(&pattern.to_string_lossy()).map_err(|error| problem(&format!("not a glob: {error}")))?;
-    paths.map(|path| path.map(|path| path.display().to_string()).map_err(|error| problem(&error))).collect()
-}
-
-/// Objects are listed below the folder in front of the first wildcard.
-fn objects(name: &str) -> Result<Vec<String>> {
-    let wildcard = name.find(['*', '?', '[']).unwrap_or(name.len());
-    let folder = name[..wildcard].rfind('/').unwrap_or(wildcard);
-    let (parent, pattern) = (&name[..folder], &name[folder + 1..]);
-    if parent.starts_with("http") {
-        return Err(Error::Config(format!("{name}: a web server cannot be searched; name its files one by one")));
-    }
-    let glob = GlobBuilder::new(pattern)
-        .literal_separator(true)
-        .build()
-        .map_err(|error| Error::Config(format!("{name}: not a glob: {error}")))?
-        .compile_matcher();
-    let listed = Location::open(parent, Access::Read)?.list("")?;
-    Ok(listed.into_keys().filter(|key| glob.is_match(key)).map(|key| format!("{parent}/{key}")).collect())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::Access;
     use super::*;
+    use std::fs::File;
 
     fn place(name: &str, objects: &[(&str, &[u8])]) -> String {
         let url = format!("memory://{name}/a");
@@ -319,14 +257,5 @@ mod tests {
         place("input-version", &[("x.txt", b"two")]);
         let after = versions();
         assert!(before[0] != after[0] && before[1] != after[1], "{before:?} {after:?}");
-    }
-
-    #[test]
-    fn a_glob_finds_objects_by_name() {
-        let url = place("input-glob", &[("b.txt", b""), ("a.txt", b""), ("c.bin", b""), ("d/e.txt", b"")]);
-        assert_eq!(expand(&format!("{url}/*.txt")).unwrap(), [format!("{url}/a.txt"), format!("{url}/b.txt")]);
-        assert_eq!(expand(&format!("{url}/*/*.txt")).unwrap(), [format!("{url}/d/e.txt")]);
-        assert_eq!(expand(&format!("{url}/x.txt")).unwrap(), [format!("{url}/x.txt")]);
-        assert!(expand(&format!("{url}/*.pt")).unwrap_err().to_string().contains("no file matches"));
     }
 }

@@ -14,10 +14,14 @@ use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload, WriteMultipart};
+use object_store::{
+    GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload, WriteMultipart,
+};
 use tokio::runtime::Runtime;
 
-use super::cloud;
+use super::path::local_path;
+use super::{answer, cloud};
+use crate::shown::Url;
 use crate::{Error, Result};
 
 /// Larger objects go to a cloud in parts of this size, each of which is tried again by itself.
@@ -35,8 +39,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// An object store and the prefix of the output in it.
 #[derive(Clone)]
 pub struct Location {
-    /// As the user wrote it, for messages.
-    pub url: String,
+    /// As the user wrote it.
+    pub url: Url,
     store: Arc<dyn ObjectStore>,
     prefix: String,
     /// The folder, where the store is the file system.
@@ -55,24 +59,62 @@ pub enum Access {
 
 impl Location {
     /// Opens a plain path, `file://`, `memory://`, or a cloud URL where its feature is built.
-    pub fn open(url: &str, access: Access) -> Result<Self> {
-        let folder = match url.split_once("://") {
-            None => Some(PathBuf::from(url)),
-            Some(("file", path)) => Some(file_path(url, path)?),
-            Some(_) => None,
-        };
-        let (store, prefix) = match (&folder, url.split_once("://")) {
-            (Some(folder), _) => (local(url, folder, access)?, String::new()),
+    ///
+    /// # Errors
+    /// [`Error::Config`] for what is no such thing, or carries credentials; [`Error::Environment`] for a URL whose feature is
+    /// not built; [`Error::Storage`].
+    pub fn open(url: impl Into<Url>, access: Access) -> Result<Self> {
+        let url = url.into();
+        if let Some(problem) = url.refused() {
+            return Err(Error::Config(format!("`{url}`: {problem}")));
+        }
+        let folder = local_path(&url)?;
+        let (store, prefix) = match (&folder, url.exposed().split_once("://")) {
+            (Some(folder), _) => (local(&url, folder, access)?, String::new()),
             (None, Some(("memory", path))) => memory(path),
-            (None, Some((scheme, path))) => (cloud::open(url, scheme)?, object_prefix(path)),
+            (None, Some((scheme, _))) if access == Access::Write && cloud::is_web(scheme) => {
+                return Err(Error::Config(format!(
+                    "`{url}`: files are read from web servers, never written to them; expected a path or an object store"
+                )));
+            }
+            (None, Some((scheme, path))) => (cloud::open(&url, scheme)?, object_prefix(path)),
             (None, None) => return Err(Error::Config(format!("`{url}` is neither a path nor a URL"))),
         };
+        Self::of(url, store, prefix, folder)
+    }
+
+    /// The place of one object that is read only, and its name there. A URL with a query, which may be a signature of that
+    /// request, is a place by itself, with an object without a name.
+    ///
+    /// # Errors
+    /// As [`Location::open`].
+    pub fn of_object(url: &Url) -> Result<(Self, String)> {
+        if let Some(problem) = url.refused_as_input() {
+            return Err(Error::Config(format!("`{url}`: {problem}")));
+        }
+        if !url.has_query() {
+            let (parent, object) = url.split();
+            return Ok((Self::open(parent, Access::Read)?, object.into()));
+        }
+        let store = cloud::open(url, &url.scheme().unwrap_or_default())?;
+        Ok((Self::of(url.clone(), store, String::new(), None)?, String::new()))
+    }
+
+    fn of(url: Url, store: Arc<dyn ObjectStore>, prefix: String, folder: Option<PathBuf>) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Error::Environment(format!("no runtime for storage: {error}")))?;
-        let is_remote = folder.is_none() && !url.starts_with("memory://");
-        Ok(Self { url: url.to_string(), store, prefix, folder, is_remote, runtime: Arc::new(runtime) })
+        let is_remote = folder.is_none() && url.scheme().is_some_and(|scheme| scheme != "memory");
+        Ok(Self { url, store, prefix, folder, is_remote, runtime: Arc::new(runtime) })
+    }
+
+    /// The URL of an object here.
+    pub fn url_of(&self, relative: &str) -> Url {
+        match relative {
+            "" => self.url.clone(),
+            _ => format!("{}/{relative}", self.url.exposed().trim_end_matches('/')).into(),
+        }
     }
 
     /// Runs an asynchronous storage operation to its end.
@@ -90,6 +132,21 @@ impl Location {
         Path::from(format!("{}/{relative}", self.prefix))
     }
 
+    /// The message of an operation that failed in the storage.
+    pub(crate) fn failed_in_storage(
+        &self,
+        action: &str,
+        relative: &str,
+        source: &(dyn std::error::Error + 'static),
+    ) -> Error {
+        self.failed(action, relative, self.described(source))
+    }
+
+    /// A server's answer may have secrets in it; a file system's error names the file.
+    fn described(&self, source: &(dyn std::error::Error + 'static)) -> String {
+        if self.is_remote { answer::described(source) } else { source.to_string() }
+    }
+
     /// The message of a failed operation: what, where, why, and what to do.
     pub fn failed(&self, action: &str, relative: &str, source: impl std::fmt::Display) -> Error {
         Error::Storage(format!(
@@ -101,7 +158,7 @@ impl Location {
 
     /// Runs a storage operation to its end that may as well happen twice; over a network, repeats it after failures that
     /// can pass.
-    pub(crate) fn repeated<T, E: std::fmt::Display, F: Future<Output = std::result::Result<T, E>>>(
+    pub(crate) fn repeated<T, E: std::error::Error + 'static, F: Future<Output = std::result::Result<T, E>>>(
         &self,
         can_pass: impl Fn(&E) -> bool,
         operation: impl Fn() -> F,
@@ -110,7 +167,7 @@ impl Location {
         for attempt in 1..ATTEMPTS {
             match self.wait(operation()) {
                 Err(error) if self.is_remote && can_pass(&error) && begin.elapsed() < REPEAT_WITHIN => {
-                    tracing::debug!(%error, attempt, "storage: trying again");
+                    tracing::debug!(error = self.described(&error), attempt, "storage: trying again");
                     std::thread::sleep(PAUSE * attempt);
                 }
                 result => return result,
@@ -128,7 +185,7 @@ impl Location {
             }
             self.store.put(&path, PutPayload::from_bytes(bytes.clone())).await.map(drop)
         });
-        written.map_err(|error| self.failed("write", relative, error))
+        written.map_err(|error| self.failed_in_storage("write", relative, &error))
     }
 
     async fn put_in_parts(&self, path: &Path, bytes: &Bytes) -> object_store::Result<()> {
@@ -162,13 +219,23 @@ impl Location {
                 None => Err(error),
             }
         });
-        created.map_err(|error| self.failed("create", relative, error))
+        created.map_err(|error| self.failed_in_storage("create", relative, &error))
     }
 
     /// Reads an object; None when there is none.
     pub fn get(&self, relative: &str) -> Result<Option<Bytes>> {
         let path = self.path(relative);
-        self.repeated(can_pass, || self.read(&path)).map_err(|error| self.failed("read", relative, error))
+        self.check_regular(relative)?;
+        self.repeated(can_pass, || self.read(&path)).map_err(|error| self.failed_in_storage("read", relative, &error))
+    }
+
+    /// A folder, or a pipe, that stands where a file of ours should be is neither read nor waited for.
+    fn check_regular(&self, relative: &str) -> Result<()> {
+        let file = self.folder.as_ref().and_then(|folder| std::fs::metadata(folder.join(relative)).ok());
+        match file.is_none_or(|file| file.is_file()) {
+            true => Ok(()),
+            false => Err(self.failed("read", relative, "it is no file; move it elsewhere")),
+        }
     }
 
     async fn read(&self, path: &Path) -> object_store::Result<Option<Bytes>> {
@@ -187,7 +254,15 @@ impl Location {
     /// Size, time and entity tag of an object; None when there is none.
     pub fn describe(&self, relative: &str) -> Result<Option<ObjectMeta>> {
         let path = self.path(relative);
-        match self.repeated(can_pass, || self.store.head(&path)) {
+        let is_signed = self.url.has_query();
+        let look = || async {
+            match is_signed {
+                // a signature is good for one kind of request
+                true => self.store.get_opts(&path, first_byte()).await.map(|found| found.meta),
+                false => self.store.head(&path).await,
+            }
+        };
+        match self.repeated(can_pass, look) {
             Ok(object) => Ok(Some(object)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.unreadable(relative, &error)),
@@ -213,13 +288,13 @@ impl Location {
 
     /// The message of an object that cannot be read as an input.
     fn unreadable(&self, relative: &str, source: &object_store::Error) -> Error {
-        let name = format!("{}/{relative}", self.url);
+        let (name, why) = (self.url_of(relative), self.described(source));
         if matches!(source, object_store::Error::NotFound { .. }) {
             return Error::Config(format!("{name}: there is no such object"));
         }
         Error::Storage(format!(
-            "{name}: cannot be read: {source}. Check the endpoint and the credentials in the environment; what was finished is \
-             kept, so run again afterwards"
+            "{name}: cannot be read: {why}. Check the endpoint and the credentials in the environment, or that the URL has not \
+             expired; what was finished is kept, so run again afterwards"
         ))
     }
 
@@ -227,7 +302,9 @@ impl Location {
     pub fn modified(&self, relative: &str) -> Result<SystemTime> {
         let path = self.path(relative);
         let found = self.repeated(can_pass, || self.store.head(&path));
-        found.map(|object| object.last_modified.into()).map_err(|error| self.failed("look at", relative, error))
+        found
+            .map(|object| object.last_modified.into())
+            .map_err(|error| self.failed_in_storage("look at", relative, &error))
     }
 
     /// Deletes an object; one that is not there is fine.
@@ -235,7 +312,7 @@ impl Location {
         let path = self.path(relative);
         match self.repeated(can_pass, || self.store.delete(&path)) {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(self.failed("delete", relative, error)),
+            Err(error) => Err(self.failed_in_storage("delete", relative, &error)),
         }
     }
 
@@ -254,7 +331,7 @@ impl Location {
             }
             let Some((object, number)) = name.rsplit_once('#') else { continue };
             if number.bytes().all(|c| c.is_ascii_digit()) && !kept.contains(&object) {
-                std::fs::remove_file(file.path()).map_err(|error| self.failed("delete", folder, error))?;
+                std::fs::remove_file(file.path()).map_err(|error| self.failed_in_storage("delete", folder, &error))?;
             }
         }
         Ok(())
@@ -265,16 +342,20 @@ impl Location {
         let path = self.path(folder);
         let objects: Vec<_> = self
             .repeated(can_pass, || self.store.list(Some(&path)).try_collect::<Vec<_>>())
-            .map_err(|error| self.failed("list", folder, error))?;
+            .map_err(|error| self.failed_in_storage("list", folder, &error))?;
         let root = if self.prefix.is_empty() { 0 } else { self.prefix.len() + 1 };
         Ok(objects.into_iter().map(|object| (object.location.as_ref()[root..].to_string(), object.size)).collect())
     }
 }
 
-/// Whether another attempt may succeed.
+/// Whether another attempt may succeed: not where the server has understood and refused.
 fn can_pass(error: &object_store::Error) -> bool {
     use object_store::Error::{Generic, JoinError};
-    matches!(error, Generic { .. } | JoinError { .. })
+    matches!(error, Generic { .. } | JoinError { .. }) && !answer::is_refusal(error)
+}
+
+fn first_byte() -> GetOptions {
+    GetOptions { range: Some(GetRange::Bounded(0..1)), ..GetOptions::default() }
 }
 
 /// Normal form of a prefix: no slash at either end.
@@ -282,7 +363,7 @@ fn object_prefix(path: &str) -> String {
     path.split_once('/').map_or(String::new(), |(_, prefix)| Path::from(prefix).to_string())
 }
 
-fn local(url: &str, folder: &std::path::Path, access: Access) -> Result<Arc<dyn ObjectStore>> {
+fn local(url: &Url, folder: &std::path::Path, access: Access) -> Result<Arc<dyn ObjectStore>> {
     if access == Access::Read && !folder.is_dir() {
         return Err(Error::Config(format!("no results at `{url}`: no such folder. Expected the output.url of a run")));
     }
@@ -298,33 +379,6 @@ fn local(url: &str, folder: &std::path::Path, access: Access) -> Result<Arc<dyn 
     Ok(Arc::new(store))
 }
 
-/// The path of `file://[localhost]/absolute/path`, percent-decoded.
-pub(super) fn file_path(url: &str, rest: &str) -> Result<PathBuf> {
-    let path = rest.strip_prefix("localhost").unwrap_or(rest);
-    let decoded = path.starts_with('/').then(|| percent_decoded(path)).flatten();
-    decoded.map(PathBuf::from).ok_or_else(|| {
-        Error::Config(format!(
-            "`{url}` is no file URL: expected file:///absolute/path, or a plain path for a relative one"
-        ))
-    })
-}
-
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        if first == b'%' {
-            let digits = std::str::from_utf8(tail.get(..2)?).ok()?;
-            bytes.push(u8::from_str_radix(digits, 16).ok()?);
-            rest = &tail[2..];
-        } else {
-            bytes.push(first);
-            rest = tail;
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
 /// `memory://name/prefix`: stores live as long as the process and are found again by name.
 fn memory(path: &str) -> (Arc<dyn ObjectStore>, String) {
     static STORES: OnceLock<Mutex<BTreeMap<String, Arc<InMemory>>>> = OnceLock::new();
@@ -333,22 +387,9 @@ fn memory(path: &str) -> (Arc<dyn ObjectStore>, String) {
     (stores.entry(name).or_default().clone(), object_prefix(path))
 }
 
-/// The absolute form of a path for error messages; relative paths count from the current directory.
-pub fn absolute(path: &std::path::Path) -> String {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn file_urls_are_absolute_and_decoded() {
-        assert_eq!(file_path("u", "/a%20b/c").unwrap(), PathBuf::from("/a b/c"));
-        assert_eq!(file_path("u", "localhost/x").unwrap(), PathBuf::from("/x"));
-        assert_eq!(file_path("file://relative", "relative").unwrap_err().exit_code(), 2);
-        assert_eq!(file_path("u", "/a%2").unwrap_err().exit_code(), 2);
-    }
 
     #[test]
     fn a_cloud_url_without_its_feature_names_the_feature() {

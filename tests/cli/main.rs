@@ -3,10 +3,12 @@
 mod convergence;
 mod corpus;
 mod folder;
+mod hostile;
 mod inputs;
 mod others;
 mod places;
 mod plans;
 mod products;
 mod runs;
+mod secrets;
 mod weights;

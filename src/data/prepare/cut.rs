@@ -12,6 +12,9 @@ use crate::Result;
 /// A piece is at most so long, where the text lets itself be cut.
 pub(super) const PIECE_BYTES: usize = 1 << 16;
 
+/// Text without a place for a cut is held in memory up to here.
+pub(super) const MOST_BYTES: usize = 16 << 20;
+
 /// Where a piece comes from; ordered as the pieces are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub(super) struct Place {
@@ -115,6 +118,12 @@ impl<E: FnMut(Piece) -> Result<()>> Sink for Cutter<E> {
             match self.how.last(&self.pending, (self.searched + 1) * self.limit).filter(|at| *at > 0) {
                 Some(at) => self.hand_on(at)?,
                 None => self.searched += 1,
+            }
+            if self.searched * self.limit >= MOST_BYTES {
+                return Err(self.utf8.problem(&format!(
+                    "there is no white space in {} MiB; is it text?\nHINT: use --tokenizer byte, which takes any file",
+                    MOST_BYTES >> 20
+                )));
             }
         }
         Ok(())

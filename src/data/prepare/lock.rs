@@ -2,7 +2,7 @@
 //! process however that ends. The room `lock` guards runs, on any storage; tokens are prepared into local folders only.
 
 use std::fs::{File, TryLockError};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
@@ -24,7 +24,10 @@ impl Lock {
         let path = folder.join(FILE_NAME);
         let failed = |error: std::io::Error| Error::Storage(format!("{}: cannot be locked: {error}", path.display()));
         loop {
-            let file = File::create(&path).map_err(failed)?;
+            // a pipe of that name would be waited for
+            let mut how = File::options();
+            how.write(true).create(true).truncate(true).custom_flags(libc::O_NONBLOCK);
+            let file = how.open(&path).map_err(failed)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {

@@ -1,12 +1,14 @@
 //! Text to tokens: nanoGPT's raw uint16 and `meta.json` in one folder.
 //!
-//! Everything streams: memory stays at some hundred megabytes, whatever the corpus (a JSON line or a Parquet batch must
-//! fit). The character tokeniser reads its sources twice, first for the vocabulary. Files appear whole or not at all,
+//! Everything streams: memory stays at some hundred megabytes, whatever the corpus (a JSON line, of at most 256 MiB, or a Parquet
+//! batch must fit). The character tokeniser reads its sources twice, first for the vocabulary. Files appear whole or not at all,
 //! `meta.json` last. In shards, a preparation that was killed goes on after the last finished one, with the same bytes.
 //! What is finished is never replaced: the same preparation finds it done, another one is refused.
 
+mod archive;
 mod cut;
 mod encode;
+mod json;
 mod lock;
 mod record;
 mod shards;
@@ -36,6 +38,7 @@ use self::write::replace;
 use super::file_error;
 use super::meta::{FILE_NAME, Meta, Tokenizer};
 use super::settings::{Settings, Source};
+use crate::shown::Url;
 use crate::storage::{Input, expand};
 use crate::{Error, Result};
 
@@ -44,7 +47,7 @@ use crate::{Error, Result};
 pub struct Preparation {
     /// Paths, globs and URLs. `.jsonl`/`.ndjson`: a document a line; `.parquet`: a document a row; `.tar`: a document a
     /// file; anything else: one document of text. All but Parquet may be compressed (`.gz`, `.zst`).
-    pub inputs: Vec<String>,
+    pub inputs: Vec<Url>,
     /// Folder for the tokens and `meta.json`, made where it is missing.
     pub output: PathBuf,
     /// How text becomes tokens.
@@ -188,7 +191,7 @@ fn finish(
         separator: separator(request.tokenizer).into(),
         sha256: files.first().filter(|_| is_single).map(|file| file.sha256.clone()),
         shards: if is_single { Vec::new() } else { files },
-        sources: sources.iter().map(|source| source.name.clone()).collect(),
+        sources: sources.iter().map(|source| source.name.to_string()).collect(),
         settings: Some(settings(request, sources)),
         vocabulary,
     };
@@ -198,14 +201,14 @@ fn finish(
     Ok(meta)
 }
 
-fn sources(inputs: &[String]) -> Result<Vec<Input>> {
+fn sources(inputs: &[Url]) -> Result<Vec<Input>> {
     if inputs.is_empty() {
         return Err(Error::Config("there is nothing to prepare; name one or more files of text".into()));
     }
     let mut sources = Vec::new();
     for input in inputs {
         for name in expand(input)? {
-            sources.push(Input::open(&name)?);
+            sources.push(Input::open(name)?);
         }
     }
     Ok(sources)

@@ -46,7 +46,7 @@ impl Record {
         if !path.exists() {
             return Ok(None);
         }
-        let text = std::fs::read_to_string(&path).map_err(|error| file_error(&path, error))?;
+        let text = crate::file::read_to_string(&path).map_err(|error| file_error(&path, error))?;
         let record: Self = serde_json::from_str(&text)
             .map_err(|error| file_error(&path, format!("not a record of ours: {error}\nHINT: {}", anew(folder))))?;
         if let Some(difference) = record.settings.difference(settings) {

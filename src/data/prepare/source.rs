@@ -1,19 +1,20 @@
 //! Documents out of text, JSON lines, Parquet and tar archives, plain or compressed, by path or URL.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 
+use super::archive::archive;
+use super::json::json_lines;
+use crate::shown::quoted;
+use crate::storage::Input;
+use crate::{Error, Result};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
 use flate2::read::MultiGzDecoder;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use serde_json::Value;
-
-use crate::storage::Input;
-use crate::{Error, Result};
 
 /// Bytes of a text file that are read at a time.
-const PIECE: usize = 1 << 16;
+pub(super) const PIECE: usize = 1 << 16;
 /// Rows of a Parquet file that are read at a time.
 const ROWS: usize = 256;
 /// Base-2 logarithm of the largest window of a zstd stream: the most that the format has (`zstd --long=31`).
@@ -38,7 +39,7 @@ pub(super) trait Sink {
 
 /// What a name's ending says of the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Text,
     JsonLines,
     Parquet,
@@ -46,14 +47,14 @@ enum Kind {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Compression {
+pub(super) enum Compression {
     None,
     Gzip,
     Zstd,
 }
 
 /// `.jsonl`, `.ndjson`, `.parquet`, `.tar` and `.tgz` are what they say, anything else is text; `.gz` or `.zst` may follow.
-fn kind(name: &str) -> (Kind, Compression) {
+pub(super) fn kind(name: &str) -> (Kind, Compression) {
     let lower = name.to_lowercase();
     let stems = [(".gz", Compression::Gzip), (".zst", Compression::Zstd), (".zstd", Compression::Zstd)];
     let compressed = stems.iter().find_map(|(ending, how)| Some((lower.strip_suffix(ending)?, *how)));
@@ -70,7 +71,8 @@ fn kind(name: &str) -> (Kind, Compression) {
 
 /// Sends every document of an input, in order.
 pub(super) fn each_document(input: &Input, text_field: &str, sink: &mut dyn Sink) -> Result<()> {
-    let (kind, compression) = kind(&input.name);
+    let name = input.name.to_string();
+    let (kind, compression) = kind(input.name.without_query());
     if kind == Kind::Parquet {
         return match compression {
             Compression::None => parquet(input, text_field, sink),
@@ -89,31 +91,18 @@ pub(super) fn each_document(input: &Input, text_field: &str, sink: &mut dyn Sink
     };
     match kind {
         Kind::Tar => archive(input, reader, text_field, sink),
-        Kind::JsonLines => json_lines(input, &input.name, reader, text_field, sink),
-        Kind::Text | Kind::Parquet => text(input, &input.name, reader, sink),
+        Kind::JsonLines => json_lines(input, &name, reader, text_field, sink),
+        Kind::Text | Kind::Parquet => text(input, &name, reader, sink),
     }
 }
 
-/// Characters of foreign text that a message repeats at most.
-const MOST_QUOTED: usize = 120;
-
-/// Text out of a file, as a message may repeat it: damaged archives put their raw bytes into their errors. Every run of
-/// what cannot be shown becomes one `?`.
-fn quoted(text: &str) -> String {
-    let is_shown = |c: char| !c.is_control() && c != char::REPLACEMENT_CHARACTER;
-    let mut shown: Vec<char> = text.trim().chars().map(|c| if is_shown(c) { c } else { '\0' }).collect();
-    shown.dedup_by(|a, b| *a == '\0' && *b == '\0');
-    let rest = if shown.len() > MOST_QUOTED { "..." } else { "" };
-    shown.into_iter().take(MOST_QUOTED).map(|c| if c == '\0' { '?' } else { c }).collect::<String>() + rest
-}
-
 /// A reader failed: the storage did, or what is stored is damaged.
-fn unread(input: &Input, error: &io::Error) -> Error {
+pub(super) fn unread(input: &Input, error: &io::Error) -> Error {
     let error = quoted(&error.to_string());
     input.error(format!("cannot be read: {error}\nHINT: the file is damaged or cut short; fetch it again"))
 }
 
-fn text(input: &Input, name: &str, mut reader: impl Read, sink: &mut dyn Sink) -> Result<()> {
+pub(super) fn text(input: &Input, name: &str, mut reader: impl Read, sink: &mut dyn Sink) -> Result<()> {
     let mut piece = vec![0; PIECE];
     sink.start(name)?;
     loop {
@@ -122,63 +111,6 @@ fn text(input: &Input, name: &str, mut reader: impl Read, sink: &mut dyn Sink) -
             len => sink.text(&piece[..len])?,
         }
     }
-}
-
-fn json_lines(input: &Input, name: &str, reader: impl Read, text_field: &str, sink: &mut dyn Sink) -> Result<()> {
-    let mut reader = BufReader::with_capacity(PIECE, reader);
-    let mut line = Vec::new();
-    for number in 1.. {
-        line.clear();
-        if reader.read_until(b'\n', &mut line).map_err(|error| unread(input, &error))? == 0 {
-            break;
-        }
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        let place = format!("{name}:{number}");
-        let at = |problem: String| Error::Config(format!("{place}: {problem}"));
-        let value: Value = serde_json::from_slice(&line).map_err(|error| at(format!("not JSON: {error}")))?;
-        match value.get(text_field) {
-            Some(Value::String(text)) => sink.document(&place, text)?,
-            Some(other) => {
-                return Err(at(format!("the field `{text_field}` is {}; expected a text", quoted(&other.to_string()))));
-            }
-            None => return Err(at(format!("there is no field `{text_field}`; {}", fields(&value)))),
-        }
-    }
-    Ok(())
-}
-
-fn fields(value: &Value) -> String {
-    match value {
-        Value::Object(table) => {
-            format!("there are {}", quoted(&table.keys().cloned().collect::<Vec<_>>().join(", ")))
-        }
-        _ => "the line is no object".into(),
-    }
-}
-
-/// Every regular file of a tar archive: a document of text, or JSON lines.
-fn archive(input: &Input, reader: impl Read, text_field: &str, sink: &mut dyn Sink) -> Result<()> {
-    let mut archive = tar::Archive::new(reader);
-    for entry in archive.entries().map_err(|error| unread(input, &error))? {
-        let entry = entry.map_err(|error| unread(input, &error))?;
-        if !entry.header().entry_type().is_file() {
-            continue;
-        }
-        let inside = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let name = format!("{}: {}", input.name, quoted(&inside));
-        match kind(&inside) {
-            (Kind::Text, Compression::None) => text(input, &name, entry, sink)?,
-            (Kind::JsonLines, Compression::None) => json_lines(input, &name, entry, text_field, sink)?,
-            _ => {
-                return Err(Error::Config(format!(
-                    "{name}: only texts and JSON lines are read inside an archive; unpack it and name the files"
-                )));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn parquet(input: &Input, text_field: &str, sink: &mut dyn Sink) -> Result<()> {
@@ -190,14 +122,14 @@ fn parquet(input: &Input, text_field: &str, sink: &mut dyn Sink) -> Result<()> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(input.clone()).map_err(|error| unreadable(&error))?;
     let names: Vec<String> = builder.schema().fields().iter().map(|field| field.name().clone()).collect();
     let Some(column) = names.iter().position(|name| name == text_field) else {
-        return Err(input.error(format!("there is no column `{text_field}`; there are {}", names.join(", "))));
+        return Err(input.error(format!("there is no column `{text_field}`; there are {}", quoted(&names.join(", ")))));
     };
     let mask = ProjectionMask::roots(builder.parquet_schema(), [column]);
     let reader = builder.with_projection(mask).with_batch_size(ROWS).build().map_err(|error| unreadable(&error))?;
-    let mut first_row = 0;
+    let (name, mut first_row) = (input.name.to_string(), 0);
     for batch in reader {
         let batch = batch.map_err(|error| unreadable(&error))?;
-        rows(&input.name, text_field, &batch, first_row, sink)?;
+        rows(&name, text_field, &batch, first_row, sink)?;
         first_row += batch.num_rows();
     }
     Ok(())

@@ -12,7 +12,7 @@ use crate::storage::{Access, Location};
 
 fn request(folder: &TempDir, inputs: &[String], shard_tokens: Option<u64>) -> Preparation {
     let (tokenizer, text_field, output) = (Tokenizer::Gpt2, "text".into(), folder.path().join("out"));
-    Preparation { inputs: inputs.to_vec(), output, tokenizer, text_field, shard_tokens }
+    Preparation { inputs: inputs.iter().map(Url::from).collect(), output, tokenizer, text_field, shard_tokens }
 }
 
 fn run(request: &Preparation) -> Result<Meta> {

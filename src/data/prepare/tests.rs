@@ -22,7 +22,7 @@ fn prepare_in(folder: &TempDir, inputs: &[(&str, &[u8])], tokenizer: Tokenizer) 
 
 /// These files of the folder into its `out`, as one file.
 fn request(folder: &TempDir, names: &[&str], tokenizer: Tokenizer) -> Preparation {
-    let inputs = names.iter().map(|name| folder.path().join(name).display().to_string()).collect();
+    let inputs = names.iter().map(|name| folder.path().join(name).display().to_string().into()).collect();
     let output = folder.path().join("out");
     Preparation { inputs, output, tokenizer, text_field: "text".into(), shard_tokens: None }
 }

@@ -38,11 +38,13 @@ impl Utf8 {
     }
 
     fn invalid(&self, offset: usize) -> Error {
-        Error::Config(format!(
-            "{}: not UTF-8 at byte {}\nHINT: convert it (iconv -t UTF-8), or use --tokenizer byte, which takes any file",
-            self.name,
-            self.decoded + offset
-        ))
+        let hint = "convert it (iconv -t UTF-8), or use --tokenizer byte, which takes any file";
+        self.problem(&format!("not UTF-8 at byte {}\nHINT: {hint}", self.decoded + offset))
+    }
+
+    /// What is wrong with the document.
+    pub fn problem(&self, problem: &str) -> Error {
+        Error::Config(format!("{}: {problem}", self.name))
     }
 }
 

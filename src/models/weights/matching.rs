@@ -6,6 +6,7 @@ use super::naming::{Naming, Part};
 use super::tensor::FileTensor;
 use crate::block::Layout;
 use crate::models::names::Names;
+use crate::shown::quoted;
 use crate::{Error, Result};
 
 /// At most so many names are listed in an error.
@@ -32,7 +33,7 @@ impl<'a> Matched<'a> {
             .unwrap_or((Naming::PLAIN, Vec::new()));
         let wanted: BTreeMap<&str, &Part> = parts.iter().map(|part| (part.name.as_str(), part)).collect();
         let mut tensors = BTreeMap::new();
-        let mut surplus = Vec::new();
+        let mut surplus = Named::default();
         let mut copies = Vec::new();
         for (name, tensor) in file {
             let bare = names.unwrapped(&name, |candidate| wanted.contains_key(candidate));
@@ -43,7 +44,7 @@ impl<'a> Matched<'a> {
             } else if let Some((copy, original)) = names.copies.iter().find(|(copy, _)| *copy == bare) {
                 copies.push((*copy, *original, tensor));
             } else if !names.is_buffer(&bare) {
-                surplus.push(format!("{name} {:?}", tensor.shape));
+                surplus.add(|| format!("{} {:?}", quoted(&name), tensor.shape));
             }
         }
         let problems = problems(&tensors, &parts, surplus);
@@ -84,25 +85,45 @@ fn agreement(file: &BTreeMap<String, FileTensor<'_>>, parts: &[Part], names: &Na
     found.fold((0, 0), |(names, shapes), fits| (names + 1, shapes + usize::from(fits)))
 }
 
-fn problems(tensors: &BTreeMap<String, FileTensor<'_>>, parts: &[Part], surplus: Vec<String>) -> Vec<String> {
+fn problems(tensors: &BTreeMap<String, FileTensor<'_>>, parts: &[Part], surplus: Named) -> Vec<String> {
     let missing = parts.iter().filter(|part| !tensors.contains_key(&part.name));
-    let missing = missing.map(|part| format!("{} {:?}", part.name, part.shape)).collect();
+    let missing = missing.fold(Named::default(), |all, part| all.with(|| format!("{} {:?}", part.name, part.shape)));
     let misshapen = parts.iter().filter_map(|part| {
         let found = &tensors.get(&part.name)?.shape;
-        (*found != part.shape).then(|| format!("{} is {found:?}, expected {:?}", part.name, part.shape))
+        (*found != part.shape).then_some((part, found))
     });
-    let misshapen = misshapen.collect();
+    let misshapen = misshapen.fold(Named::default(), |all, (part, found)| {
+        all.with(|| format!("{} is {found:?}, expected {:?}", part.name, part.shape))
+    });
     [("missing", missing), ("wrong shape", misshapen), ("not in the model", surplus)]
         .into_iter()
-        .filter_map(|(what, found)| list(what, found))
+        .filter_map(|(what, found)| found.list(what))
         .collect()
 }
 
-fn list(what: &str, mut names: Vec<String>) -> Option<String> {
-    let count = names.len();
-    names.truncate(LISTED);
-    let more = if count > LISTED { format!(" and {} more", count - LISTED) } else { String::new() };
-    (count > 0).then(|| format!("{count} {what}: {}{more}", names.join(", ")))
+/// Things of a kind, the first few of them by name: a file may have any number.
+#[derive(Default)]
+struct Named {
+    names: Vec<String>,
+    count: usize,
+}
+
+impl Named {
+    fn add(&mut self, name: impl Fn() -> String) {
+        self.count += 1;
+        self.names.extend((self.count <= LISTED).then(name));
+    }
+
+    fn with(mut self, name: impl Fn() -> String) -> Self {
+        self.add(name);
+        self
+    }
+
+    fn list(self, what: &str) -> Option<String> {
+        let Self { names, count } = self;
+        let more = if count > LISTED { format!(" and {} more", count - LISTED) } else { String::new() };
+        (count > 0).then(|| format!("{count} {what}: {}{more}", names.join(", ")))
+    }
 }
 
 /// What to do. A table with other rows is the commonest case: GPT-2 has 50257 tokens, and training often pads them to 50304.

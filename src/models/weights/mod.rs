@@ -29,6 +29,7 @@ use self::tensor::{FileTensor, row_major};
 use super::names::{Names, fill, parameters};
 use crate::block::Layout;
 use crate::error::{Error, Result};
+use crate::shown::Url;
 use crate::storage::Input;
 
 /// A file's tensors by name.
@@ -37,12 +38,13 @@ type Tensors<'a> = BTreeMap<String, FileTensor<'a>>;
 /// Loads a file of weights, by path or URL, into the module; the parameters get `dtype`.
 ///
 /// Sources may be f64, f32, f16 or bf16. Errors: see [`load_bytes`]; [`Error::Storage`] where the storage does not answer.
-pub fn load<B: Backend, M: Module<B>>(module: M, names: &Names, source: &str, dtype: DType) -> Result<M> {
-    let input = open(source)?;
+pub fn load<B: Backend, M: Module<B>>(module: M, names: &Names, source: impl Into<Url>, dtype: DType) -> Result<M> {
+    let input = open(&source.into())?;
+    let source = &input.name.to_string();
     if let Some(path) = input.path() {
         return load_bytes(module, names, &mapped(path, source)?, source, dtype);
     }
-    let mut bytes = Vec::with_capacity(input.len() as usize);
+    let mut bytes = Vec::new(); // not of the length that a server claims
     input.reader(0)?.read_to_end(&mut bytes).map_err(|error| input.error(error))?;
     load_bytes(module, names, &bytes, source, dtype)
 }
@@ -53,8 +55,9 @@ pub fn load<B: Backend, M: Module<B>>(module: M, names: &Names, source: &str, dt
 ///
 /// # Errors
 /// As [`load`], but for those of numbers.
-pub fn check(layout: &Layout, names: &Names, source: &str) -> Result<()> {
-    let input = open(source)?;
+pub fn check(layout: &Layout, names: &Names, source: impl Into<Url>) -> Result<()> {
+    let input = open(&source.into())?;
+    let source = &input.name.to_string();
     if let Some(path) = input.path() {
         let bytes = mapped(path, source)?;
         return Matched::new(tensors(&bytes, source)?, layout, names, source)?.check_copies(source);
@@ -63,7 +66,7 @@ pub fn check(layout: &Layout, names: &Names, source: &str) -> Result<()> {
     Matched::new(tensors, layout, names, source).map(drop)
 }
 
-fn open(source: &str) -> Result<Input> {
+fn open(source: &Url) -> Result<Input> {
     Input::open(source).map_err(|error| match error {
         Error::Config(text) => Error::Config(format!("{source}: cannot read the weights: {text}")),
         other => other,
@@ -72,7 +75,7 @@ fn open(source: &str) -> Result<Input> {
 
 fn mapped(path: &Path, source: &str) -> Result<Mmap> {
     let cannot = |error: std::io::Error| Error::Config(format!("{source}: cannot read the weights: {error}"));
-    let file = std::fs::File::open(path).map_err(cannot)?;
+    let file = crate::file::open(path).map_err(cannot)?;
     // SAFETY: the map is read only while the caller runs; a file that another process cuts short meanwhile
     // ends this process with SIGBUS, as with every memory-mapped reader.
     unsafe { Mmap::map(&file) }.map_err(cannot)
@@ -124,6 +127,7 @@ fn safetensors<'a>(bytes: &'a [u8], source: &str) -> Result<Tensors<'a>> {
 /// Tensors without their numbers, from the header of a safetensors object: its length in 8 bytes, JSON. `None` for an archive.
 fn described(input: &Input, source: &str) -> Result<Option<Tensors<'static>>> {
     const LENGTH: u64 = size_of::<u64>() as u64;
+    const MOST: u64 = 100 << 20; // what the format allows
     if input.is_empty() {
         return Err(empty(source));
     }
@@ -132,7 +136,8 @@ fn described(input: &Input, source: &str) -> Result<Option<Tensors<'static>>> {
         return Ok(None);
     }
     let end = <[u8; 8]>::try_from(start.as_ref()).ok().and_then(|len| u64::from_le_bytes(len).checked_add(LENGTH));
-    let end = end.filter(|end| *end <= input.len()).ok_or_else(|| incomplete(source, &"its header is cut short"))?;
+    let end = end.filter(|end| *end <= input.len().min(MOST));
+    let end = end.ok_or_else(|| incomplete(source, &"its header is cut short, or too long to be one"))?;
     let header: Metadata =
         serde_json::from_slice(&input.read_at(LENGTH..end)?).map_err(|error| incomplete(source, &error))?;
     let (expected, found) = (header.data_len() as u64, input.len() - end);

@@ -2,30 +2,44 @@
 //!
 //! burn-store has a reader as well; it takes no notice of strides (a transposed tensor comes out in the wrong order) and gives
 //! zeros for a storage that is missing or too short (0.21), where here both must be right or refused.
+//!
+//! A pickle may nest as deep as it is long, and refer to what it has made as often as it likes. So a value is small: what holds
+//! others is a place in one list of lists, which is shared by copying a number and freed without recursion. Memory grows with the
+//! number of instructions, and that has a limit.
 
-use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 
-/// A value; lists and tables are shared as in Python.
+/// More instructions than the table of any network's tensors has: some forty make a tensor.
+const MOST_INSTRUCTIONS: usize = 5_000_000;
+/// PyTorch's limit.
+const MOST_DIMENSIONS: usize = 64;
+
+/// A value; what holds others is shared as in Python.
 #[derive(Debug, Clone)]
 pub(super) enum Value {
     None,
     Bool,
     Int(i64),
     Float,
-    Text(String),
-    Tuple(Vec<Value>),
-    List(Rc<RefCell<Vec<Value>>>),
-    Table(Rc<RefCell<Vec<(Value, Value)>>>),
+    Text(Rc<str>),
+    Tuple(Items),
+    List(Items),
+    /// Keys and values in turn.
+    Table(Items),
     /// A class or function.
-    Global(String),
+    Global(Rc<str>),
     /// What stands for data outside of the pickle.
-    Persistent(Vec<Value>),
+    Persistent(Items),
     /// What `call` made of a function's arguments.
     Tensor(Rc<TensorPlace>),
     /// A function or class applied to something, which nobody needs.
     Opaque,
 }
+
+/// Where the values lie that a value holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Items(usize);
 
 /// Where a tensor's entries lie.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,17 +56,33 @@ pub(super) struct TensorPlace {
 
 type Result<T> = std::result::Result<T, String>;
 
+/// The value of a pickle.
+pub(super) struct Pickle {
+    pub root: Value,
+    lists: Vec<Vec<Value>>,
+}
+
+impl Pickle {
+    /// The keys and values of a table; none of what is no table.
+    pub fn entries(&self, value: &Value) -> impl Iterator<Item = (&Value, &Value)> {
+        let items = if let Value::Table(items) = value { self.lists[items.0].as_slice() } else { &[] };
+        items.as_chunks::<2>().0.iter().map(|[key, value]| (key, value))
+    }
+}
+
 /// Rebuilds the value of a pickle.
-pub(super) fn read(bytes: &[u8]) -> Result<Value> {
-    let mut machine = Machine { bytes, at: 0, stack: Vec::new(), marks: Vec::new(), memo: Vec::new() };
-    loop {
+pub(super) fn read(bytes: &[u8]) -> Result<Pickle> {
+    let (stack, marks, memo, lists) = (Vec::new(), Vec::new(), HashMap::new(), Vec::new());
+    let mut machine = Machine { bytes, at: 0, stack, marks, memo, lists };
+    for _ in 0..MOST_INSTRUCTIONS {
         let at = machine.at;
         let code = machine.byte()?;
         if code == b'.' {
-            return machine.pop();
+            return Ok(Pickle { root: machine.pop()?, lists: machine.lists });
         }
         machine.step(code).map_err(|problem| format!("byte {at} of the pickle: {problem}"))?;
     }
+    Err(format!("its pickle has more than {MOST_INSTRUCTIONS} instructions, too many for a table of tensors"))
 }
 
 struct Machine<'a> {
@@ -60,7 +90,8 @@ struct Machine<'a> {
     at: usize,
     stack: Vec<Value>,
     marks: Vec<usize>,
-    memo: Vec<Option<Value>>,
+    memo: HashMap<usize, Value>,
+    lists: Vec<Vec<Value>>,
 }
 
 impl Machine<'_> {
@@ -90,31 +121,46 @@ impl Machine<'_> {
     /// The value that an instruction puts on the stack; `None` for one that does something else.
     fn plain(&mut self, code: u8) -> Result<Option<Value>> {
         Ok(Some(match code {
-            b'N' => Value::None,                                                 // NONE
-            0x88 | 0x89 => Value::Bool,                                          // NEWTRUE, NEWFALSE
-            b'K' => Value::Int(self.number(1)?),                                 // BININT1
-            b'M' => Value::Int(self.number(2)?),                                 // BININT2
-            b'J' => Value::Int(i64::from(self.number(4)? as i32)),               // BININT
-            0x8a => self.long()?,                                                // LONG1
-            b'G' => self.skip(8, Value::Float)?,                                 // BINFLOAT
-            b'X' | b'T' => self.text(4)?,                                        // BINUNICODE, BINSTRING
-            0x8c | b'U' => self.text(1)?,                                        // SHORT_BINUNICODE, SHORT_BINSTRING
-            0x8d => self.text(8)?,                                               // BINUNICODE8
-            b'C' => self.opaque(1)?,                                             // SHORT_BINBYTES
-            b'B' => self.opaque(4)?,                                             // BINBYTES
-            b')' => Value::Tuple(Vec::new()),                                    // EMPTY_TUPLE
-            0x85..=0x87 => Value::Tuple(self.last(code - 0x84)?),                // TUPLE1 to TUPLE3
-            b't' => Value::Tuple(self.marked()?),                                // TUPLE
-            b']' | 0x8f => Value::List(Rc::default()),                           // EMPTY_LIST, EMPTY_SET
-            b'}' => Value::Table(Rc::default()),                                 // EMPTY_DICT
-            b'c' => Value::Global(format!("{}.{}", self.line()?, self.line()?)), // GLOBAL
-            0x93 => self.stack_global()?,                                        // STACK_GLOBAL
-            b'h' => self.recall(1)?,                                             // BINGET
-            b'j' => self.recall(4)?,                                             // LONG_BINGET
-            b'Q' => self.persistent()?,                                          // BINPERSID
-            b'R' | 0x81 => self.reduce()?,                                       // REDUCE, NEWOBJ
+            b'N' => Value::None,                                   // NONE
+            0x88 | 0x89 => Value::Bool,                            // NEWTRUE, NEWFALSE
+            b'K' => Value::Int(self.number(1)?),                   // BININT1
+            b'M' => Value::Int(self.number(2)?),                   // BININT2
+            b'J' => Value::Int(i64::from(self.number(4)? as i32)), // BININT
+            0x8a => self.long()?,                                  // LONG1
+            b'G' => self.skip(8, Value::Float)?,                   // BINFLOAT
+            b'X' | b'T' => self.text(4)?,                          // BINUNICODE, BINSTRING
+            0x8c | b'U' => self.text(1)?,                          // SHORT_BINUNICODE, SHORT_BINSTRING
+            0x8d => self.text(8)?,                                 // BINUNICODE8
+            b'C' => self.opaque(1)?,                               // SHORT_BINBYTES
+            b'B' => self.opaque(4)?,                               // BINBYTES
+            b')' => Value::Tuple(self.list(Vec::new())),           // EMPTY_TUPLE
+            0x85..=0x87 => self.tuple(code - 0x84)?,               // TUPLE1 to TUPLE3
+            b't' => self.marked_tuple()?,                          // TUPLE
+            b']' | 0x8f => Value::List(self.list(Vec::new())),     // EMPTY_LIST, EMPTY_SET
+            b'}' => Value::Table(self.list(Vec::new())),           // EMPTY_DICT
+            b'c' => global(&self.line()?, &self.line()?),          // GLOBAL
+            0x93 => self.stack_global()?,                          // STACK_GLOBAL
+            b'h' => self.recall(1)?,                               // BINGET
+            b'j' => self.recall(4)?,                               // LONG_BINGET
+            b'Q' => self.persistent()?,                            // BINPERSID
+            b'R' | 0x81 => self.reduce()?,                         // REDUCE, NEWOBJ
             _ => return Ok(None),
         }))
+    }
+
+    fn list(&mut self, items: Vec<Value>) -> Items {
+        self.lists.push(items);
+        Items(self.lists.len() - 1)
+    }
+
+    fn tuple(&mut self, len: u8) -> Result<Value> {
+        let items = self.last(len)?;
+        Ok(Value::Tuple(self.list(items)))
+    }
+
+    fn marked_tuple(&mut self) -> Result<Value> {
+        let items = self.marked()?;
+        Ok(Value::Tuple(self.list(items)))
     }
 
     fn take(&mut self, len: usize) -> Result<&[u8]> {
@@ -160,7 +206,7 @@ impl Machine<'_> {
 
     fn text(&mut self, size: usize) -> Result<Value> {
         let len = self.length(size)?;
-        Ok(Value::Text(String::from_utf8_lossy(self.take(len)?).into_owned()))
+        Ok(Value::Text(String::from_utf8_lossy(self.take(len)?).into()))
     }
 
     fn opaque(&mut self, size: usize) -> Result<Value> {
@@ -199,7 +245,7 @@ impl Machine<'_> {
 
     fn append(&mut self, items: Vec<Value>) -> Result<()> {
         match self.stack.last() {
-            Some(Value::List(list)) => list.borrow_mut().extend(items),
+            Some(Value::List(list)) => self.lists[list.0].extend(items),
             Some(Value::Opaque) => {}
             _ => return Err("items for what is no list".into()),
         }
@@ -218,12 +264,7 @@ impl Machine<'_> {
 
     fn set(&mut self, items: Vec<Value>) -> Result<()> {
         match self.stack.last() {
-            Some(Value::Table(table)) => {
-                let mut items = items.into_iter();
-                while let (Some(key), Some(value)) = (items.next(), items.next()) {
-                    table.borrow_mut().push((key, value));
-                }
-            }
+            Some(Value::Table(table)) if items.len() % 2 == 0 => self.lists[table.0].extend(items),
             Some(Value::Opaque) => {}
             _ => return Err("keys for what is no table".into()),
         }
@@ -232,7 +273,7 @@ impl Machine<'_> {
 
     fn stack_global(&mut self) -> Result<Value> {
         match (self.pop()?, self.pop()?) {
-            (Value::Text(name), Value::Text(module)) => Ok(Value::Global(format!("{module}.{name}"))),
+            (Value::Text(name), Value::Text(module)) => Ok(global(&module, &name)),
             _ => Err("a class without a name".into()),
         }
     }
@@ -244,19 +285,13 @@ impl Machine<'_> {
 
     fn put(&mut self, place: usize) -> Result<()> {
         let value = self.stack.last().cloned().ok_or("nothing on the stack")?;
-        if place > self.bytes.len() {
-            return Err(format!("the place {place} is beyond what so short a pickle can have"));
-        }
-        if self.memo.len() <= place {
-            self.memo.resize(place + 1, None);
-        }
-        self.memo[place] = Some(value);
+        self.memo.insert(place, value);
         Ok(())
     }
 
     fn recall(&mut self, size: usize) -> Result<Value> {
         let place = self.length(size)?;
-        let value = self.memo.get(place).cloned().flatten();
+        let value = self.memo.get(&place).cloned();
         value.ok_or_else(|| format!("nothing was put at the place {place}"))
     }
 
@@ -267,54 +302,61 @@ impl Machine<'_> {
         }
     }
 
+    /// The few functions that tensors are made with; all others are opaque.
     fn reduce(&mut self) -> Result<Value> {
-        match (self.pop()?, self.pop()?) {
-            (Value::Tuple(arguments), Value::Global(name)) => call(&name, arguments),
-            _ => Ok(Value::Opaque),
-        }
-    }
-}
-
-/// The few functions that tensors are made with; all others are opaque.
-fn call(name: &str, mut arguments: Vec<Value>) -> Result<Value> {
-    match name {
-        "collections.OrderedDict" => Ok(Value::Table(Rc::default())),
-        "torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor" => tensor(&arguments),
-        "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" if !arguments.is_empty() => {
-            Ok(arguments.swap_remove(0))
-        }
-        "torch._tensor._rebuild_from_type_v2" => match (arguments.first(), arguments.get(2)) {
-            (Some(Value::Global(inner)), Some(Value::Tuple(inside))) => call(inner, inside.clone()),
-            _ => Ok(Value::Opaque),
-        },
-        _ => Ok(Value::Opaque),
-    }
-}
-
-/// `_rebuild_tensor_v2(storage, offset, size, stride, ...)`, `storage` = ("storage", class, key, device, entries).
-fn tensor(arguments: &[Value]) -> Result<Value> {
-    let problem = || "a tensor that is not made as PyTorch makes them".to_string();
-    let [Value::Persistent(storage), Value::Int(offset), Value::Tuple(shape), Value::Tuple(strides), ..] = arguments
-    else {
-        return Err(problem());
-    };
-    let [_, Value::Global(class), Value::Text(key), ..] = storage.as_slice() else { return Err(problem()) };
-    let sizes = |values: &[Value]| -> Result<Vec<usize>> {
-        let size = |value: &Value| match value {
-            Value::Int(size) => usize::try_from(*size).map_err(|_| problem()),
-            _ => Err(problem()),
+        let (Value::Tuple(mut arguments), Value::Global(mut name)) = (self.pop()?, self.pop()?) else {
+            return Ok(Value::Opaque);
         };
-        values.iter().map(size).collect()
-    };
-    let (shape, strides) = (sizes(shape)?, sizes(strides)?);
-    if shape.len() != strides.len() {
-        return Err(problem());
+        loop {
+            let given = self.lists[arguments.0].as_slice();
+            return match (&*name, given) {
+                ("collections.OrderedDict", _) => Ok(Value::Table(self.list(Vec::new()))),
+                ("torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor", _) => self.tensor(given),
+                ("torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state", [tensor, ..]) => {
+                    Ok(tensor.clone())
+                }
+                // (function, type, arguments, state): what the function makes of the arguments
+                ("torch._tensor._rebuild_from_type_v2", [Value::Global(inner), _, Value::Tuple(inside), ..]) => {
+                    (name, arguments) = (inner.clone(), *inside);
+                    continue;
+                }
+                _ => Ok(Value::Opaque),
+            };
+        }
     }
-    Ok(Value::Tensor(Rc::new(TensorPlace {
-        class: class.rsplit('.').next().unwrap_or_default().into(),
-        storage: key.clone(),
-        offset: usize::try_from(*offset).map_err(|_| problem())?,
-        shape,
-        strides,
-    })))
+
+    /// `_rebuild_tensor_v2(storage, offset, size, stride, ...)`, `storage` = ("storage", class, key, device, entries).
+    fn tensor(&self, arguments: &[Value]) -> Result<Value> {
+        let problem = || "a tensor that is not made as PyTorch makes them".to_string();
+        let [Value::Persistent(storage), Value::Int(offset), Value::Tuple(shape), Value::Tuple(strides), ..] =
+            arguments
+        else {
+            return Err(problem());
+        };
+        let [_, Value::Global(class), Value::Text(key), ..] = self.lists[storage.0].as_slice() else {
+            return Err(problem());
+        };
+        let sizes = |items: &Items| -> Result<Vec<usize>> {
+            let size = |value: &Value| match value {
+                Value::Int(size) => usize::try_from(*size).map_err(|_| problem()),
+                _ => Err(problem()),
+            };
+            self.lists[items.0].iter().take(MOST_DIMENSIONS + 1).map(size).collect()
+        };
+        let (shape, strides) = (sizes(shape)?, sizes(strides)?);
+        if shape.len() != strides.len() || shape.len() > MOST_DIMENSIONS {
+            return Err(problem());
+        }
+        Ok(Value::Tensor(Rc::new(TensorPlace {
+            class: class.rsplit('.').next().unwrap_or_default().into(),
+            storage: key.to_string(),
+            offset: usize::try_from(*offset).map_err(|_| problem())?,
+            shape,
+            strides,
+        })))
+    }
+}
+
+fn global(module: &str, name: &str) -> Value {
+    Value::Global(format!("{module}.{name}").into())
 }

@@ -2,16 +2,23 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Cursor;
+use std::rc::Rc;
 
 use safetensors::tensor::Dtype;
 use zip::{CompressionMethod, ZipArchive};
 
-use super::pickle::{self, TensorPlace, Value};
+use super::pickle::{self, Pickle, TensorPlace, Value};
 use super::tensor::FileTensor;
+use crate::shown::quoted;
 use crate::{Error, Result};
 
 /// Keys under which checkpoints keep the model's tensors; nanoGPT's and the paper's is the first.
 const MODEL_KEYS: [&str; 4] = ["model", "state_dict", "model_state_dict", "module"];
+
+/// Keys of something else that a message names at most.
+const MOST_KEYS: usize = 20;
+/// Bytes of a tensor's name.
+const MOST_NAME: usize = 1000;
 
 /// Whether these bytes are a zip archive.
 pub(super) fn is_archive(bytes: &[u8]) -> bool {
@@ -35,11 +42,11 @@ pub(super) fn tensors<'a>(bytes: &'a [u8], source: &str) -> Result<BTreeMap<Stri
     if entries.get(&format!("{root}byteorder")).is_some_and(|order| order.starts_with(b"big")) {
         return Err(problem("written on a big-endian machine, which is not supported; save it again elsewhere".into()));
     }
-    let value = pickle::read(entries[&format!("{root}data.pkl")]).map_err(problem)?;
+    let pickle = pickle::read(entries[&format!("{root}data.pkl")]).map_err(problem)?;
     let mut found = BTreeMap::new();
-    for (name, place) in model(&value).map_err(problem)? {
+    for (name, place) in model(&pickle).map_err(problem)? {
         let storage = entries.get(&format!("{root}data/{}", place.storage)).copied();
-        let tensor = tensor(&place, storage).map_err(|text| problem(format!("{name}: {text}")))?;
+        let tensor = tensor(&place, storage).map_err(|text| problem(format!("{}: {text}", quoted(&name))))?;
         found.extend(tensor.map(|tensor| (name, tensor)));
     }
     Ok(found)
@@ -55,43 +62,42 @@ fn entries<'a>(
         let file = archive.by_index_raw(index).map_err(|error| error.to_string())?;
         let name = file.name().to_string();
         if file.compression() != CompressionMethod::Stored {
-            return Err(format!("{name} is compressed, which torch.save never does; save it again"));
+            return Err(format!("{} is compressed, which torch.save never does; save it again", quoted(&name)));
         }
-        let start = file.data_start().ok_or_else(|| format!("{name} has no place in the archive"))? as usize;
+        let start = file.data_start().ok_or_else(|| format!("{} has no place in the archive", quoted(&name)))? as usize;
         let content = bytes.get(start..start.saturating_add(file.size() as usize));
-        found.insert(name.clone(), content.ok_or_else(|| format!("{name} is cut short"))?);
+        found.insert(name.clone(), content.ok_or_else(|| format!("{} is cut short", quoted(&name)))?);
     }
     Ok(found)
 }
 
 /// Names and places of the model's tensors.
-fn model(value: &Value) -> std::result::Result<Vec<(String, std::rc::Rc<TensorPlace>)>, String> {
-    let tables = |value: &Value| match value {
-        Value::Table(table) => table.borrow().clone(),
-        _ => Vec::new(),
+fn model(pickle: &Pickle) -> std::result::Result<BTreeMap<String, Rc<TensorPlace>>, String> {
+    let tensors = |table: &Value| -> std::result::Result<BTreeMap<String, Rc<TensorPlace>>, String> {
+        let mut found = BTreeMap::new();
+        for entry in pickle.entries(table) {
+            let (Value::Text(name), Value::Tensor(place)) = entry else { continue };
+            if name.len() > MOST_NAME {
+                return Err(format!("a tensor's name has {} bytes, beginning with {}", name.len(), quoted(name)));
+            }
+            found.insert(name.to_string(), place.clone());
+        }
+        Ok(found)
     };
-    let tensors = |table: &[(Value, Value)]| -> Vec<_> {
-        let entry = |(key, value): &(Value, Value)| match (key, value) {
-            (Value::Text(name), Value::Tensor(place)) => Some((name.clone(), place.clone())),
-            _ => None,
-        };
-        table.iter().filter_map(entry).collect()
+    let named = |wanted: &str| {
+        pickle.entries(&pickle.root).find(|(key, _)| matches!(key, Value::Text(name) if **name == *wanted))
     };
-    let root = tables(value);
-    let named = |wanted: &str| root.iter().find(|(key, _)| matches!(key, Value::Text(name) if name == wanted));
     // a checkpoint also holds loose tensors (nanoGPT's best_val_loss), so the model's key comes first
     for (_, inside) in MODEL_KEYS.iter().filter_map(|key| named(key)) {
-        let found = tensors(&tables(inside));
+        let found = tensors(inside)?;
         if !found.is_empty() {
             return Ok(found);
         }
     }
-    let found = tensors(&root);
+    let found = tensors(&pickle.root)?;
     if found.is_empty() {
-        let keys: Vec<&str> = root
-            .iter()
-            .filter_map(|(key, _)| if let Value::Text(key) = key { Some(key.as_str()) } else { None })
-            .collect();
+        let key = |(key, _): (&Value, _)| if let Value::Text(key) = key { Some(quoted(key)) } else { None };
+        let keys: Vec<String> = pickle.entries(&pickle.root).filter_map(key).take(MOST_KEYS).collect();
         return Err(format!(
             "holds no table of tensors; expected a state_dict, or one under `model`; there are the keys {}\nHINT: save \
              model.state_dict(), not the model itself",

@@ -11,6 +11,7 @@ use zip::{CompressionMethod, ZipWriter};
 use super::naming::{Naming, Part};
 use crate::error::{Error, Result};
 use crate::models::names::{Names, parameters, read};
+use crate::shown::Url;
 use crate::storage::{Access, Location, local_path};
 
 /// PyTorch aligns storages so, in order to map them.
@@ -30,8 +31,8 @@ impl Format {
     ///
     /// # Errors
     /// [`Error::Config`] for any other ending.
-    pub fn of(name: &str) -> Result<Self> {
-        match name.rsplit('.').next() {
+    pub fn of(name: &Url) -> Result<Self> {
+        match name.without_query().rsplit('.').next() {
             Some("safetensors") => Ok(Self::Safetensors),
             Some("pt" | "pth") => Ok(Self::PyTorch),
             _ => Err(Error::Config(format!("{name}: expected a name that ends in .safetensors, .pt or .pth"))),
@@ -51,7 +52,13 @@ struct Saved {
 ///
 /// # Errors
 /// [`Error::Config`] for a name with an unknown ending; [`Error::Storage`].
-pub fn save<B: Backend, M: Module<B>>(module: &M, names: &Names, target: &str, naming: &Naming) -> Result<()> {
+pub fn save<B: Backend, M: Module<B>>(
+    module: &M,
+    names: &Names,
+    target: impl Into<Url>,
+    naming: &Naming,
+) -> Result<()> {
+    let target = &target.into();
     let format = Format::of(target)?;
     let layout = parameters(module, names);
     let mut tensors = Vec::new();
@@ -76,14 +83,17 @@ pub fn save<B: Backend, M: Module<B>>(module: &M, names: &Names, target: &str, n
     write(target, bytes.map_err(storage)?)
 }
 
-fn write(target: &str, bytes: Vec<u8>) -> Result<()> {
+fn write(target: &Url, bytes: Vec<u8>) -> Result<()> {
     if let Some(path) = local_path(target)? {
         let storage = |error| Error::Storage(format!("{target}: cannot write the weights: {error}"));
         let part = path.with_extension("part");
         std::fs::write(&part, bytes).map_err(storage)?;
         return std::fs::rename(&part, &path).map_err(storage);
     }
-    let (parent, object) = target.rsplit_once('/').unwrap_or((target, ""));
+    if let Some(problem) = target.refused() {
+        return Err(Error::Config(format!("`{target}`: {problem}")));
+    }
+    let (parent, object) = target.split();
     Location::open(parent, Access::Write)?.put(object, bytes)
 }
 

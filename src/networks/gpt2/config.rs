@@ -9,6 +9,7 @@ use super::module::{Attention, Gpt2, Head, Layer, Mlp, Transformer};
 use crate::block::Layout;
 use crate::document::Check;
 use crate::error::{Error, Result};
+use crate::shown::Url;
 
 /// LayerNorm's epsilon in GPT-2 (Hugging Face `layer_norm_epsilon`, nanoGPT).
 const LAYER_NORM_EPSILON: f64 = 1e-5;
@@ -46,7 +47,7 @@ pub struct Gpt2Config {
     pub init: Initialisation,
     /// Path or URL of safetensors or a PyTorch checkpoint; absent: initialised from `run.seed`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub weights: Option<String>,
+    pub weights: Option<Url>,
 }
 
 /// Form of the GELU.
@@ -95,7 +96,7 @@ struct Keys {
     layer_norm: Option<bool>,
     gelu: Option<Gelu>,
     init: Option<Initialisation>,
-    weights: Option<String>,
+    weights: Option<Url>,
 }
 
 impl From<Keys> for Gpt2Config {
@@ -137,8 +138,7 @@ impl Gpt2Config {
         check.that(self.embedding.is_multiple_of(self.heads), "heads", self.heads, divide)?;
         let narrow = format!("tokens are 16 bits wide; expected {MAX_VOCABULARY} or less");
         check.that(self.vocabulary <= MAX_VOCABULARY, "vocabulary", self.vocabulary, narrow)?;
-        let empty = "expected a path or URL; leave it out to initialise from run.seed";
-        check.that(self.weights.as_deref() != Some(""), "weights", "\"\"", empty)
+        check.weights("weights", self.weights.as_ref())
     }
 
     /// nanoGPT's character-level Shakespeare model, 10.7 M parameters.

@@ -22,6 +22,7 @@ use crate::engine::{Kernels, SecondOrder, linear_cross_entropy};
 use crate::hessian::Stages;
 use crate::models::weights::Naming;
 use crate::models::{Initial, Names, Structure};
+use crate::shown::Url;
 
 /// Standard deviation of GPT-2's weights.
 const STANDARD_DEVIATION: f64 = 0.02;
@@ -117,8 +118,8 @@ impl Network for Gpt2Config {
         Ok(Gpt2Config::layout(self))
     }
 
-    fn weights(&self) -> Option<&str> {
-        self.weights.as_deref()
+    fn weights(&self) -> Option<&Url> {
+        self.weights.as_ref()
     }
 
     fn profile(&self) -> Option<Profile> {
