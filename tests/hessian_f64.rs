@@ -179,7 +179,7 @@ fn the_library_refuses_what_it_cannot_use() {
     let data = batches(&config);
     refused(
         spectrum::<f32, Plain, _, _>(&Tokens, &model, &data, &layout, &blocks, &settings),
-        &["`transformer.wte.weight` is in F64", "F32", "cast"],
+        &["`transformer.wte.weight` is in f64", "f32", "cast"],
     );
     let recompute = Settings { recompute: true, ..settings.clone() };
     refused(spectrum::<f64, Plain, _, _>(&Tokens, &model, &data, &layout, &blocks, &recompute), &["Problem::stages"]);

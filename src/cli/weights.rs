@@ -11,6 +11,7 @@ use crate::hessian::Precision;
 use crate::job::{self, Task};
 use crate::models::weights::{self, Format, Naming};
 use crate::models::{Names, parameters};
+use crate::storage::{Access, Location, local_path};
 use crate::{Error, Result};
 
 #[derive(Debug, Subcommand)]
@@ -31,6 +32,9 @@ pub struct Export {
     /// nanogpt for PyTorch.
     #[arg(long, value_name = "NAMING")]
     naming: Option<String>,
+    /// Replace a file that is already there.
+    #[arg(long)]
+    force: bool,
 }
 
 /// What was written.
@@ -46,11 +50,24 @@ pub fn main(command: &Command, json: bool) -> Result<()> {
     let Command::Export(arguments) = command;
     let config = arguments.config.load()?;
     let naming = naming(arguments)?;
+    if !arguments.force && exists(&arguments.out)? {
+        let out = &arguments.out;
+        return Err(Error::Config(format!("{out}: is already there; name another file, or replace it with --force")));
+    }
     let answer = job::dispatch(&config, Write { out: &arguments.out, naming })?;
     match json {
         true => print_json(&answer),
         false => print(&format!("{}: {} parameters, naming {}", answer.out, answer.num_params, answer.naming)),
     }
+}
+
+/// Whether there is a file or an object of this name.
+fn exists(out: &str) -> Result<bool> {
+    if let Some(path) = local_path(out)? {
+        return Ok(path.symlink_metadata().is_ok());
+    }
+    let (parent, object) = out.rsplit_once('/').unwrap_or((out, ""));
+    Ok(Location::open(parent, Access::Read)?.size(object)?.is_some())
 }
 
 fn naming(arguments: &Export) -> Result<Naming> {

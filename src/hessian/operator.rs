@@ -146,13 +146,13 @@ where
         blocks: &[&Block],
     ) -> (Loss<K>, Adjoints<K>) {
         let (problem, layout) = (self.problem, self.layout);
-        match problem.stages().filter(|_| self.recompute) {
+        pass::in_precision::<T, _>(|| match problem.stages().filter(|_| self.recompute) {
             None => pass::run(problem, seeded, batch, start, kind, layout),
             Some(stages) => {
                 let lowest = self.lowest_stage(stages, blocks).unwrap_or(0);
                 Recompute { problem, stages, model: seeded, layout, kind, lowest }.run(batch, start)
             }
-        }
+        })
     }
 
     /// The lowest stage that has a parameter of these blocks.
@@ -202,7 +202,7 @@ where
         let mut sum = 0.0;
         for index in 0..self.data.len() {
             let (batch, weight) = self.weighted(index)?;
-            sum += self.share(weight) * pass::loss(self.problem, &model, &batch);
+            sum += self.share(weight) * pass::in_precision::<T, _>(|| pass::loss(self.problem, &model, &batch));
         }
         Ok(sum)
     }
@@ -328,7 +328,8 @@ where
         let (prefix, stages) = self.operator.prefix.zip(self.operator.problem.stages())?;
         let stage = prefix.stage();
         let device = self.model.devices().into_iter().next()?;
-        Some((stage, prefix.entry(index, &device, || stages.entry(&self.model, batch, stage))))
+        let entry = || pass::in_precision::<T, _>(|| stages.entry(&self.model, batch, stage));
+        Some((stage, prefix.entry(index, &device, entry)))
     }
 
     fn scattered(&self, sum: Vec<f64>) -> Result<Slice<f64>> {
