@@ -272,11 +272,11 @@ tables! {
         noise_share: Option<f64>,
         /// Smallest node.
         lambda_min: f64,
-        /// Its error.
+        /// Its error, at least the noise floor.
         lambda_min_error: f64,
         /// Largest node.
         lambda_max: f64,
-        /// Its error.
+        /// Its error, at least the noise floor.
         lambda_max_error: f64,
         /// `ok`, or what happened and what to do.
         status: String,

@@ -27,8 +27,6 @@ mod symkl;
 #[cfg(test)]
 mod tests;
 mod trace_error;
-#[cfg(test)]
-mod trace_error_tests;
 mod wasserstein;
 
 pub use axis::{Axis, AxisChoice, Sigma, View};

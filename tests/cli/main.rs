@@ -9,4 +9,5 @@ mod places;
 mod plans;
 mod products;
 mod runs;
+mod scripts;
 mod weights;

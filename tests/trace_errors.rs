@@ -1,9 +1,18 @@
 //! The stated error of a trace against the true one, over many seeds, on matrices of known spectrum.
 
-use super::tests::{settings, spectrum};
-use super::*;
-use crate::krylov::{Local, OnSegment, Operator, lanczos};
-use crate::probe::{ProbeKind, probe};
+use hesspec::Result;
+use hesspec::krylov::{Local, OnSegment, Operator, Reorthogonalize, Settings, Tridiagonal, lanczos};
+use hesspec::probe::{ProbeKind, probe};
+use hesspec::spectrum::{BlockSpectrum, moments, quadrature, stats};
+
+fn settings(steps: usize) -> Settings {
+    Settings { label: "test".into(), steps, reorthogonalize: Reorthogonalize::Full, eta: 0.0, segments: 0 }
+}
+
+fn spectrum(name: &str, dim: usize, ts: &[Tridiagonal], noise_floor: f64) -> BlockSpectrum {
+    let probes = ts.iter().enumerate().map(|(p, t)| quadrature(name, p as u32, t, noise_floor).unwrap()).collect();
+    BlockSpectrum::new(name, dim, probes, noise_floor).unwrap()
+}
 
 /// Q diag(eigenvalues) Q with the reflection Q = I - 2 u u', so that no eigenvector is an axis.
 struct Reflected<'a> {
