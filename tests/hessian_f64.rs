@@ -164,6 +164,16 @@ fn asymmetry(h: &[Vec<f64>]) -> f64 {
     h.iter().enumerate().map(row).fold(0.0, f64::max)
 }
 
+/// One place says what the configuration asks for: the run's operator and the library's settings cannot differ.
+#[test]
+fn settings_are_what_the_configuration_says() {
+    use hesspec::hessian::Reduction;
+    let text = "[model.gpt2]\n[data.tokens]\npath = \"none\"\n[hessian]\noperator = \"gauss_newton\"\nreduction = \"sum\"\nrecompute = true";
+    let config = hesspec::config::parse(text, "a.toml", "a", &[]).unwrap();
+    let settings = hesspec::coordinator::settings(&config);
+    assert_eq!((settings.kind, settings.reduction, settings.recompute), (Kind::GaussNewton, Reduction::Sum, true));
+}
+
 /// What a caller of the library can get wrong is an error that says what, not a panic.
 #[test]
 fn the_library_refuses_what_it_cannot_use() {

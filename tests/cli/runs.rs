@@ -159,6 +159,12 @@ fn ranks_of_one_process_agree_with_one_rank() {
             a.step
         );
     }
+    // burn's version is that of the lock file
+    let lock = include_str!("../../Cargo.lock");
+    let locked = lock.split("name = \"burn\"\nversion = \"").nth(1).unwrap().split('"').next().unwrap();
+    let versions: serde_json::Value =
+        serde_json::from_str(&results("three").read::<RunRow>().unwrap()[0].versions).unwrap();
+    assert_eq!(versions["burn"], locked);
     let num_steps = results("three").read::<MetricsRow>().unwrap().len();
     for rank in 0..3 {
         let log = std::fs::read_to_string(folder.path(&format!("logs/rank-{rank:03}.jsonl"))).unwrap();
