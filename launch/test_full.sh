@@ -18,8 +18,8 @@
 #
 # HESSPEC_FULL_QUICKSTART=0 leaves the last one out. About 90 minutes on 2 cores.
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source launch/tools.sh
 
 HESSPEC_CHECK_CUDA=1 launch/test.sh
 

@@ -1,8 +1,12 @@
-# Sourced by the scripts beside it: finds what they need, and installs what Debian or Ubuntu packages can give.
+# Sourced by the scripts beside it, before they change the folder: answers --help with the script's head, finds what they need, and
+# installs what Debian or Ubuntu packages can give.
 
 say() { printf '\n== %s\n' "$*"; }
 usage() { sed -n '2,/^[^#]/{/^#/p}' "$0" | cut -c3-; } # the script's own head
 fail() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
+
+# A sourced file sees the arguments of the script.
+case ${1:-} in -h | --help) usage; exit ;; esac
 
 # The program, as an absolute path: HESSPEC, one on the PATH, or one that was built here.
 find_hesspec() {

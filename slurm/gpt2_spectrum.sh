@@ -35,6 +35,7 @@
 #SBATCH --output=%x-%j.out
 #SBATCH --open-mode=append
 set -euo pipefail
+[[ ${1:-} != -h && ${1:-} != --help ]] || { sed -n '2,/^[^#]/{/^#SBATCH/d;/^#/p}' "$0" | cut -c3-; exit; }
 cd "${SLURM_SUBMIT_DIR:?start this with sbatch, from the folder of the repository}"
 source slurm/env.sh
 source slurm/job.sh

@@ -378,7 +378,11 @@ fn num_sweeps<K: Kernels, T: Precision>(job: &Job<K, T>, pairs: &[Pair], setting
 /// What `[hessian]` and `[lanczos]` say, as the library takes it.
 pub fn settings(config: &Config) -> Settings {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let (kind, reduction) = job::kind_and_reduction(config);
     Settings {
+        kind,
+        reduction,
+        recompute: config.hessian.recompute,
         steps: config.lanczos.steps,
         probes: count(config.lanczos.probes),
         full_probes: count(config.lanczos.full_probes),
@@ -405,7 +409,7 @@ fn guard<K: Kernels, T: Precision>(job: &Job<K, T>, settings: &Settings, progres
     operator.slots = job.blocks.iter().collect();
     let checks = self_tests(&operator, settings.seed)?;
     for check in &checks {
-        progress.log(&format!("self-test {}: {:?}, {}", check.name, check.outcome, check.detail));
+        progress.log(&format!("self-test {}: {}, {}", check.name, check.outcome, check.detail));
     }
     let failed: Vec<String> = checks
         .iter()

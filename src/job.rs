@@ -30,14 +30,7 @@ impl<K: Kernels, T: Precision> Job<K, T> {
     /// The operator over the whole batch, with no slots yet.
     pub fn operator<'a>(&'a self, comm: &'a Comm) -> BlockOperator<'a, K, T> {
         let mut operator = BlockOperator::of(self.instance.passes(), comm);
-        operator.kind = match self.config.hessian.operator {
-            config::Operator::Hessian => Kind::Hessian,
-            config::Operator::GaussNewton => Kind::GaussNewton,
-        };
-        operator.reduction = match self.config.hessian.reduction {
-            config::Reduction::Mean => Reduction::Mean,
-            config::Reduction::Sum => Reduction::Sum,
-        };
+        (operator.kind, operator.reduction) = kind_and_reduction(&self.config);
         operator.recompute = self.config.hessian.recompute;
         operator
     }
@@ -79,6 +72,19 @@ impl<K: Kernels, T: Precision> Job<K, T> {
     }
 }
 
+/// Which operator, and how micro-batches add up.
+pub fn kind_and_reduction(config: &Config) -> (Kind, Reduction) {
+    let kind = match config.hessian.operator {
+        config::Operator::Hessian => Kind::Hessian,
+        config::Operator::GaussNewton => Kind::GaussNewton,
+    };
+    let reduction = match config.hessian.reduction {
+        config::Reduction::Mean => Reduction::Mean,
+        config::Reduction::Sum => Reduction::Sum,
+    };
+    (kind, reduction)
+}
+
 /// The short recursions that are asked for.
 pub fn short(config: &Config) -> Option<Short> {
     config.lanczos.short().map(|(starts, steps)| Short { starts, steps })
@@ -89,10 +95,14 @@ pub fn schedule(config: &Config, dim: usize) -> Schedule {
     Schedule::new(dim, config.lanczos.steps, short(config))
 }
 
+/// All blocks of the configured partition, in network order.
+pub fn all_blocks(config: &Config, layout: &Layout) -> Result<Vec<Block>> {
+    partition(layout, &config.network.structure(), partition_kind(config.blocks.partition))
+}
+
 /// The blocks that a configuration asks for, in network order, `full` last.
 pub fn blocks(config: &Config, layout: &Layout) -> Result<Vec<Block>> {
-    let how = partition_kind(config.blocks.partition);
-    let all = partition(layout, &config.network.structure(), how)?;
+    let all = all_blocks(config, layout)?;
     let names: Vec<&str> = all.iter().map(|block| block.name.as_str()).collect();
     let chosen = config.blocks.filter()?.select(&names)?;
     let mut blocks: Vec<Block> = chosen.into_iter().map(|at| all[at].clone()).collect();
@@ -107,13 +117,12 @@ pub fn block_named(config: &Config, layout: &Layout, name: &str) -> Result<Block
     if name == "full" {
         return Ok(layout.full());
     }
-    let how = partition_kind(config.blocks.partition);
-    let all = partition(layout, &config.network.structure(), how)?;
+    let all = all_blocks(config, layout)?;
     all.iter().find(|block| block.name == name).cloned().ok_or_else(|| {
         let known: Vec<&str> = all.iter().map(|block| block.name.as_str()).collect();
         Error::Config(format!(
-            "--block {name}: no such block with blocks.partition = \"{}\"; expected `full` or one of {}",
-            format!("{how:?}").to_lowercase(),
+            "--block {name}: no such block with blocks.partition = {}; expected `full` or one of {}",
+            config::as_toml(&config.blocks.partition),
             known.join(", ")
         ))
     })
@@ -213,10 +222,13 @@ fn on_backend<A: Task>(config: &Config, task: A) -> Result<A::Output> {
             false => on::<crate::engine::kernels::WgpuUnfused, f32, A>(config, network, Default::default(), task),
         },
         #[allow(unreachable_patterns)] // all of them are built with all features
-        (other, _) => Err(Error::Environment(format!(
-            "hessian.backend = \"{other:?}\": this build does not have it; build with `cargo build --release --features {}`, or use \"flex\"",
-            format!("{other:?}").to_lowercase()
-        ))),
+        (other, _) => {
+            let name = config::as_toml(&other);
+            Err(Error::Environment(format!(
+                "hessian.backend = {name}: this build does not have it; build with `cargo build --release --features {}`, or use \"flex\"",
+                name.trim_matches('"')
+            )))
+        }
     }
 }
 
@@ -258,6 +270,6 @@ fn check_math(hessian: &config::Hessian) -> Result<()> {
         (_, _, config::Precision::F64) => "it is about products in f32, and hessian.precision is \"f64\"",
         _ => return Ok(()),
     };
-    let math = serde_json::to_string(&hessian.math).unwrap_or_default();
+    let math = config::as_toml(&hessian.math);
     Err(Error::Environment(format!("hessian.math = {math}: {refused}; use \"f32\"")))
 }

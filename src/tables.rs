@@ -42,9 +42,21 @@ pub struct RunFacts {
 pub fn provenance(config: &Config) -> Result<Provenance> {
     let versions = BTreeMap::from([
         ("hesspec".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-        ("burn".to_owned(), "0.21.0".to_owned()),
+        ("burn".to_owned(), burn_version()?),
     ]);
     Ok(Provenance { config: config.resolved_json()?.to_string(), versions })
+}
+
+/// burn's version, which the manifest pins to one.
+fn burn_version() -> Result<String> {
+    let manifest: toml::Table = include_str!("../Cargo.toml")
+        .parse()
+        .map_err(|error| Error::Other(format!("the manifest that was built in: {error}")))?;
+    let version = manifest.get("dependencies").and_then(|all| all.get("burn")?.get("version")?.as_str());
+    let pinned = version.and_then(|version| version.strip_prefix('='));
+    pinned
+        .map(str::to_owned)
+        .ok_or_else(|| Error::Other("the manifest that was built in pins no version of burn".into()))
 }
 
 /// The keys that two resolved configurations differ in, as lines for a message.
@@ -291,7 +303,7 @@ fn summary_row(spectrum: &BlockSpectrum, tridiagonals: &[Tridiagonal], density_s
     SummaryRow {
         block: spectrum.name.clone(),
         trace: found.trace,
-        trace_sem: found.trace_sem,
+        trace_sem: Some(found.trace_sem),
         frobenius: found.frobenius,
         lambda_min: found.lambda_min,
         lambda_min_residual_bound: found.lambda_min_residual,

@@ -164,6 +164,16 @@ fn asymmetry(h: &[Vec<f64>]) -> f64 {
     h.iter().enumerate().map(row).fold(0.0, f64::max)
 }
 
+/// One place says what the configuration asks for: the run's operator and the library's settings cannot differ.
+#[test]
+fn settings_are_what_the_configuration_says() {
+    use hesspec::hessian::Reduction;
+    let text = "[model.gpt2]\n[data.tokens]\npath = \"none\"\n[hessian]\noperator = \"gauss_newton\"\nreduction = \"sum\"\nrecompute = true";
+    let config = hesspec::config::parse(text, "a.toml", "a", &[], &hesspec::networks::Registry::built_in()).unwrap();
+    let settings = hesspec::coordinator::settings(&config);
+    assert_eq!((settings.kind, settings.reduction, settings.recompute), (Kind::GaussNewton, Reduction::Sum, true));
+}
+
 /// What a caller of the library can get wrong is an error that says what, not a panic.
 #[test]
 fn the_library_refuses_what_it_cannot_use() {
@@ -179,7 +189,7 @@ fn the_library_refuses_what_it_cannot_use() {
     let data = batches(&config);
     refused(
         spectrum::<f32, Plain, _, _>(&Tokens, &model, &data, &layout, &blocks, &settings),
-        &["`transformer.wte.weight` is in F64", "F32", "cast"],
+        &["`transformer.wte.weight` is in f64", "f32", "cast"],
     );
     let recompute = Settings { recompute: true, ..settings.clone() };
     refused(spectrum::<f64, Plain, _, _>(&Tokens, &model, &data, &layout, &blocks, &recompute), &["Problem::stages"]);

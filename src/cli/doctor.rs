@@ -77,8 +77,8 @@ fn load(arguments: &Arguments, networks: &Registry) -> Result<Config> {
 fn examine(arguments: &Arguments, config: &Config, comm: &Comm, world: &World) -> Result<Option<Vec<Finding>>> {
     let mut findings = vec![doctor::build()];
     findings.extend(doctor::machine());
-    let (backend, device) = (format!("{:?}", config.hessian.backend).to_lowercase(), crate::tables::hardware(config));
-    findings.push(Finding::ok("device", format!("backend {backend} on {device}")));
+    let (backend, device) = (config::as_toml(&config.hessian.backend), crate::tables::hardware(config));
+    findings.push(Finding::ok("device", format!("backend {} on {device}", backend.trim_matches('"'))));
     findings.extend(doctor::products(config));
     findings.push(doctor::kernels(config));
     let others = doubts_of_others(comm, &findings)?;

@@ -119,7 +119,7 @@ fn products<K: Kernels, T: Precision>(
     file: &VectorFile,
     mut writer: Writer,
 ) -> Result<usize> {
-    let vectors = file.vectors::<T>(&job.layout)?;
+    let vectors = file.vectors::<T>(&job.layout, &job::all_blocks(&job.config, &job.layout)?)?;
     let all: Vec<usize> = (0..vectors.len()).collect();
     let slots = job.config.hessian.slots.unwrap_or(DEFAULT_SLOTS);
     let (meter, per_sweep) = (Meter::new(), job.data().num_micro_batches() as u64);

@@ -83,7 +83,7 @@ impl Task for Recursion<'_> {
         let job = Job::open(config, &on, plan::micro_batch(config)?)?;
         let block = job::block_named(config, &job.layout, &self.arguments.block)?;
         let file = VectorFile::open(&self.arguments.start)?;
-        let vectors = file.vectors::<T>(&job.layout)?;
+        let vectors = file.vectors::<T>(&job.layout, &job::all_blocks(&job.config, &job.layout)?)?;
         let all: Vec<usize> = (0..vectors.len()).collect();
         let slots = config.hessian.slots.unwrap_or(DEFAULT_SLOTS);
         let meter = Meter::new();

@@ -1,6 +1,5 @@
 //! `hesspec run`
 
-use std::fs::File;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -8,7 +7,7 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use super::common::{ConfigArguments, local, print, print_json};
-use super::logging;
+use super::logging::{self, RankFiles};
 use super::progress::Meter;
 use crate::cluster::world::{Flags, World, discover, environment};
 use crate::cluster::{self, Comm, signal, threads};
@@ -41,9 +40,9 @@ impl Arguments {
         discover(&Flags { rank: self.rank, size: self.world_size }, &environment())
     }
 
-    /// This rank's file of `--log-dir`.
-    pub fn log_file(&self) -> Result<Option<File>> {
-        self.log_dir.as_deref().map(|folder| logging::open(folder, self.world()?.rank)).transpose()
+    /// The files of `--log-dir`.
+    pub fn log_files(&self) -> Result<Option<RankFiles>> {
+        self.log_dir.as_deref().map(|folder| RankFiles::open(folder, self.world()?.rank)).transpose()
     }
 }
 
@@ -140,6 +139,7 @@ fn on_rank(config: &Config, comm: &Comm) -> Result<Outcome> {
 fn on_threads(config: &Config, ranks: usize) -> Result<Outcome> {
     let threads = (rayon::current_num_threads() / ranks).max(1);
     let outcomes = threads::run_with_pools(ranks, threads, |comm| {
+        logging::as_rank(comm.rank());
         let run = config.run.name.as_str();
         let span = tracing::info_span!("rank", rank = comm.rank(), host = cluster::host_name(), run);
         let _entered = span.enter();

@@ -45,15 +45,16 @@ impl VectorFile {
         Ok(Self { path: path.into(), map })
     }
 
-    /// Its vectors, with names, shapes and types checked.
-    pub fn vectors<'a, T: Precision>(&'a self, layout: &'a Layout) -> Result<Vectors<'a>> {
+    /// Its vectors, with names, shapes and types checked. `blocks`: those whose names somebody may have taken for a
+    /// parameter's.
+    pub fn vectors<'a, T: Precision>(&'a self, layout: &'a Layout, blocks: &[Block]) -> Result<Vectors<'a>> {
         let named = |problem: String| Error::Config(format!("{}: {problem}", self.path.display()));
         let file = SafeTensors::deserialize(&self.map)
             .map_err(|error| named(format!("not a complete safetensors file: {error}")))?;
         let mut by_number: BTreeMap<Option<u32>, HashMap<usize, TensorView<'a>>> = BTreeMap::new();
         for (key, tensor) in file.iter() {
             let (name, number) = split_number(key).map_err(named)?;
-            let parameter = parameter(layout, name).map_err(named)?;
+            let parameter = parameter(layout, blocks, name).map_err(named)?;
             check::<T>(key, &tensor, &layout.parameters()[parameter].shape).map_err(named)?;
             by_number.entry(number).or_default().insert(parameter, tensor);
         }
@@ -119,8 +120,11 @@ fn split_number(key: &str) -> std::result::Result<(&str, Option<u32>), String> {
     }
 }
 
-fn parameter(layout: &Layout, name: &str) -> std::result::Result<usize, String> {
+fn parameter(layout: &Layout, blocks: &[Block], name: &str) -> std::result::Result<usize, String> {
     layout.find(name).ok_or_else(|| {
+        if let Some(block) = blocks.iter().find(|block| block.name == name) {
+            return is_a_block(layout, block);
+        }
         let known: Vec<&str> = layout.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
         format!(
             "tensor `{name}` is no parameter of this network; expected (blocks are cut by --block) one of {}",
@@ -129,13 +133,29 @@ fn parameter(layout: &Layout, name: &str) -> std::result::Result<usize, String> 
     })
 }
 
+/// What to do instead where a tensor has the name of a block.
+fn is_a_block(layout: &Layout, block: &Block) -> String {
+    let name = &block.name;
+    let of: Vec<String> = block
+        .parameters()
+        .iter()
+        .map(|at| &layout.parameters()[*at])
+        .map(|parameter| format!("`{}` {:?}", parameter.name, parameter.shape))
+        .collect();
+    format!(
+        "tensor `{name}` has the name of a block, and vectors go by parameter: give {}, with zeros outside of the block, and \
+         --block {name}, which cuts it out",
+        of.join(", ")
+    )
+}
+
 fn check<T: Precision>(key: &str, tensor: &TensorView<'_>, shape: &[usize]) -> std::result::Result<(), String> {
     if tensor.shape() != shape {
         return Err(format!("tensor `{key}` has shape {:?}, expected {shape:?}", tensor.shape()));
     }
     if tensor.dtype() != dtype::<T>() {
         return Err(format!(
-            "tensor `{key}` is {:?}, expected {:?}, the run's precision; convert it, or change hessian.precision",
+            "tensor `{key}` is {}, expected {}, the run's precision; convert it, or change hessian.precision",
             tensor.dtype(),
             dtype::<T>()
         ));

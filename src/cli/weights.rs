@@ -11,6 +11,7 @@ use crate::job::{self, On, Task};
 use crate::models::weights::{Format, Naming};
 use crate::networks::Registry;
 use crate::shown::Url;
+use crate::storage::{Access, Location, local_path};
 use crate::{Error, Result};
 
 #[derive(Debug, Subcommand)]
@@ -31,6 +32,9 @@ pub struct Export {
     /// nanogpt for PyTorch.
     #[arg(long, value_name = "NAMING")]
     naming: Option<String>,
+    /// Replace a file that is already there.
+    #[arg(long)]
+    force: bool,
 }
 
 /// What was written.
@@ -46,11 +50,24 @@ pub fn main(command: &Command, networks: &Registry, json: bool) -> Result<()> {
     let Command::Export(arguments) = command;
     let config = arguments.config.load(networks)?;
     let naming = naming(arguments, config.network.names().namings)?;
+    if !arguments.force && exists(&arguments.out)? {
+        let out = &arguments.out;
+        return Err(Error::Config(format!("{out}: is already there; name another file, or replace it with --force")));
+    }
     let answer = job::dispatch(&config, Write { out: &arguments.out, naming })?;
     match json {
         true => print_json(&answer),
         false => print(&format!("{}: {} parameters, naming {}", answer.out, answer.num_params, answer.naming)),
     }
+}
+
+/// Whether there is a file or an object of this name.
+fn exists(out: &Url) -> Result<bool> {
+    if let Some(path) = local_path(out)? {
+        return Ok(path.symlink_metadata().is_ok());
+    }
+    let (parent, object) = out.split();
+    Ok(Location::open(parent, Access::Read)?.size(object)?.is_some())
 }
 
 /// The naming that is asked for, of those that the network knows. Default: the first one for safetensors, for PyTorch's files

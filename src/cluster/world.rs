@@ -123,6 +123,22 @@ pub fn discover(flags: &Flags, environment: &Environment) -> Result<World> {
     })
 }
 
+/// Refuses to be one of several processes that a launcher has started: each would do all of `what`.
+///
+/// # Errors
+/// [`Error::Environment`]; those of [`discover`].
+pub fn alone(what: &str, environment: &Environment) -> Result<()> {
+    let world = discover(&Flags::default(), environment)?;
+    if world.size == 1 {
+        return Ok(());
+    }
+    Err(environment_error(format!(
+        "{what} works in one process, with all of its threads, but {} started {}: each would do the whole job; start one \
+         process, or unset the launcher's variables where the others do something else",
+        world.launcher, world.size
+    )))
+}
+
 fn claim(
     (launcher, rank_key, size_key, local_key): (Launcher, &str, &str, &str),
     environment: &Environment,

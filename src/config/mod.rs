@@ -21,6 +21,7 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
+use std::io::Read;
 use std::path::Path;
 
 use serde::Serialize;
@@ -113,6 +114,9 @@ impl Config {
     }
 }
 
+/// More than anybody writes into a configuration.
+const MOST_BYTES: u64 = 16 << 20;
+
 /// Reads, merges and checks the TOML file at `path`; every override is `table.key=value`, as given to `--set`. `networks` are
 /// those that `[model.*]` may name.
 ///
@@ -120,9 +124,15 @@ impl Config {
 /// [`Error::Config`] with `file:line:column` (or the `--set` in question), the key, the value and what is allowed.
 pub fn load(path: impl AsRef<Path>, overrides: &[String], networks: &Registry) -> Result<Config> {
     let path = path.as_ref();
-    let text = file::read_to_string(path).map_err(|error| {
+    let mut text = String::new();
+    let read = file::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_string(&mut text));
+    read.map_err(|error| {
         Error::Config(format!("{}: cannot read the configuration ({error}); tried {}", path.display(), absolute(path)))
     })?;
+    if text.len() as u64 > MOST_BYTES {
+        let expected = format!("expected a configuration, of at most {MOST_BYTES} bytes");
+        return Err(Error::Config(format!("{}: is too large; {expected}", path.display())));
+    }
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     parse(&text, &path.display().to_string(), &stem, overrides, networks)
 }

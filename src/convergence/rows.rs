@@ -91,9 +91,9 @@ fn row(
         frobenius_error: errors.frobenius,
         noise_share: None,
         lambda_min: found.lambda_min,
-        lambda_min_error: errors.lambda_min,
+        lambda_min_error: errors.lambda_min.max(spectrum.noise_floor),
         lambda_max: found.lambda_max,
-        lambda_max_error: errors.lambda_max,
+        lambda_max_error: errors.lambda_max.max(spectrum.noise_floor),
         status: zero.or(remark).unwrap_or("ok").into(),
     }
 }

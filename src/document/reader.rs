@@ -8,7 +8,7 @@ use serde::de::{
     Visitor,
 };
 
-use super::tree::{Entry, Node, Origin, Value};
+use super::tree::{Entry, Node, Origin, Value, shortened};
 use crate::Error;
 
 /// Reads `T` from a document.
@@ -54,7 +54,7 @@ impl Fault {
     /// Adds the key that leads here; the innermost caller also sets origin and value.
     fn within(mut self, key: &str, origin: &Origin, node: &Node) -> Self {
         let dot = if self.path.is_empty() || self.path.starts_with('[') { "" } else { "." };
-        self.path = format!("{key}{dot}{}", self.path);
+        self.path = format!("{}{dot}{}", shortened(key), self.path);
         self.place.get_or_insert_with(|| (origin.clone(), node.to_string()));
         self
     }
@@ -128,8 +128,14 @@ fn suggestion(found: &str, allowed: &[&str]) -> String {
     format!("{nearest}{joint} allowed: {}", allowed.join(", "))
 }
 
+/// Longer than any name: comparing it would only take long.
+const LONG: usize = 100;
+
 /// The allowed name within a third of its length in edits, if any.
 pub fn nearest<'a>(found: &str, allowed: &[&'a str]) -> Option<&'a str> {
+    if found.len() > LONG {
+        return None;
+    }
     let found = found.to_lowercase();
     let (distance, name) =
         allowed.iter().map(|name| (edits(&found, name), *name)).min_by_key(|(distance, _)| *distance)?;

@@ -57,43 +57,93 @@ impl Node {
     }
 }
 
-/// As TOML would write it on one line, tables shortened to their keys: for error messages. Any text may be a URL in the wrong
-/// place, so it is shown without the secrets of one.
+/// Entries of a list, and keys of a table, that a message shows.
+const MOST_SHOWN: usize = 16;
+/// Characters of a text that a message shows.
+const MOST_CHARACTERS: usize = 400;
+
+/// The first of many, and how many more there are.
+fn shown(texts: impl ExactSizeIterator<Item = String>) -> String {
+    let more = texts.len().saturating_sub(MOST_SHOWN);
+    let ending = if more > 0 { format!(", and {more} more") } else { String::new() };
+    texts.take(MOST_SHOWN).collect::<Vec<_>>().join(", ") + &ending
+}
+
+/// A text cut to what fits into a message.
+pub(super) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MOST_CHARACTERS) {
+        None => text.into(),
+        Some((end, _)) => format!("{}... ({} bytes)", &text[..end], text.len()),
+    }
+}
+
+/// As TOML would write it on one line, tables shortened to their keys, and what is long to its beginning: for error messages. Any
+/// text may be a URL in the wrong place, so it is shown without the secrets of one.
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.value {
             Value::Boolean(value) => write!(f, "{value}"),
             Value::Integer(value) => write!(f, "{value}"),
             Value::Float(value) => write!(f, "{value:?}"),
-            Value::String(value) => write!(f, "{:?}", redacted(value)),
+            Value::String(value) => write!(f, "{:?}", shortened(&redacted(value))),
             Value::Datetime(value) => write!(f, "{value}"),
-            Value::Array(items) => {
-                let items: Vec<String> = items.iter().map(Node::to_string).collect();
-                write!(f, "[{}]", items.join(", "))
-            }
+            Value::Array(items) => write!(f, "[{}]", shown(items.iter().map(Node::to_string))),
             Value::Table(entries) => {
-                let keys: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
-                write!(f, "{{{}}}", keys.join(", "))
+                write!(f, "{{{}}}", shown(entries.iter().map(|entry| shortened(&entry.key))))
             }
         }
     }
 }
 
-/// Where byte `offset` of `text` is, as `source:line:column`, both from 1, columns in characters.
-fn place(source: &str, text: &str, offset: usize) -> String {
-    let before = &text[..text.floor_char_boundary(offset)];
-    let line = before.matches('\n').count() + 1;
-    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-    format!("{source}:{line}:{column}")
+/// A file's text, to say where a byte of it is, for every key of it at next to no cost.
+struct Places<'a> {
+    source: &'a str,
+    text: &'a str,
+    /// Where each line starts.
+    lines: Vec<usize>,
+    /// Characters before each [`STRIDE`]th byte.
+    characters: Vec<usize>,
+}
+
+/// Bytes between two of the counts in [`Places`].
+const STRIDE: usize = 1024;
+
+fn num_characters(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0xC0 != 0x80).count() // all but those that continue one
+}
+
+impl<'a> Places<'a> {
+    fn new(source: &'a str, text: &'a str) -> Self {
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let mut characters = vec![0];
+        for chunk in text.as_bytes().chunks(STRIDE) {
+            characters.push(characters[characters.len() - 1] + num_characters(chunk));
+        }
+        Self { source, text, lines, characters }
+    }
+
+    fn characters_before(&self, offset: usize) -> usize {
+        let at = offset / STRIDE;
+        self.characters[at] + num_characters(&self.text.as_bytes()[at * STRIDE..offset])
+    }
+
+    /// Where byte `offset` is, as `source:line:column`, both from 1, columns in characters.
+    fn place(&self, offset: usize) -> String {
+        let offset = self.text.floor_char_boundary(offset);
+        let line = self.lines.partition_point(|start| *start <= offset);
+        let column = self.characters_before(offset) - self.characters_before(self.lines[line - 1]) + 1;
+        format!("{}:{line}:{column}", self.source)
+    }
 }
 
 /// Parses a document; its root's origin is the file itself.
 pub fn parse(text: &str, source: &str) -> Result<Node> {
+    let places = Places::new(source, text);
     let table = DeTable::parse(text).map_err(|error| {
         let offset = error.span().map_or(text.len(), |span| span.start);
-        Error::Config(format!("{}: not valid TOML: {}", place(source, text, offset), error.message()))
+        Error::Config(format!("{}: not valid TOML: {}", places.place(offset), error.message()))
     })?;
-    let locate = |offset: usize| -> Origin { place(source, text, offset).into() };
+    let locate = |offset: usize| -> Origin { places.place(offset).into() };
     Ok(Node { value: convert_table(table.get_ref(), &locate)?, origin: source.into() })
 }
 

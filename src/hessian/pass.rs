@@ -8,7 +8,7 @@ use super::operator::Kind;
 use super::seed::{Adjoints, values};
 use crate::block::Layout;
 use crate::cluster;
-use crate::engine::{Dual, Gradients, Kernels, SecondOrder, leaf, tangents_of};
+use crate::engine::{Dual, Gradients, Kernels, SecondOrder, in_f64, leaf, tangents_of};
 use crate::krylov::Real;
 
 /// Precision of vectors and of the whole computation.
@@ -23,6 +23,11 @@ impl Precision for f32 {
 
 impl Precision for f64 {
     const DTYPE: DType = DType::F64;
+}
+
+/// Runs a pass of this precision: in f64, what burn's modules would make in f32 is f64 too.
+pub(super) fn in_precision<T: Precision, R>(pass: impl FnOnce() -> R) -> R {
+    if T::DTYPE == f64::DTYPE { in_f64(pass) } else { pass() }
 }
 
 /// Where a pass begins: at the entry of a stage, with the activations there; `None`: at the bottom.

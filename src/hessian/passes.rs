@@ -212,7 +212,8 @@ where
         let (prefix, stages) = prefix.zip(self.on.problem.stages())?;
         let stage = prefix.stage();
         let device = self.model.devices().into_iter().next()?;
-        Some((stage, prefix.entry(index, &device, || stages.entry(&self.model, batch, stage))))
+        let entry = || pass::in_precision::<T, _>(|| stages.entry(&self.model, batch, stage));
+        Some((stage, prefix.entry(index, &device, entry)))
     }
 }
 
@@ -228,15 +229,15 @@ where
         let (batch, weight) = self.on.weighted(index)?;
         let start = self.start(index, &batch, way.prefix);
         let (kind, model) = (way.kind, &self.model);
-        let (loss, adjoints) = match problem.stages().zip(way.recompute) {
+        let (loss, adjoints) = pass::in_precision::<T, _>(|| match problem.stages().zip(way.recompute) {
             None => pass::run(problem, model, &batch, start, kind, layout),
             Some((stages, lowest)) => Recompute { problem, stages, model, layout, kind, lowest }.run(&batch, start),
-        };
+        });
         Ok(Pass { weight, loss, adjoints })
     }
 
     fn loss(&self, index: usize) -> Result<(f64, f64)> {
         let (batch, weight) = self.on.weighted(index)?;
-        Ok((weight, pass::loss(self.on.problem, &self.model, &batch)))
+        Ok((weight, pass::in_precision::<T, _>(|| pass::loss(self.on.problem, &self.model, &batch))))
     }
 }

@@ -14,6 +14,9 @@ use crate::models::Names;
 ///
 /// Everything must be deterministic: no dropout, no shuffling, no augmentation. Outputs and loss are apart so that
 /// Gauss-Newton products work for every loss.
+///
+/// Products in f64 are f64 throughout: what burn's modules make in its default type, or in f32, is f64 there. Only constants that
+/// a module made when it was built (the angles of a `RotaryEncoding`) keep the values that they have.
 pub trait Problem<B: Backend> {
     /// The network.
     type Model: Module<B>;
@@ -35,7 +38,8 @@ pub trait Problem<B: Backend> {
         true
     }
 
-    /// `true` if the loss has kinks (ReLU, max pooling): a finite difference is then no test of the product.
+    /// `true` if the loss has kinks: a finite difference is then no test of the product. Those of ReLU, comparisons, maxima and
+    /// their like are seen by themselves; this is for others.
     fn has_kinks(&self) -> bool {
         false
     }

@@ -11,7 +11,7 @@ use super::prefix::PrefixBudget;
 use super::problem::{MicroBatches, Problem};
 use super::sharded::{Sharded, Slice};
 use crate::block::{Block, Layout};
-use crate::cluster::{Comm, solo};
+use crate::cluster::{Comm, solo, world};
 use crate::engine::{Kernels, SecondOrder};
 use crate::krylov::{self, Chain, Reorthogonalize, Schedule, SharedComplement, Short, Tridiagonal};
 use crate::probe::{ProbeKind, probe};
@@ -125,8 +125,8 @@ impl Spectra {
 /// parameter ranges. The precision `T` is that of the model's parameters. See `examples/own_model.rs`.
 ///
 /// # Errors
-/// [`Error::Config`] for parameters of another type than `T`, and for a micro-batch without weight; [`Error::Numerics`] for
-/// products that are not finite and moment identities that do not hold; errors of `data`.
+/// [`Error::Environment`] for one of several processes of a launcher, each of which would do it all; [`Error::Config`] for
+/// parameters of another type than `T`, and for a micro-batch without weight; [`Error::Numerics`] for products that are not finite and moment identities that do not hold; errors of `data`.
 pub fn spectrum<T, K, P, D>(
     problem: &P,
     model: &P::Model,
@@ -141,6 +141,7 @@ where
     P: Problem<SecondOrder<K>>,
     D: MicroBatches<Batch = P::Batch>,
 {
+    world::alone("spectrum", &world::environment())?;
     if data.is_empty() {
         return Err(Error::Config("spectrum: there is no micro-batch to compute a loss from".into()));
     }
@@ -153,9 +154,10 @@ where
     let passes: Rc<dyn Passes<K, T> + '_> = Rc::new(OnData::new(problem, model, layout, data));
     if let Some((name, dtype)) = passes.parameter_of_other_type() {
         return Err(Error::Config(format!(
-            "spectrum: parameter `{name}` is in {dtype:?}, products were asked for in {:?}; expected the same: choose T, or \
+            "spectrum: parameter `{name}` is in {}, products were asked for in {}; expected the same: choose T, or \
              `hessian::cast` the model",
-            T::DTYPE
+            dtype.name(),
+            T::DTYPE.name()
         )));
     }
     let comm = solo::comm();

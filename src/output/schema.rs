@@ -30,11 +30,11 @@ tables! {
     BlockRow = "blocks" {
         /// Unique name of the block.
         block: String,
-        /// `full`, `layer`, `module`, or the parameter's role.
+        /// `full`, `layer`, `module`, or the parameter's role: the end of its name, `q.weight`, with `/head` where it is cut by heads.
         kind: String,
         /// Layer number from 0, where the block belongs to one.
         layer: Option<i32>,
-        /// Shapes of the block's pieces as text, `[768, 768]`.
+        /// Shape of the block as text, `[768, 768]`; of several tensors, how many: `4 tensors`.
         shape: String,
         /// Dimension of the block's Hessian.
         num_params: i64,
@@ -54,7 +54,8 @@ tables! {
         alpha: f64,
         /// Norm *after* this step: the off-diagonal entry to the next one; 0 on breakdown.
         beta: f64,
-        /// Largest |v_i . v_j - delta_ij| of the basis so far.
+        /// Largest |v_i . v_{j+1}| of the vector that this step made with all earlier ones, as estimated without a further pass
+        /// over them; 0 on breakdown, where there is none.
         orthogonality_loss: f64,
         /// Wall seconds of this step.
         seconds: f64,
@@ -75,7 +76,7 @@ tables! {
         alpha: f64,
         /// Norm *after* this step; 0 on breakdown.
         beta: f64,
-        /// Largest |v_i . v_j - delta_ij| of this recursion's vectors so far.
+        /// As in `tridiagonal`, of this recursion's vectors.
         orthogonality_loss: f64,
         /// Wall seconds of this step.
         seconds: f64,
@@ -95,7 +96,7 @@ tables! {
         weight: f64,
         /// Variance-reduced or deflated weight, where asked for.
         weight_reduced: Option<f64>,
-        /// |beta_{m+1} s_mi|: an eigenvalue of H lies within this distance.
+        /// |beta_{m+1} s_mi|: an eigenvalue of H lies within this distance, or within the block's noise floor, whichever is larger.
         residual_bound: f64,
         /// Whether the bound is small against the spectral range.
         converged: bool,
@@ -115,7 +116,8 @@ tables! {
         eigenvalue: f64,
         /// Mean over probes, per unit of *coordinate*.
         density: f64,
-        /// Standard error over probes; null with one probe.
+        /// Standard error of the mean over probes, times Student's t for as many, so that one error holds 68 %; null with one
+        /// probe.
         sem: Option<f64>,
     }
 
@@ -129,7 +131,8 @@ tables! {
         block_b: String,
         /// The distance; null where it is not defined (`status` says why).
         value: Option<f64>,
-        /// Jackknife standard error; null with one probe.
+        /// Standard error over both blocks' probes by leave-one-out (jackknife), times Student's t for as many probes, so that
+        /// one error holds 68 %; null with one probe.
         sem: Option<f64>,
         /// What two halves of one block's probes differ by; null with one probe.
         noise_floor: Option<f64>,
@@ -143,21 +146,24 @@ tables! {
         block: String,
         /// d mean(alpha_1).
         trace: f64,
-        /// Standard error of the trace over probes; null with one probe.
+        /// Standard error of the trace from the randomness of the n probes, known from the spectrum, so that one probe has one too:
+        /// sqrt(2 (|H|_F^2 - trace^2 / d) / n) for Gaussian probes, a bound of it for Rademacher ones; |H|_F^2 as the probes see
+        /// it, every converged eigenvalue counted at least once; and, added in squares, sqrt(d) noise floors.
         trace_sem: Option<f64>,
         /// Frobenius norm of the block's Hessian.
         frobenius: f64,
         /// Smallest node.
         lambda_min: f64,
-        /// Residual bound of `lambda_min`.
+        /// How far an eigenvalue may be from `lambda_min`: its residual bound, or the noise floor where that is larger.
         lambda_min_residual_bound: f64,
         /// Largest node.
         lambda_max: f64,
-        /// Residual bound of `lambda_max`.
+        /// How far an eigenvalue may be from `lambda_max`: its residual bound, or the noise floor where that is larger.
         lambda_max_residual_bound: f64,
-        /// Share of the spectrum below zero (sum of weights of negative nodes).
+        /// Share of the spectrum below minus the noise floor (sum of the weights of these nodes, mean over probes): within it a
+        /// sign means nothing.
         negative_mass: f64,
-        /// Error of one product: nodes below three times this are noise.
+        /// Three times the error of one product with a unit vector: nodes below this are noise.
         noise_floor: f64,
         /// Lanczos steps done (fewer than asked for after a breakdown).
         steps_done: i32,
@@ -173,9 +179,9 @@ tables! {
         probe: i32,
         /// Segment number from 0.
         segment: i32,
-        /// Row.
+        /// Row, from 1.
         i: i32,
-        /// Column.
+        /// Column, from 1 and at most `i`: the matrix is symmetric.
         j: i32,
         /// The entry.
         value: f64,
@@ -183,23 +189,23 @@ tables! {
 
     /// The run as a whole.
     RunRow = "runs" {
-        /// Resolved configuration.
+        /// Resolved configuration, as JSON; under `used`, what was chosen beyond it.
         config: String,
         /// Versions of the program and its libraries, as JSON.
         versions: String,
-        /// Number of ranks.
+        /// Number of ranks of the call that finished the run.
         world: i32,
-        /// Processor, cores, memory, device.
+        /// Accelerator where there is one, processor, threads; of rank 0.
         hardware: String,
         /// Matmul precision as measured, not as asked for.
         matmul_precision: String,
-        /// When the run began (RFC 3339, UTC).
+        /// When the call that finished the run began (RFC 3339, UTC).
         started: String,
         /// When it ended (RFC 3339, UTC).
         finished: String,
-        /// Seconds of work, interruptions left out.
+        /// Seconds that this call took; of a study of nested batches, those of all its batches' last calls.
         seconds: f64,
-        /// `ok`, or what happened and what to do.
+        /// `done`, or why a study of nested batches ended before its largest, or what its errors lack.
         status: String,
     }
 
@@ -266,11 +272,11 @@ tables! {
         noise_share: Option<f64>,
         /// Smallest node.
         lambda_min: f64,
-        /// Its error.
+        /// Its error, at least the noise floor.
         lambda_min_error: f64,
         /// Largest node.
         lambda_max: f64,
-        /// Its error.
+        /// Its error, at least the noise floor.
         lambda_max_error: f64,
         /// `ok`, or what happened and what to do.
         status: String,

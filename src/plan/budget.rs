@@ -213,7 +213,10 @@ fn largest(affordable: impl Fn(usize) -> Result<bool>) -> Result<Option<usize>> 
     if !affordable(1)? {
         return Ok(None);
     }
-    let (mut good, mut bad) = (1, MOST + 1);
+    if affordable(MOST)? {
+        return Ok(Some(MOST));
+    }
+    let (mut good, mut bad) = (1, MOST);
     while bad - good > 1 {
         let middle = good + (bad - good) / 2;
         if affordable(middle)? {

@@ -1,5 +1,8 @@
 //! Which pairs share a sweep, and what that costs in work and memory.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use super::cost::{Cost, Kept};
 use super::memory::{self, Memory, Resources};
 use super::{Facts, Group, Pair, PlannedBlock, micro_batch, probes_of};
@@ -10,6 +13,16 @@ use crate::{Result, job};
 
 /// Most slots of a group: the primal's share of a slot is then an eighth.
 const MOST_SLOTS: usize = 8;
+
+/// Named after the first pair, so that it does not depend on how the rest is grouped.
+fn group_name((at, probe): Pair) -> String {
+    format!("b{at:05}-p{probe:03}")
+}
+
+/// The block of each slot.
+fn blocks_of(pairs: &[Pair]) -> Vec<usize> {
+    pairs.iter().map(|(at, _)| *at).collect()
+}
 
 /// What a plan is made with.
 pub(super) struct Planner<'a> {
@@ -116,8 +129,13 @@ impl<'a> Planner<'a> {
     pub(super) fn groups(&self, blocks: &[Block], finished: &[Pair]) -> Vec<Group> {
         let of_block = |at: usize| (0..probes_of(self.config, &blocks[at])).map(move |probe| (at, probe));
         let pairs = (0..blocks.len()).flat_map(of_block).filter(|pair| !finished.contains(pair));
-        let groups = self.packed(blocks, pairs, |slots| self.fits(slots));
-        groups.into_iter().map(|pairs| self.group(blocks, pairs)).collect()
+        // of thousands of probes most groups hold the same blocks
+        let mut alike: HashMap<Vec<usize>, Group> = HashMap::new();
+        let group = |pairs: Vec<Pair>| match alike.entry(blocks_of(&pairs)) {
+            Entry::Occupied(known) => Group { name: group_name(pairs[0]), pairs, ..known.get().clone() },
+            Entry::Vacant(new) => new.insert(self.group(blocks, pairs)).clone(),
+        };
+        self.packed(blocks, pairs, |slots| self.fits(slots)).into_iter().map(group).collect()
     }
 
     /// Pairs in their order, as many together as fit; the whole network by itself.
@@ -129,13 +147,15 @@ impl<'a> Planner<'a> {
     ) -> Vec<Vec<Pair>> {
         let most = self.config.hessian.slots.unwrap_or(MOST_SLOTS);
         let mut groups: Vec<Vec<Pair>> = Vec::new();
+        let mut known: HashMap<Vec<usize>, bool> = HashMap::new();
         for pair in pairs {
-            let block = &blocks[pair.0];
+            let is_full = |(at, _): Pair| blocks[at].kind == "full";
             let joins = groups.last().is_some_and(|group| {
-                let mut slots: Vec<&Block> = group.iter().map(|(at, _)| &blocks[*at]).collect();
-                let same_kind = (slots[0].kind == "full") == (block.kind == "full");
-                slots.push(block);
-                same_kind && group.len() < most && fit(&slots)
+                let mut together = blocks_of(group);
+                together.push(pair.0);
+                let fits = |at: &Vec<usize>| fit(&at.iter().map(|at| &blocks[*at]).collect::<Vec<_>>());
+                let same_kind = is_full(group[0]) == is_full(pair);
+                same_kind && group.len() < most && *known.entry(together).or_insert_with_key(fits)
             });
             match groups.last_mut().filter(|_| joins) {
                 Some(group) => group.push(pair),
@@ -149,12 +169,11 @@ impl<'a> Planner<'a> {
         let slots: Vec<&Block> = pairs.iter().map(|(at, _)| &blocks[*at]).collect();
         let costs: Vec<_> =
             slots.iter().map(|block| (self.cost.block(self.layout, block), block.kind == "full")).collect();
-        let (at, probe) = pairs[0];
         let memory_bytes = self.bytes(&slots);
         let device_bytes = self.on_device(&slots).map(|(bytes, _)| bytes);
         let prefix = self.keeps_prefix(memory_bytes);
         let forward_passes = self.cost.sweep(&costs, Kept { prefix, recompute: self.config.hessian.recompute });
-        Group { name: format!("b{at:05}-p{probe:03}"), forward_passes, memory_bytes, device_bytes, prefix, pairs }
+        Group { name: group_name(pairs[0]), forward_passes, memory_bytes, device_bytes, prefix, pairs }
     }
 
     /// Blocks whose products are measured against f64 together: one vector each, as many as fit.

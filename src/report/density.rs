@@ -95,7 +95,7 @@ fn named(index: usize, block: &BlockRow, has_band: bool, canvas: Canvas) -> Figu
     } else {
         (format!("density-{index:03}-{}", file_stem(&block.block)), Section::Blocks, block.block.as_str())
     };
-    let band = if has_band { "band: one standard error over probes" } else { "one probe: no error band" };
+    let band = if has_band { "band: one standard error over probes (Student's t)" } else { "one probe: no error band" };
     let caption = format!("Spectral density of {what} ({} parameters); {band}.", block.num_params);
     Figure { name, section, caption, canvas }
 }

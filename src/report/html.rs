@@ -141,7 +141,7 @@ fn summary_table(content: &Content) -> String {
     ];
     let body = table(&header, rows.iter().map(|row| summary_cells(content, row)));
     format!(
-        "{body}<p class=\"soft\">± of the trace: standard error over probes; ± of an eigenvalue: residual bound.</p>"
+        "{body}<p class=\"soft\">± of the trace: standard error from the randomness of the probes, known from the spectrum; ± of an eigenvalue: its residual bound, or the noise floor where that is larger.</p>"
     )
 }
 
@@ -257,7 +257,7 @@ fn pair_tables(content: &Content) -> String {
         };
         let metric = escaped(metric);
         html.push_str(&format!(
-            "<details><summary>{metric}: all {} pairs, with standard errors</summary>{body}</details>\n",
+            "<details><summary>{metric}: all {} pairs, with standard errors (leave-one-out over probes, times Student's t)</summary>{body}</details>\n",
             rows.len()
         ));
     }

@@ -44,7 +44,7 @@ pub fn figures(tables: &Tables, notes: &mut Vec<String>) -> Vec<Figure> {
     vec![Figure {
         name: "summary".into(),
         section: Section::Summary,
-        caption: "Largest and smallest eigenvalue of every block with their residual bounds (often smaller than the dot) and the noise floor; mean eigenvalue with the standard error over probes."
+        caption: "Largest and smallest eigenvalue of every block with how far they may be off (residual bound or noise floor, often smaller than the dot) and the noise floor; mean eigenvalue with the standard error that the probes leave."
             .into(),
         canvas,
     }]

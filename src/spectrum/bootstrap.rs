@@ -36,7 +36,8 @@ impl Segmented<'_> {
             let eigen = eigen::packed_symmetric(t.steps(), &combine(&t.segments, multipliers))?;
             let nodes = nodes(&eigen, t.residual_norm(), self.noise_floor);
             let moment = |power| nodes.iter().map(|n| n.weight * n.node.powi(power)).sum();
-            Ok(Quadrature { first_moment: moment(1), second_moment: moment(2), exact: t.breakdown(), nodes })
+            let (first_moment, second_moment, exact) = (moment(1), moment(2), t.breakdown());
+            Ok(Quadrature { first_moment, second_moment, exact, deflated: None, nodes })
         };
         let probes = self.probes.iter().map(probe).collect::<Result<Vec<_>>>()?;
         BlockSpectrum::new(self.name, self.dim, probes, self.noise_floor)

@@ -17,7 +17,7 @@
 use statrs::distribution::{ChiSquared, ContinuousCDF};
 
 use super::reduce::{NOISE_FACTOR, QUANTILE, converged, simple};
-use super::{Node, Quadrature, eigen, quadrature};
+use super::{Deflated, Node, Quadrature, eigen, quadrature};
 use crate::krylov::{Locked, Tridiagonal};
 use crate::{Error, Result};
 
@@ -56,6 +56,8 @@ pub fn deflate(probe: &mut Quadrature, t: &Tridiagonal, dim: usize, noise_floor:
     let measured = seen.measure();
     let second = seen.second_moment(probe.second_moment);
     (probe.first_moment, probe.second_moment) = (measured.iter().map(|(x, w)| w * x).sum(), second);
+    probe.deflated =
+        Some(Deflated { known: seen.known.iter().map(|n| n.node).collect(), start_vectors: 1 + seen.short.len() });
     let degree = (2 * t.complement.iter().map(Tridiagonal::steps).max().unwrap_or(0)).saturating_sub(1);
     let zero = zero(probe, noise_floor);
     let of_rest = nearest(&seen.rest, &measured[known.len()..], degree, zero);

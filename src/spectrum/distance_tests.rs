@@ -19,6 +19,7 @@ fn block(name: &str, probes: &[&[(f64, f64)]]) -> BlockSpectrum {
         first_moment: 0.0,
         second_moment: 0.0,
         exact: false,
+        deflated: None,
     };
     BlockSpectrum::new(name, 1000, probes.iter().map(quadrature).collect(), 0.0).unwrap()
 }

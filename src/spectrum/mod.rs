@@ -26,6 +26,7 @@ pub mod stats;
 mod symkl;
 #[cfg(test)]
 mod tests;
+mod trace_error;
 mod wasserstein;
 
 pub use axis::{Axis, AxisChoice, Sigma, View};
@@ -35,9 +36,10 @@ pub use divergence::{DistanceSettings, Divergence, MeanDistance, Metric, diverge
 pub use js::JsBlock;
 pub use moments::{Moments, moments};
 pub use noise::{error_from_reference, error_from_two, noise_floor};
-pub use quadrature::{Node, Quadrature, Weights, quadrature};
+pub use quadrature::{Deflated, Node, Quadrature, Weights, quadrature};
 pub use reduce::reduce_variance;
 pub use symkl::{SymKl, Workspace, symkl};
+pub use trace_error::trace_error;
 pub use wasserstein::{Measure, W1Block, measure, wasserstein1};
 
 use crate::{Error, Result};
@@ -104,6 +106,7 @@ impl BlockSpectrum {
         for probe in &mut scaled.probes {
             probe.first_moment /= scale;
             probe.second_moment /= scale * scale;
+            probe.deflated.iter_mut().flat_map(|deflated| &mut deflated.known).for_each(|known| *known /= scale);
             for node in &mut probe.nodes {
                 node.node /= scale;
                 node.residual_bound /= scale;

@@ -57,6 +57,17 @@ pub struct Quadrature {
     pub second_moment: f64,
     /// Whether Lanczos ended in a breakdown: the quadrature is exact.
     pub exact: bool,
+    /// What deflated moments are made of; `None` for others.
+    pub deflated: Option<Deflated>,
+}
+
+/// The parts of deflated moments.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Deflated {
+    /// The eigenvalues that are exact in them, each once.
+    pub known: Vec<f64>,
+    /// Start vectors that see the rest: the probe, and one for each short recursion.
+    pub start_vectors: usize,
 }
 
 /// Nodes and weights from T.
@@ -71,6 +82,7 @@ pub fn quadrature(block: &str, probe: u32, t: &Tridiagonal, noise_floor: f64) ->
         first_moment: t.alpha[0],
         second_moment: t.alpha[0].powi(2) + t.beta[0].powi(2),
         exact: t.breakdown(),
+        deflated: None,
     })
 }
 

@@ -157,12 +157,12 @@ fn moments_of_a_known_matrix() {
     let found = moments(&block);
     let trace: f64 = eigenvalues.iter().sum();
     let frobenius = eigenvalues.iter().map(|x| x * x).sum::<f64>().sqrt();
-    assert!((found.trace - trace).abs() < 5.0 * found.trace_sem.unwrap(), "{found:?}, trace {trace}");
+    assert!((found.trace - trace).abs() < 5.0 * found.trace_sem, "{found:?}, trace {trace}");
     assert!((found.frobenius - frobenius).abs() < 5.0 * found.frobenius_sem.unwrap(), "{found:?}");
     assert!((found.lambda_min + 1.099).abs() <= found.lambda_min_residual + 1e-12, "{found:?}");
     assert!((found.lambda_max - 2.0).abs() <= found.lambda_max_residual + 1e-12, "{found:?}");
     assert!((found.negative_mass - 0.25).abs() < 5.0 * (0.25 * 0.75 * 2.0 / 2400.0_f64).sqrt(), "{found:?}");
-    assert_eq!(moments(&slq("one", &eigenvalues, 3, 1)).trace_sem, None);
+    assert!(moments(&slq("one", &eigenvalues, 3, 1)).trace_sem > 0.0);
 }
 
 #[test]

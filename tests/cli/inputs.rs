@@ -170,3 +170,56 @@ fn too_little_memory_is_said_before_the_start() {
         said.failed(3, &["MB", "hessian.memory"]);
     }
 }
+
+/// A configuration of very many keys, on lines of their own or on one, is refused at its first wrong one, at once and in few
+/// words; and so is a file that is no configuration.
+#[test]
+fn a_configuration_of_very_many_keys_is_refused_at_once() {
+    let folder = Folder::new();
+    let keys = |between: &str| (0..100_000).map(|i| format!("key_{i} = {i}{between}")).collect::<String>();
+    let text = std::fs::read_to_string(folder.path("tiny.toml")).unwrap();
+    for (name, more, place) in [
+        ("lines.toml", format!("[series]\n{}", keys("\n")), "lines.toml:32:"),
+        ("many.toml", format!("[output]\n{}", keys("\n")), "many.toml:33:1: output.key_0 = 0: unknown key"),
+        ("one.toml", format!("[output]\nurl = {{ {} }}", keys(", ").trim_end_matches(", ")), "one.toml:33:"),
+        ("accents.toml", format!("[output]\nurl = [\"{}\"]", "\u{e9}".repeat(1 << 20)), "accents.toml:33:"),
+    ] {
+        folder.write(name, format!("{text}\n{more}").as_bytes());
+        let begin = std::time::Instant::now();
+        let said = folder.hesspec(&format!("plan {name} --no-timing"));
+        let seconds = begin.elapsed().as_secs_f64();
+        assert!(seconds < 4.0, "{name}: {seconds} s");
+        assert!(said.stderr.len() < 4000, "{name}: a message of {} bytes", said.stderr.len());
+        said.failed(2, &[place]);
+    }
+    folder.hesspec("plan /dev/zero --no-timing").failed(2, &["/dev/zero", "at most 16777216 bytes"]);
+}
+
+/// Vectors go by parameter: a block's name is told apart from a typing error, with what to give instead.
+#[test]
+fn a_vector_under_a_block_s_name_is_answered_with_its_parameter() {
+    let folder = Folder::new();
+    let block = "transformer.h.0.attn.q.weight";
+    folder.save("v.safetensors", &[(block.to_string(), (vec![8, 8], vec![1.0; 64]))].into(), Dtype::F64);
+    let parts =
+        [block, "by parameter", "`transformer.h.0.attn.c_attn.weight` [8, 24]", "--block transformer.h.0.attn.q"];
+    folder.hesspec("hvp tiny.toml --vectors v.safetensors --out hv.safetensors").failed(2, &parts);
+    folder.hesspec("lanczos tiny.toml --start v.safetensors --block full --steps 2").failed(2, &parts);
+}
+
+/// What a message names is spelled as in the file that it is about.
+#[test]
+fn messages_name_values_as_the_configuration_does() {
+    let folder = Folder::new();
+    for backend in ["cuda", "wgpu", "ndarray"] {
+        let asked = format!("check tiny.toml --set hessian.backend={backend} --set hessian.precision=f32");
+        let said = folder.hesspec(&asked);
+        if said.code != Some(0) {
+            said.failed(3, &[&format!("hessian.backend = \"{backend}\""), &format!("--features {backend}")]);
+        }
+    }
+    for partition in ["parameter", "head", "module", "layer"] {
+        let asked = format!("check tiny.toml --block none --set blocks.partition={partition}");
+        folder.hesspec(&asked).failed(2, &["--block none", &format!("blocks.partition = \"{partition}\"")]);
+    }
+}

@@ -10,5 +10,6 @@ mod places;
 mod plans;
 mod products;
 mod runs;
+mod scripts;
 mod secrets;
 mod weights;

@@ -217,3 +217,17 @@ fn the_slurm_job_takes_any_configuration() {
     assert!(job(&["--set", "batch.tokens=491520"]).1.contains("hesspec run configs/gpt2_paper.toml --set"));
     assert_eq!(job(&["configs/none.toml"]).0, Some(2));
 }
+
+/// A budget that buys far more probes than anybody takes is told at once.
+#[test]
+fn a_large_budget_is_planned_in_seconds() {
+    let folder = Folder::new();
+    let quickstart = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/quickstart.toml");
+    let begin = std::time::Instant::now();
+    let plan = folder.hesspec(&format!("plan {quickstart} --device a100 --budget 10 --json")).ok().json();
+    let seconds = begin.elapsed().as_secs_f64();
+    let fits = plan["fits"].as_array().unwrap();
+    let largest = fits.iter().filter(|fit| fit["what"] == "configured tokens and steps: probes");
+    assert!(largest.clone().count() > 0 && largest.clone().all(|fit| fit["probes"] == 10_000), "{fits:#?}");
+    assert!(seconds < 8.0, "{seconds} s");
+}

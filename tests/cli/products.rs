@@ -197,7 +197,7 @@ fn check_passes_on_a_sound_network_and_shows_its_numbers() {
 #[test]
 fn blocks_whose_hessian_is_zero_are_computed_all_the_same() {
     let folder = Folder::new();
-    for (include, outcome) in [("*.k.bias", "NotApplicable"), ("*.{k,v}.bias", "Passed")] {
+    for (include, outcome) in [("*.k.bias", "not applicable"), ("*.{k,v}.bias", "passed")] {
         let settings = [
             &format!("blocks.include=[\"{include}\"]"),
             "blocks.exclude=[]",
@@ -205,7 +205,7 @@ fn blocks_whose_hessian_is_zero_are_computed_all_the_same() {
             "hessian.precision=f32",
         ];
         let settings = settings.map(|setting| format!("--set {setting}")).join(" ");
-        let said = folder.hesspec(&format!("run tiny.toml --output {} {settings}", outcome.to_lowercase()));
+        let said = folder.hesspec(&format!("run tiny.toml --output {} {settings}", outcome.replace(' ', "_")));
         assert_eq!(said.code, Some(0), "{}", said.stderr);
         assert!(said.stderr.contains(&format!("central difference: {outcome}")), "{include}: {}", said.stderr);
     }

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use hesspec::output::{ComplementRow, DivergenceRow, NodeRow, Results, RunRow, SegmentRow, SummaryRow, TridiagonalRow};
+use hesspec::output::{
+    ComplementRow, DivergenceRow, MetricsRow, NodeRow, Results, RunRow, SegmentRow, SummaryRow, TridiagonalRow,
+};
 
 use crate::folder::Folder;
 
@@ -157,8 +159,21 @@ fn ranks_of_one_process_agree_with_one_rank() {
             a.step
         );
     }
-    let log = std::fs::read_to_string(folder.path("logs/rank-000.jsonl")).unwrap();
-    assert!((0..3).all(|rank| log.contains(&format!("\"rank\":{rank}"))), "every rank's steps are logged");
+    // burn's version is that of the lock file
+    let lock = include_str!("../../Cargo.lock");
+    let locked = lock.split("name = \"burn\"\nversion = \"").nth(1).unwrap().split('"').next().unwrap();
+    let versions: serde_json::Value =
+        serde_json::from_str(&results("three").read::<RunRow>().unwrap()[0].versions).unwrap();
+    assert_eq!(versions["burn"], locked);
+    let num_steps = results("three").read::<MetricsRow>().unwrap().len();
+    for rank in 0..3 {
+        let log = std::fs::read_to_string(folder.path(&format!("logs/rank-{rank:03}.jsonl"))).unwrap();
+        let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(lines.iter().filter(|line| line["message"] == "step").count() == num_steps, "rank {rank}: {log}");
+        let others = lines.iter().filter(|line| line["span"]["name"] == "rank" && line["span"]["rank"] != rank);
+        // what the process does before its ranks are there is rank 0's
+        assert_eq!(others.count(), 0, "rank {rank}: {log}");
+    }
     folder.hesspec("run tiny.toml --output bad --set run.ranks=0").failed(2, &["run.ranks"]);
     let cuda = "run tiny.toml --output bad --set run.ranks=2 --set hessian.backend=cuda";
     folder.hesspec(cuda).failed(2, &["run.ranks", "GPU"]);

@@ -17,6 +17,13 @@ fn exported_weights_are_the_same_network() {
         assert_eq!(answer["num_params"], 1216, "{out}");
         assert_eq!(loss(out), initial, "{out}");
     }
+    // nothing is replaced without a word
+    let before = std::fs::read(folder.path("a.safetensors")).unwrap();
+    let again = "weights export tiny.toml a.safetensors --set run.seed=2";
+    folder.hesspec(again).failed(2, &["a.safetensors", "already there", "--force"]);
+    assert_eq!(std::fs::read(folder.path("a.safetensors")).unwrap(), before);
+    folder.hesspec(&format!("{again} --force")).ok();
+    assert_ne!(std::fs::read(folder.path("a.safetensors")).unwrap(), before);
     let other =
         folder.hesspec("weights export tiny.toml e.safetensors --set run.seed=2 --set model.gpt2.bias=false").ok();
     assert!(other.stdout.contains("naming huggingface"), "{}", other.stdout);

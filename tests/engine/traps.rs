@@ -2,7 +2,7 @@
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig};
-use burn::tensor::{Tensor, TensorPrimitive};
+use burn::tensor::{Tensor, TensorPrimitive, linalg};
 use burn_backend::ops::*;
 use burn_backend::{AutodiffBackend, Backend, DType, Scalar, TensorMetadata};
 use burn_flex::Flex;
@@ -275,4 +275,48 @@ fn slots_keep_their_places() {
     let b = Dual::<Nd>::new(x, vec![None, None, None, t()]);
     let y = Jvp::<Nd>::float_mul(a, b);
     assert_eq!(y.mask(), [false, true, false, true]);
+}
+
+/// Gradient and product of a loss of a matrix x with a direction v.
+fn of_matrix<B: Kernels>(
+    loss: fn(Tensor<S<B>, 2>) -> Tensor<S<B>, 1>,
+    x: &Values,
+    v: &Values,
+) -> (Values, Option<Values>) {
+    let x = leaf(tensor::<S<B>, 2>(x), vec![Some(tensor(v))], false);
+    let grads = loss(x.clone()).backward();
+    let adjoint = adjoint(&x, &grads).expect("the loss depends on x");
+    let product = adjoint.tangent(0).map(|t| get::<B>(t.clone()));
+    (get::<B>(adjoint.primal), product)
+}
+
+/// burn's LU decomposition and determinant are chains of operations that have rules, and keep their derivatives.
+#[test]
+fn determinants_and_factors_keep_their_derivatives() {
+    fn check<B: Kernels>() {
+        let losses: [(&str, fn(Tensor<S<B>, 2>) -> Tensor<S<B>, 1>); 3] = [
+            ("det", |x| linalg::det::<S<B>, 3, 2, 1>(x.unsqueeze()).sum()),
+            ("L", |x| linalg::lu::<S<B>, 2, 1>(x).1.sin().sum()),
+            ("U", |x| linalg::lu::<S<B>, 2, 1>(x).2.sin().sum()),
+        ];
+        for size in [2, 4, 5] {
+            let (x, v) = (Random::new(8).values(&[size, size]), Random::new(6).values(&[size, size]));
+            for (name, loss) in losses {
+                let step = 1e-5;
+                let moved = |sign: f64| {
+                    let data = x.data.iter().zip(&v.data).map(|(x, v)| x + sign * step * v).collect();
+                    of_matrix::<B>(loss, &Values { shape: x.shape.clone(), data }, &v).0.data
+                };
+                let quotient = moved(1.0).iter().zip(moved(-1.0)).map(|(a, b)| (a - b) / (2.0 * step)).collect();
+                let expected = Values { shape: x.shape.clone(), data: quotient };
+                let product = of_matrix::<B>(loss, &x, &v).1.expect("a product");
+                assert!(expected.largest() > 1e-3, "{name} of {size}");
+                let error = product.distance(&expected) / expected.largest();
+                assert!(error < 1e-5, "{name} of {size}: {error:e}");
+            }
+        }
+    }
+    crate::in_f64();
+    check::<Nd>();
+    check::<Flex>();
 }

@@ -4,8 +4,8 @@ use burn_backend::ops::{ActivationOps, FloatTensorOps};
 use burn_backend::tensor::FloatTensor;
 use burn_backend::{Backend, Scalar, TensorMetadata};
 
-use super::Jvp;
 use super::rules::{bool_dtype, masked, unary, with_tangents};
+use super::{Jvp, kinks};
 use crate::engine::kernels::{Dual, Kernels};
 
 fn number(value: f64) -> Scalar {
@@ -83,6 +83,7 @@ pub(crate) fn masked_softmax<B: Kernels>(scores: Dual<B>, dim: usize) -> Dual<B>
 impl<B: Kernels> ActivationOps<Self> for Jvp<B> {
     fn relu(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
         let off = B::float_lower_equal_elem(tensor.primal.clone(), number(0.0), bool_dtype::<B>(&tensor.primal));
+        let off = kinks::sides::<B>(off);
         let y = B::relu(tensor.primal.clone());
         with_tangents(tensor, y, |t| masked::<B>(t, &off))
     }

@@ -10,7 +10,8 @@ use super::rules::{
     bilinear, binary, bool_dtype, constant, int_dtype, joint, masked, plus, product, selected, slots, stop, sum, unary,
     with_tangents, zeros_like,
 };
-use super::{Jvp, scan};
+use super::types::{alike, all_alike, asked};
+use super::{Jvp, kinks, scan, types};
 use crate::engine::kernels::{Dual, Kernels};
 
 /// Operations that are linear maps: the tangents go through the same call.
@@ -44,12 +45,12 @@ macro_rules! piecewise_constant {
 macro_rules! sources {
     ($($name:ident($($argument:ident: $kind:ty),*);)*) => {$(
         fn $name($($argument: $kind),*) -> FloatTensor<Self> {
-            Dual::constant(B::$name($($argument),*))
+            types::constant::<B>(B::$name($($argument),*))
         }
     )*};
 }
 
-/// Comparisons and index searches read the primal.
+/// What reads the primal alone.
 macro_rules! of_the_primal {
     ($($name:ident($($argument:ident: $kind:ty),*) -> $result:ty;)*) => {$(
         fn $name(tensor: FloatTensor<Self>, $($argument: $kind),*) -> $result {
@@ -58,10 +59,30 @@ macro_rules! of_the_primal {
     )*};
 }
 
+/// Comparisons read the primals; a branch may hang on them.
 macro_rules! comparisons {
     ($($name:ident)*) => {$(
         fn $name(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>, out_dtype: BoolDType) -> BoolTensor<Self> {
-            B::$name(lhs.primal, rhs.primal, out_dtype)
+            let (lhs, rhs) = alike(lhs, rhs);
+            kinks::sides::<B>(B::$name(lhs.primal, rhs.primal, out_dtype))
+        }
+    )*};
+}
+
+/// The same, with a number.
+macro_rules! comparisons_with_a_number {
+    ($($name:ident)*) => {$(
+        fn $name(tensor: FloatTensor<Self>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Self> {
+            kinks::sides::<B>(B::$name(tensor.primal, rhs, out_dtype))
+        }
+    )*};
+}
+
+/// Searches read the primal; what is selected hangs on them.
+macro_rules! searches {
+    ($($name:ident($($argument:ident: $kind:ty),*);)*) => {$(
+        fn $name(tensor: FloatTensor<Self>, $($argument: $kind,)* out_dtype: IntDType) -> IntTensor<Self> {
+            kinks::positions::<B>(B::$name(tensor.primal, $($argument,)* out_dtype))
         }
     )*};
 }
@@ -93,8 +114,17 @@ impl<B: Kernels> FloatTensorOps<Self> for Jvp<B> {
         float_random(shape: Shape, distribution: Distribution, device: &Device<Self>, dtype: FloatDType);
         float_zeros(shape: Shape, device: &Device<Self>, dtype: FloatDType);
         float_ones(shape: Shape, device: &Device<Self>, dtype: FloatDType);
-        float_full(shape: Shape, fill_value: Scalar, device: &Device<Self>, dtype: FloatDType);
         float_empty(shape: Shape, device: &Device<Self>, dtype: FloatDType);
+    }
+
+    /// In the type that is asked for from the start: the number may have more digits than f32.
+    fn float_full(shape: Shape, fill_value: Scalar, device: &Device<Self>, dtype: FloatDType) -> FloatTensor<Self> {
+        Dual::constant(B::float_full(shape, fill_value, device, asked(dtype)))
+    }
+
+    fn float_cast(tensor: FloatTensor<Self>, dtype: FloatDType) -> FloatTensor<Self> {
+        let dtype = asked(dtype);
+        tensor.map(|t| B::float_cast(t, dtype))
     }
 
     linear_maps! {
@@ -116,7 +146,6 @@ impl<B: Kernels> FloatTensorOps<Self> for Jvp<B> {
         float_mean();
         float_mean_dim(dim: usize);
         float_cumsum(dim: usize);
-        float_cast(dtype: FloatDType);
         float_expand(shape: Shape);
         float_unfold(dim: usize, size: usize, step: usize);
     }
@@ -127,7 +156,6 @@ impl<B: Kernels> FloatTensorOps<Self> for Jvp<B> {
         float_log1p: |x, _| B::float_recip(B::float_add_scalar(x, number(1.0)));
         float_recip: |_, y| B::float_neg(B::float_mul(y.clone(), y));
         float_sqrt: |_, y| B::float_mul_scalar(B::float_recip(y), number(0.5));
-        float_abs: |x, _| B::float_sign(x);
         float_cos: |x, _| B::float_neg(B::float_sin(x));
         float_sin: |x, _| B::float_cos(x);
         float_tan: |_, y| one_plus_square::<B>(y, 1.0);
@@ -146,25 +174,34 @@ impl<B: Kernels> FloatTensorOps<Self> for Jvp<B> {
         };
     }
 
+    fn float_abs(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
+        if kinks::is_recording() {
+            kinks::sides::<B>(B::float_lower_elem(tensor.primal.clone(), number(0.0), bool_dtype::<B>(&tensor.primal)));
+        }
+        unary(tensor, B::float_abs, |x, _| B::float_sign(x))
+    }
+
     piecewise_constant! { float_round float_floor float_ceil float_trunc float_sign }
 
     comparisons! {
         float_equal float_not_equal float_greater float_greater_equal float_lower float_lower_equal
     }
 
+    comparisons_with_a_number! {
+        float_equal_elem float_not_equal_elem float_greater_elem float_greater_equal_elem float_lower_elem
+        float_lower_equal_elem
+    }
+
+    searches! {
+        float_argmax(dim: usize);
+        float_argmin(dim: usize);
+        float_argtopk(dim: usize, k: usize);
+        float_argsort(dim: usize, descending: bool);
+    }
+
     of_the_primal! {
         float_into_data() -> impl Future<Output = Result<TensorData, ExecutionError>> + Send;
         float_into_int(out_dtype: IntDType) -> IntTensor<Self>;
-        float_equal_elem(rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Self>;
-        float_not_equal_elem(rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Self>;
-        float_greater_elem(rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Self>;
-        float_greater_equal_elem(rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Self>;
-        float_lower_elem(rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Self>;
-        float_lower_equal_elem(rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Self>;
-        float_argmax(dim: usize, out_dtype: IntDType) -> IntTensor<Self>;
-        float_argmin(dim: usize, out_dtype: IntDType) -> IntTensor<Self>;
-        float_argtopk(dim: usize, k: usize, out_dtype: IntDType) -> IntTensor<Self>;
-        float_argsort(dim: usize, descending: bool, out_dtype: IntDType) -> IntTensor<Self>;
         float_any(out_dtype: BoolDType) -> BoolTensor<Self>;
         float_any_dim(dim: usize, out_dtype: BoolDType) -> BoolTensor<Self>;
         float_all(out_dtype: BoolDType) -> BoolTensor<Self>;
@@ -205,11 +242,13 @@ impl<B: Kernels> FloatTensorOps<Self> for Jvp<B> {
     }
 
     fn float_mul(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (lhs, rhs) = alike(lhs, rhs);
         B::mul(&lhs, &rhs).unwrap_or_else(|| bilinear(lhs, rhs, B::float_mul))
     }
 
     /// y = a / b: dy = da / b - (y / b) db.
     fn float_div(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (lhs, rhs) = alike(lhs, rhs);
         let y = B::float_div(lhs.primal.clone(), rhs.primal.clone());
         let tangents = slots(&lhs, &rhs, |da, db| {
             let left = da.map(|da| B::float_div(da, rhs.primal.clone()));
@@ -221,6 +260,7 @@ impl<B: Kernels> FloatTensorOps<Self> for Jvp<B> {
 
     /// a - floor(a / b) b: slopes 1 and -floor(a / b).
     fn float_remainder(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (lhs, rhs) = alike(lhs, rhs);
         let slope = B::float_neg(B::float_floor(B::float_div(lhs.primal.clone(), rhs.primal.clone())));
         let whole = bilinear(Dual::constant(slope), rhs.clone(), B::float_mul);
         let y = B::float_remainder(lhs.primal.clone(), rhs.primal);
@@ -241,13 +281,14 @@ impl<B: Kernels> FloatTensorOps<Self> for Jvp<B> {
     }
 
     fn float_clamp_min(tensor: FloatTensor<Self>, min: Scalar) -> FloatTensor<Self> {
-        let below = B::float_lower_elem(tensor.primal.clone(), min, bool_dtype::<B>(&tensor.primal));
+        let below = kinks::sides::<B>(B::float_lower_elem(tensor.primal.clone(), min, bool_dtype::<B>(&tensor.primal)));
         let y = B::float_clamp_min(tensor.primal.clone(), min);
         with_tangents(tensor, y, |t| masked::<B>(t, &below))
     }
 
     fn float_clamp_max(tensor: FloatTensor<Self>, max: Scalar) -> FloatTensor<Self> {
-        let above = B::float_greater_elem(tensor.primal.clone(), max, bool_dtype::<B>(&tensor.primal));
+        let above =
+            kinks::sides::<B>(B::float_greater_elem(tensor.primal.clone(), max, bool_dtype::<B>(&tensor.primal)));
         let y = B::float_clamp_max(tensor.primal.clone(), max);
         with_tangents(tensor, y, |t| masked::<B>(t, &above))
     }
@@ -383,6 +424,7 @@ impl<B: Kernels> FloatTensorOps<Self> for Jvp<B> {
     }
 
     fn float_cat(tensors: Vec<FloatTensor<Self>>, dim: usize) -> FloatTensor<Self> {
+        let tensors = all_alike(tensors);
         let num_slots = tensors.iter().map(Dual::num_slots).max().unwrap_or(0);
         let tangent = |slot: usize| {
             tensors.iter().any(|x| x.tangent(slot).is_some()).then(|| {
@@ -404,7 +446,7 @@ impl<B: Kernels> FloatTensorOps<Self> for Jvp<B> {
     }
 
     fn float_max_dim(tensor: FloatTensor<Self>, dim: usize) -> FloatTensor<Self> {
-        let positions = B::float_argmax(tensor.primal.clone(), dim, int_dtype::<B>(&tensor.primal));
+        let positions = Self::float_argmax(Dual::constant(tensor.primal.clone()), dim, int_dtype::<B>(&tensor.primal));
         selected(tensor, dim, &positions)
     }
 
@@ -413,7 +455,7 @@ impl<B: Kernels> FloatTensorOps<Self> for Jvp<B> {
         dim: usize,
         indices_dtype: IntDType,
     ) -> (FloatTensor<Self>, IntTensor<Self>) {
-        let positions = B::float_argmax(tensor.primal.clone(), dim, indices_dtype);
+        let positions = Self::float_argmax(Dual::constant(tensor.primal.clone()), dim, indices_dtype);
         (selected(tensor, dim, &positions), positions)
     }
 
@@ -422,7 +464,7 @@ impl<B: Kernels> FloatTensorOps<Self> for Jvp<B> {
     }
 
     fn float_min_dim(tensor: FloatTensor<Self>, dim: usize) -> FloatTensor<Self> {
-        let positions = B::float_argmin(tensor.primal.clone(), dim, int_dtype::<B>(&tensor.primal));
+        let positions = Self::float_argmin(Dual::constant(tensor.primal.clone()), dim, int_dtype::<B>(&tensor.primal));
         selected(tensor, dim, &positions)
     }
 
@@ -431,7 +473,7 @@ impl<B: Kernels> FloatTensorOps<Self> for Jvp<B> {
         dim: usize,
         indices_dtype: IntDType,
     ) -> (FloatTensor<Self>, IntTensor<Self>) {
-        let positions = B::float_argmin(tensor.primal.clone(), dim, indices_dtype);
+        let positions = Self::float_argmin(Dual::constant(tensor.primal.clone()), dim, indices_dtype);
         (selected(tensor, dim, &positions), positions)
     }
 
@@ -446,7 +488,7 @@ impl<B: Kernels> FloatTensorOps<Self> for Jvp<B> {
         descending: bool,
         indices_dtype: IntDType,
     ) -> (FloatTensor<Self>, IntTensor<Self>) {
-        let positions = B::float_argsort(tensor.primal.clone(), dim, descending, indices_dtype);
+        let positions = Self::float_argsort(Dual::constant(tensor.primal.clone()), dim, descending, indices_dtype);
         (selected(tensor, dim, &positions), positions)
     }
 }

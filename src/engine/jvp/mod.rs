@@ -8,9 +8,11 @@
 mod activation;
 mod delegates;
 mod float;
+mod kinks;
 mod module;
 mod rules;
 pub(super) mod scan;
+mod types;
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -27,8 +29,12 @@ use burn_backend::{
 
 use super::kernels::{Dual, Kernels};
 pub(super) use activation::{gelu_backward, hard_sigmoid, masked_softmax};
-pub(super) use module::{normalised, row, rows, unrows};
+pub(super) use module::{normalised, row, rows, three_alike, unrows};
 pub(super) use rules::stop;
+
+pub use kinks::{Choices, recorded};
+pub(super) use types::alike;
+pub use types::in_f64;
 
 /// Forward mode over the backend `B`, with any number of tangent slots sharing one primal.
 ///
@@ -88,7 +94,7 @@ impl<B: Kernels> IntTensorOps<Self> for Jvp<B> {
     delegates::delegate_int!();
 
     fn int_into_float(tensor: IntTensor<Self>, out_dtype: FloatDType) -> FloatTensor<Self> {
-        Dual::constant(B::int_into_float(tensor, out_dtype))
+        types::constant::<B>(B::int_into_float(tensor, types::asked(out_dtype)))
     }
 }
 
@@ -96,7 +102,7 @@ impl<B: Kernels> BoolTensorOps<Self> for Jvp<B> {
     delegates::delegate_bool!();
 
     fn bool_into_float(tensor: BoolTensor<Self>, out_dtype: FloatDType) -> FloatTensor<Self> {
-        Dual::constant(B::bool_into_float(tensor, out_dtype))
+        types::constant::<B>(B::bool_into_float(tensor, types::asked(out_dtype)))
     }
 }
 
@@ -113,7 +119,7 @@ impl<B: Kernels> QTensorOps<Self> for Jvp<B> {
     }
 
     fn dequantize(tensor: QuantizedTensor<Self>, dtype: FloatDType) -> FloatTensor<Self> {
-        Dual::constant(B::dequantize(tensor, dtype))
+        types::constant::<B>(B::dequantize(tensor, dtype))
     }
 }
 

@@ -5,8 +5,9 @@ use burn_backend::ops::*;
 use burn_backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn_backend::{Shape, TensorMetadata};
 
-use super::Jvp;
 use super::rules::{bilinear, joint, plus, product, selected, stop, sum};
+use super::types::alike;
+use super::{Jvp, kinks};
 use crate::engine::kernels::{Dual, Kernels, not_computed, transposed};
 
 /// A convolution: linear in x, in the weight and in the bias.
@@ -18,9 +19,11 @@ macro_rules! convolutions {
             bias: Option<FloatTensor<Self>>,
             options: $options,
         ) -> FloatTensor<Self> {
-            let bias_alone = bias.as_ref().map(|b| b.tangents.clone()).unwrap_or_default();
             let mut y = bilinear(x, weight, |x, w| B::$name(x, w, None, options.clone()));
             if let Some(bias) = bias {
+                let (like, bias) = alike(y, bias);
+                y = like;
+                let bias_alone = bias.tangents.clone();
                 let shape = y.shape();
                 y.primal = B::float_add(y.primal, per_channel::<B>(bias.primal, &shape));
                 let added = bias_alone.into_iter().map(|t| t.map(|t| B::float_expand(per_channel::<B>(t, &shape), shape.clone())));
@@ -276,7 +279,7 @@ impl<B: Kernels> ModuleOps<Self> for Jvp<B> {
         let pooled = B::max_pool2d_with_indices(x.primal.clone(), kernel_size, stride, padding, dilation, ceil_mode);
         let [_, _, out_height, out_width] = pooled.output.shape().dims();
         let flat = Shape::new([batch, channels, out_height * out_width]);
-        let positions = B::int_reshape(pooled.indices.clone(), flat);
+        let positions = kinks::positions::<B>(B::int_reshape(pooled.indices.clone(), flat));
         let planes = x.map(|t| B::float_reshape(t, Shape::new([batch, channels, height * width])));
         let shape = pooled.output.shape();
         let tangents = selected(planes, 2, &positions).map(|t| B::float_reshape(t, shape.clone())).tangents;
@@ -331,6 +334,7 @@ impl<B: Kernels> ModuleOps<Self> for Jvp<B> {
         attn_bias: Option<FloatTensor<Self>>,
         options: AttentionModuleOptions,
     ) -> FloatTensor<Self> {
+        let [query, key, value] = three_alike([query, key, value]);
         <B as Kernels>::attention(&query, &key, &value, mask.as_ref(), attn_bias.as_ref(), &options)
             .unwrap_or_else(|| attention_fallback::<Self>(query, key, value, mask, attn_bias, options))
     }
@@ -341,6 +345,7 @@ impl<B: Kernels> ModuleOps<Self> for Jvp<B> {
         beta: Option<FloatTensor<Self>>,
         epsilon: f64,
     ) -> FloatTensor<Self> {
+        let (tensor, gamma) = alike(tensor, gamma);
         <B as Kernels>::layer_norm(&tensor, &gamma, beta.as_ref(), epsilon).unwrap_or_else(|| {
             let rank = tensor.rank();
             let y = Self::float_mul(normalised(tensor, epsilon).0, row(gamma, rank));
@@ -366,6 +371,15 @@ impl<B: Kernels> ModuleOps<Self> for Jvp<B> {
     ) -> FloatTensor<Self> {
         joint(spectrum_re, spectrum_im, |re, im| B::irfft(re, im, dim, n))
     }
+}
+
+/// Three operands in one type.
+pub(crate) fn three_alike<B: Kernels>(operands: [Dual<B>; 3]) -> [Dual<B>; 3] {
+    let [a, b, c] = operands;
+    let (a, b) = alike(a, b);
+    let (b, c) = alike(b, c);
+    let (a, b) = alike(a, b);
+    [a, b, c]
 }
 
 /// A parameter of shape (width) as (1, ..., 1, width).

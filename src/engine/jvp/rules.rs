@@ -5,6 +5,7 @@
 use burn_backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn_backend::{BoolDType, IntDType, Scalar, TensorMetadata, get_device_settings};
 
+use super::types::alike;
 use crate::engine::kernels::{Dual, Kernels, product_in};
 
 pub(super) type Primal<B> = FloatTensor<B>;
@@ -68,6 +69,7 @@ pub(super) fn with_tangents<B: Kernels>(x: Dual<B>, y: Primal<B>, linear: impl F
 
 /// y = f(a, b), linear in (a, b) together: dy = f(da, db), zeros for what is absent.
 pub(super) fn joint<B: Kernels>(a: Dual<B>, b: Dual<B>, f: impl Fn(Primal<B>, Primal<B>) -> Primal<B>) -> Dual<B> {
+    let (a, b) = alike(a, b);
     let tangents = slots(&a, &b, |da, db| match (da, db) {
         (None, None) => None,
         (da, db) => Some(f(or_zeros::<B>(da, &a.primal), or_zeros::<B>(db, &b.primal))),
@@ -77,6 +79,7 @@ pub(super) fn joint<B: Kernels>(a: Dual<B>, b: Dual<B>, f: impl Fn(Primal<B>, Pr
 
 /// y = a + sign * b with broadcasting; a slot that only one side has is not added to zeros.
 pub(super) fn sum<B: Kernels>(a: Dual<B>, b: Dual<B>, negative: bool) -> Dual<B> {
+    let (a, b) = alike(a, b);
     let f = if negative { B::float_sub } else { B::float_add };
     let tangents = slots(&a, &b, |da, db| match (da, db) {
         (None, None) => None,
@@ -92,6 +95,7 @@ pub(super) fn sum<B: Kernels>(a: Dual<B>, b: Dual<B>, negative: bool) -> Dual<B>
 
 /// y = f(a, b), linear in each: dy = f(da, b) + f(a, db).
 pub(super) fn bilinear<B: Kernels>(a: Dual<B>, b: Dual<B>, f: impl Fn(Primal<B>, Primal<B>) -> Primal<B>) -> Dual<B> {
+    let (a, b) = alike(a, b);
     let tangents = slots(&a, &b, |da, db| {
         let left = da.map(|da| f(da, b.primal.clone()));
         let right = db.map(|db| f(a.primal.clone(), db));
@@ -102,6 +106,7 @@ pub(super) fn bilinear<B: Kernels>(a: Dual<B>, b: Dual<B>, f: impl Fn(Primal<B>,
 
 /// y = a @ b (matrices or batches of matrices): both products of a tangent go into one buffer.
 pub(crate) fn product<B: Kernels>(a: Dual<B>, b: Dual<B>) -> Dual<B> {
+    let (a, b) = alike(a, b);
     let mask = vec![true; a.num_slots().max(b.num_slots())];
     product_in(&a, &b, &mask, || None)
 }
@@ -114,6 +119,7 @@ pub(super) fn binary<B: Kernels>(
     partial_a: impl FnOnce(Primal<B>, Primal<B>, Primal<B>) -> Primal<B>,
     partial_b: impl FnOnce(Primal<B>, Primal<B>, Primal<B>) -> Primal<B>,
 ) -> Dual<B> {
+    let (a, b) = alike(a, b);
     let y = f(a.primal.clone(), b.primal.clone());
     let slope_a = a.is_active().then(|| partial_a(a.primal.clone(), b.primal.clone(), y.clone()));
     let slope_b = b.is_active().then(|| partial_b(a.primal.clone(), b.primal.clone(), y.clone()));

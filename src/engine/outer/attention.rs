@@ -11,7 +11,7 @@ use burn_backend::{Scalar, Shape, TensorMetadata, get_device_settings};
 use super::SecondOrder;
 use super::closed::{Input, Tracked, closed};
 use super::normalisation::softmax_backward;
-use crate::engine::jvp::{Jvp, masked_softmax};
+use crate::engine::jvp::{Jvp, masked_softmax, three_alike};
 use crate::engine::kernels::{Dual, Kernels, transposed};
 
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ pub(super) fn attention<B: Kernels>(
     if options.softcap.is_some() {
         return attention_fallback::<SecondOrder<B>>(query, key, value, mask, bias, options);
     }
-    let (q, k, v) = (query.primitive.clone(), key.primitive.clone(), value.primitive.clone());
+    let [q, k, v] = three_alike([&query, &key, &value].map(|x| x.primitive.clone()));
     let bias_dual = bias.as_ref().map(|bias| bias.primitive.clone());
     let fused = match &bias_dual {
         None => <B as Kernels>::attention(&q, &k, &v, mask.as_ref(), None, &options),

@@ -11,7 +11,7 @@ use burn_backend::{Scalar, Shape, Slice, TensorMetadata};
 
 use super::SecondOrder;
 use super::closed::{Input, closed};
-use crate::engine::jvp::Jvp;
+use crate::engine::jvp::{Jvp, alike};
 use crate::engine::kernels::{Dual, Kernels, LinearCrossEntropy, transposed};
 
 /// At most this many logits of one chunk are held at once (per slot).
@@ -29,8 +29,9 @@ pub fn linear_cross_entropy<B: Kernels>(
     let weight = weight.into_primitive().tensor();
     let targets = targets.into_primitive();
     let (want_hidden, want_weight) = (!hidden.node.requirement.is_none(), !weight.node.requirement.is_none());
-    let parts = B::linear_cross_entropy(&hidden.primitive, &weight.primitive, &targets, want_hidden, want_weight)
-        .unwrap_or_else(|| composed(&hidden.primitive, &weight.primitive, &targets, want_hidden, want_weight));
+    let (h, w) = alike(hidden.primitive.clone(), weight.primitive.clone());
+    let parts = B::linear_cross_entropy(&h, &w, &targets, want_hidden, want_weight)
+        .unwrap_or_else(|| composed(&h, &w, &targets, want_hidden, want_weight));
     let inputs = (Input::of(&hidden.primitive), Input::of(&weight.primitive));
     let state = || (parts.hidden, parts.weight, inputs);
     let loss = closed([&hidden, &weight], parts.loss, state, |(h, w, (h_input, w_input)), grad: Dual<B>, _| {

@@ -4,7 +4,7 @@ use burn_backend::ops::{ActivationOps, FloatTensorOps, ModuleOps};
 use burn_backend::{Shape, TensorMetadata};
 
 use super::closed::{Input, Tracked, closed};
-use crate::engine::jvp::{Jvp, normalised, row, rows};
+use crate::engine::jvp::{Jvp, alike, normalised, row, rows};
 use crate::engine::kernels::{Dual, Kernels};
 
 /// y = softmax(x): dx = y (dy - sum(y dy)).
@@ -48,8 +48,9 @@ pub(super) fn layer_norm<B: Kernels>(
     epsilon: f64,
 ) -> Tracked<B> {
     let beta_dual = beta.as_ref().map(|beta| beta.primitive.clone());
-    let y = Jvp::layer_norm(x.primitive.clone(), gamma.primitive.clone(), beta_dual, epsilon);
-    let state = || LayerNorm { x: x.primitive.clone(), gamma: gamma.primitive.clone(), epsilon };
+    let (like, scale) = alike(x.primitive.clone(), gamma.primitive.clone());
+    let y = Jvp::layer_norm(like.clone(), scale.clone(), beta_dual, epsilon);
+    let state = || LayerNorm { x: like, gamma: scale, epsilon };
     match beta {
         None => closed([&x, &gamma], y, state, |state: LayerNorm<B>, grad, wanted| state.adjoints(grad, wanted[1])),
         Some(beta) => {

@@ -4,7 +4,7 @@ use burn_backend::TensorMetadata;
 use burn_backend::ops::{FloatTensorOps, ModuleOps};
 
 use super::closed::{Input, Tracked, closed};
-use crate::engine::jvp::{Jvp, rows, unrows};
+use crate::engine::jvp::{Jvp, alike, rows, unrows};
 use crate::engine::kernels::{Dual, Kernels, not_computed, product_in, transposed};
 
 /// a @ b as the adjoint of an input: its primal where wanted, its tangents where the input has them.
@@ -23,13 +23,10 @@ struct Factors<B: Kernels> {
 
 /// C = A B: dA = dC B', dB = A' dC.
 pub(super) fn matmul<B: Kernels>(lhs: Tracked<B>, rhs: Tracked<B>) -> Tracked<B> {
-    let output = Jvp::float_matmul(lhs.primitive.clone(), rhs.primitive.clone());
-    let state = || Factors {
-        lhs_input: Input::of(&lhs.primitive),
-        rhs_input: Input::of(&rhs.primitive),
-        lhs: lhs.primitive.clone(),
-        rhs: rhs.primitive.clone(),
-    };
+    let (a, b) = alike(lhs.primitive.clone(), rhs.primitive.clone());
+    let output = Jvp::float_matmul(a.clone(), b.clone());
+    let state =
+        || Factors { lhs_input: Input::of(&lhs.primitive), rhs_input: Input::of(&rhs.primitive), lhs: a, rhs: b };
     closed([&lhs, &rhs], output, state, |state: Factors<B>, grad, [want_lhs, want_rhs]| {
         let lhs = want_lhs.then(|| {
             let full = adjoint_product(&grad, &state.rhs.clone().map(transposed::<B>), &whole(&state.lhs_input));
@@ -58,13 +55,13 @@ struct Linear<B: Kernels> {
 
 /// y = x W + b over rows: dx = dy W', dW = x' dy, db = sum of dy over rows.
 pub(super) fn linear<B: Kernels>(x: Tracked<B>, weight: Tracked<B>, bias: Option<Tracked<B>>) -> Tracked<B> {
-    let output =
-        Jvp::linear(x.primitive.clone(), weight.primitive.clone(), bias.as_ref().map(|bias| bias.primitive.clone()));
+    let (a, b) = alike(x.primitive.clone(), weight.primitive.clone());
+    let output = Jvp::linear(a.clone(), b.clone(), bias.as_ref().map(|bias| bias.primitive.clone()));
     let state = || Linear {
         x_input: Input::of(&x.primitive),
         weight_input: Input::of(&weight.primitive),
-        x: rows(x.primitive.clone()),
-        weight: weight.primitive.clone(),
+        x: rows(a),
+        weight: b,
     };
     match bias {
         None => closed([&x, &weight], output, state, |state: Linear<B>, grad, [want_x, want_weight]| {

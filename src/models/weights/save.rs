@@ -102,7 +102,7 @@ fn cut(part: &Part, data: &TensorData) -> std::result::Result<Vec<u8>, String> {
     let size = match data.dtype {
         DType::F64 => 8,
         DType::F32 => 4,
-        other => return Err(format!("parameters of type {other:?} have no place in it")),
+        other => return Err(format!("parameters of type {} have no place in it", other.name())),
     };
     let columns = data.shape.to_vec().last().copied().unwrap_or(1);
     let width = part.shape.last().copied().unwrap_or(1);
