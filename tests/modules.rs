@@ -52,7 +52,7 @@ fn tried<T: Precision, M: Module<B>>(model: &M, outputs: Outputs<M>, rows: usize
     let (problem, data) = (Of(outputs), Listed::new(vec![batch(rows)], |x: &Tensor<B, 3>| x.dims()[0] as f64));
     let (layout, comm) = (parameters(model, &Names::BURN), hesspec::cluster::solo::comm());
     let block = layout.full();
-    let mut operator = BlockOperator::<Plain, _, _, T>::new(&problem, model, &layout, &data, &comm);
+    let mut operator = BlockOperator::<Plain, T>::new(&problem, model, &layout, &data, &comm);
     operator.slots = vec![&block];
     let error = product_errors(&operator, 3, &[vec![0]], &|| false).unwrap()[0];
     let v = probe(ProbeKind::Gaussian, 9, "v", 0, 0..layout.num_params());

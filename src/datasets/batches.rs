@@ -3,11 +3,10 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use burn_backend::tensor::Device;
 use sha2::{Digest, Sha256};
 
 use super::ahead::Order;
-use super::{Samples, Selection, Unit};
+use super::{Place, Samples, Selection, Unit};
 use crate::Result;
 use crate::data::MicroBatches as Cuts;
 use crate::engine::{Kernels, SecondOrder};
@@ -22,7 +21,7 @@ pub struct Batches<S, K: Kernels> {
     selection: Selection,
     cuts: Cuts,
     unit: Unit,
-    device: Device<K>,
+    place: Place<SecondOrder<K>>,
     order: Mutex<Order>,
 }
 
@@ -50,9 +49,9 @@ pub trait RunData {
 }
 
 impl<S: Samples, K: Kernels> Batches<S, K> {
-    /// These samples of some data, on a device.
-    pub fn new(samples: S, selection: Selection, cuts: Cuts, unit: Unit, device: Device<K>) -> Self {
-        Self { samples, selection, cuts, unit, device, order: Mutex::default() }
+    /// These samples of some data, with tensors at a place.
+    pub fn new(samples: S, selection: Selection, cuts: Cuts, unit: Unit, place: Place<SecondOrder<K>>) -> Self {
+        Self { samples, selection, cuts, unit, place, order: Mutex::default() }
     }
 
     fn positions(&self, samples: Range<usize>) -> Vec<usize> {
@@ -77,7 +76,7 @@ impl<S: Samples, K: Kernels> MicroBatches for Batches<S, K> {
     }
 
     fn get(&self, index: usize) -> Result<Self::Batch> {
-        let batch = self.samples.batch(&self.positions(self.cuts.all()[index].samples.clone()), &self.device)?;
+        let batch = self.samples.batch(&self.positions(self.cuts.all()[index].samples.clone()), &self.place)?;
         let next = self.order.lock().unwrap_or_else(PoisonError::into_inner).next(index);
         if let Some(next) = self.cuts.all().get(next) {
             self.samples.expect(&self.positions(next.samples.clone()));

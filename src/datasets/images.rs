@@ -1,17 +1,17 @@
 //! `[data.images]`: images with labels, from IDX files (MNIST, Fashion-MNIST).
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Dataset, Samples, Unit};
+use super::{Dataset, Place, Samples, Unit};
 use crate::data::Idx;
 use crate::document::Check;
 use crate::shown::Url;
 use crate::{Error, Result};
 
 /// Largest value of a pixel.
-const WHITE: f32 = 255.0;
+const WHITE: f64 = 255.0;
 
 /// `[data.images]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -138,16 +138,12 @@ impl Samples for Images {
         format!("{} images", self.labels.len())
     }
 
-    fn batch<B: Backend>(&self, positions: &[usize], device: &B::Device) -> Result<ImageBatch<B>> {
-        let (mean, std) = (self.mean as f32, self.std as f32);
-        let value = |pixel: &u8| (f32::from(*pixel) / WHITE - mean) / std;
-        let values: Vec<f32> = positions.iter().flat_map(|at| self.pixels(*at).iter().map(value)).collect();
+    fn batch<B: Backend>(&self, positions: &[usize], place: &Place<B>) -> Result<ImageBatch<B>> {
+        let value = |pixel: &u8| (f64::from(*pixel) / WHITE - self.mean) / self.std;
+        let values: Vec<f64> = positions.iter().flat_map(|at| self.pixels(*at).iter().map(value)).collect();
         let labels: Vec<i32> = positions.iter().map(|at| i32::from(self.labels[*at])).collect();
         let shape = [positions.len(), 1, self.size[0], self.size[1]];
-        Ok(ImageBatch {
-            images: Tensor::from_data(TensorData::new(values, shape), device),
-            labels: Tensor::from_data(TensorData::new(labels, [positions.len()]), device),
-        })
+        Ok(ImageBatch { images: place.floats(values, shape), labels: place.integers(labels, [positions.len()]) })
     }
 
     /// The pixels of each image and its label, as bytes.
@@ -158,6 +154,8 @@ impl Samples for Images {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::DType;
+
     use super::*;
 
     type Plain = burn_flex::Flex;
@@ -179,11 +177,11 @@ mod tests {
     fn pixels_are_scaled_and_stay_with_their_labels() {
         let folder = tempfile::tempdir().unwrap();
         let images = files(folder.path(), &[2, 0, 1]).open(&ImageShape { pixels: 4, classes: 3 }).unwrap();
-        let batch = images.batch::<Plain>(&[2, 0], &Default::default()).unwrap();
+        let batch = images.batch::<Plain>(&[2, 0], &Place::new(Default::default(), DType::F32)).unwrap();
         assert_eq!(batch.images.dims(), [2, 1, 2, 2]);
         assert_eq!(batch.labels.into_data().iter::<i64>().collect::<Vec<_>>(), [1, 2]);
         let values: Vec<f32> = batch.images.into_data().iter::<f32>().collect();
-        let expected = |pixel: f32| (pixel / 255.0 - 0.5) / 2.0;
+        let expected = |pixel: f64| ((pixel / 255.0 - 0.5) / 2.0) as f32;
         assert_eq!(values, [160.0, 180.0, 200.0, 220.0, 0.0, 20.0, 40.0, 60.0].map(expected));
         assert_eq!(images.content(&[1]).unwrap().unwrap(), [80, 100, 120, 140, 0]);
     }

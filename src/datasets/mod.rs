@@ -7,6 +7,7 @@
 mod ahead;
 mod batches;
 mod images;
+mod place;
 mod selection;
 mod tokens;
 
@@ -18,6 +19,7 @@ use serde::de::DeserializeOwned;
 
 pub use batches::{Batches, RunData};
 pub use images::{ImageBatch, ImageFiles, ImageShape};
+pub use place::Place;
 pub use selection::{Choice, Selection};
 pub use tokens::{TokenBatch, TokenFiles, TokenShape};
 
@@ -75,11 +77,11 @@ pub trait Samples: Send + Sync {
         format!("{} samples", self.num_positions())
     }
 
-    /// The samples at these positions.
+    /// The samples at these positions; [`Place`] makes their tensors.
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) for data that the network cannot read, [`Error::Storage`](crate::Error::Storage).
-    fn batch<B: Backend>(&self, positions: &[usize], device: &B::Device) -> Result<Self::Batch<B>>;
+    fn batch<B: Backend>(&self, positions: &[usize], place: &Place<B>) -> Result<Self::Batch<B>>;
 
     /// Will be called with the positions that are probably asked for next, before they are: where data comes over a network, it
     /// can be fetched meanwhile. Default: nothing happens.

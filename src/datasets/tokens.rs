@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Dataset, Samples, Unit};
+use super::{Dataset, Place, Samples, Unit};
 use crate::Result;
 use crate::data::Tokens;
 use crate::document::{Bytes, Check};
@@ -126,7 +126,7 @@ impl Samples for Windows {
         }
     }
 
-    fn batch<B: Backend>(&self, positions: &[usize], device: &B::Device) -> Result<TokenBatch<B>> {
+    fn batch<B: Backend>(&self, positions: &[usize], place: &Place<B>) -> Result<TokenBatch<B>> {
         if let Source::Files { tokens, ahead: Some(_) } = &self.source {
             tokens.prefetch(&self.ranges(positions))?; // in one request, where it was not guessed before
         }
@@ -138,8 +138,8 @@ impl Samples for Windows {
             targets.extend_from_slice(&window[1..]);
         }
         Ok(TokenBatch {
-            inputs: Tensor::from_data(TensorData::new(inputs, [positions.len(), context]), device),
-            targets: Tensor::from_data(TensorData::new(targets, [count]), device),
+            inputs: place.integers(inputs, [positions.len(), context]),
+            targets: place.integers(targets, [count]),
         })
     }
 
@@ -181,6 +181,7 @@ mod tests {
     use super::*;
     use crate::data::{Cut, MicroBatches as Cuts, Order};
     use crate::datasets::{Batches, Choice, RunData, Selection};
+    use burn::tensor::DType;
     use sha2::{Digest, Sha256};
 
     type Plain = burn_flex::Flex;
@@ -195,6 +196,10 @@ mod tests {
         (folder, windows)
     }
 
+    fn place() -> Place<Plain> {
+        Place::new(Default::default(), DType::F32)
+    }
+
     fn integers<const D: usize>(tensor: Tensor<Plain, D, Int>) -> Vec<i64> {
         tensor.into_data().iter::<i64>().collect()
     }
@@ -202,12 +207,12 @@ mod tests {
     #[test]
     fn targets_are_the_tokens_shifted_by_one() {
         let (_folder, windows) = counting(20, 4, 20);
-        let batch = windows.batch::<Plain>(&[2, 6], &Default::default()).unwrap();
+        let batch = windows.batch::<Plain>(&[2, 6], &place()).unwrap();
         assert_eq!(batch.inputs.dims(), [2, 4]);
         assert_eq!(integers(batch.inputs), [2, 3, 4, 5, 6, 7, 8, 9]);
         assert_eq!(integers(batch.targets), [3, 4, 5, 6, 7, 8, 9, 10]);
         let (_folder, windows) = counting(20, 4, 10);
-        let error = windows.batch::<Plain>(&[2, 6], &Default::default()).unwrap_err().to_string();
+        let error = windows.batch::<Plain>(&[2, 6], &place()).unwrap_err().to_string();
         assert!(error.contains("token 10 at position 10"), "{error}");
     }
 
@@ -220,7 +225,8 @@ mod tests {
                 Choice { key: unit.key(), num_samples: Some(num_samples), start: 0, stride: 4, order, seed: 3 };
             let selection = Selection::new(&choice, windows.num_positions(), unit, &windows.size()).unwrap();
             let cuts = Cuts::new(num_samples, 1, None, Cut::Samples).unwrap();
-            Batches::<_, Plain>::new(windows, selection, cuts, unit, Default::default()).sha256().unwrap().unwrap()
+            let place = Place::new(Default::default(), DType::F32);
+            Batches::<_, Plain>::new(windows, selection, cuts, unit, place).sha256().unwrap().unwrap()
         };
         let bytes: Vec<u8> = [0u16, 1, 2, 3, 4, 4, 5, 6, 7, 8].iter().flat_map(|token| token.to_le_bytes()).collect();
         assert_eq!(hash(2, Order::Sequential), format!("{:x}", Sha256::digest(&bytes)));

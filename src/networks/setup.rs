@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{Network, Profile};
 use crate::block::{Layout, Parameter};
 use crate::data::{Cut, MicroBatches as Cuts};
-use crate::datasets::{Batches, Choice, Dataset, RunData, Samples, Selection, Unit};
+use crate::datasets::{Batches, Choice, Dataset, Place, RunData, Samples, Selection, Unit};
 use crate::engine::{Kernels, SecondOrder};
 use crate::hessian::{OnData, Passes, Precision};
 use crate::models::weights::{self, Naming};
@@ -189,7 +189,7 @@ impl<N: Network, K: Kernels, T: Precision> Opens<K, T> for Pair<N> {
         let weights = network.weights().filter(|_| is_data);
         let module = with_weights::<N, K, T>(network, weights, opening.seed, device)?;
         let cuts = Cuts::new(selection.num_samples(), opening.micro_batch, opening.segments, opening.cut)?;
-        let batches = Batches::new(samples, selection, cuts, unit, device.clone());
+        let batches = Batches::new(samples, selection, cuts, unit, Place::new(device.clone(), T::DTYPE));
         let (network, layout) = (network.clone(), network.layout()?);
         Ok(Box::new(Opened::<N, K, T> { network, module, layout, batches, precision: PhantomData }))
     }

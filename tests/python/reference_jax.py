@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Dense Hessians of the GPT-2 family in JAX f64: an implementation that shares nothing with hesspec.
+"""Dense Hessians of small networks (GPT-2, perceptrons) in JAX f64: an implementation that shares nothing with hesspec.
 
     reference_jax.py make    --dir D --case NAME [--seed N]     model.safetensors, train.bin, config.toml
     reference_jax.py hessian --dir D                            dense.npz: H, G (Gauss-Newton), gradient, loss
@@ -30,7 +30,9 @@ jax.config.update("jax_platforms", "cpu")
 C2 = dict(heads=2, embedding=4, mlp=4, context=2, vocabulary=5, bias=False, tied=True, layer_norm=False, gelu="erf")
 FULL = dict(layers=2, heads=2, embedding=4, mlp=6, context=5, vocabulary=7, bias=True, tied=True, layer_norm=True, gelu="erf")
 
-# name: (model, windows). `c2_*` are the paper's Appendix C.2; `full_*` have everything.
+MLP = dict(sizes=[6, 7, 5, 4], scale=1.0, activation="relu", bias=True)
+
+# name: (model, samples). `c2_*` are the paper's Appendix C.2; `full_*` have everything.
 CASES = {
     "c2_1": (dict(C2, layers=1), 7),
     "c2_2": (dict(C2, layers=2), 7),
@@ -40,6 +42,9 @@ CASES = {
     "full_tanh_tied": (dict(FULL, gelu="tanh"), 5),
     "full_erf_untied": (dict(FULL, tied=False), 5),
     "full_tanh_untied_no_bias": (dict(FULL, gelu="tanh", tied=False, bias=False), 5),
+    "mlp": (MLP, 5),
+    "mlp_3": (dict(MLP, scale=3.0), 5),
+    "mlp_gelu_no_bias": (dict(MLP, activation="gelu", bias=False), 5),
 }
 
 TOLERANCE = {"f64": 1e-10, "f32": 1e-5}
@@ -51,6 +56,12 @@ MICRO_BATCH = 2  # windows; divides none of the batches, so that the weighting b
 
 def shapes(m):
     """(name, shape) in network order."""
+    if "sizes" in m:
+        for at, (fan_in, fan_out) in enumerate(itertools.pairwise(m["sizes"])):
+            yield f"layers.{at}.weight", (fan_out, fan_in)
+            if m["bias"]:
+                yield f"layers.{at}.bias", (fan_out,)
+        return
     e, v = m["embedding"], m["vocabulary"]
     bias, norm = m["bias"], m["layer_norm"]
 
@@ -75,6 +86,20 @@ def shapes(m):
         yield from module("transformer.ln_f", (e,))
     if not m["tied"]:
         yield "lm_head.weight", (v, e)
+
+
+def mlp_logits(m, p, images):
+    """images (n, pixels) to logits (n, classes); every layer's output times c."""
+    activation = dict(relu=jax.nn.relu, tanh=jnp.tanh, gelu=lambda x: jax.nn.gelu(x, approximate=False))[m["activation"]]
+    last = len(m["sizes"]) - 2
+    x = images
+    for at in range(last + 1):
+        x = x @ p[f"layers.{at}.weight"].T
+        if m["bias"]:
+            x = x + p[f"layers.{at}.bias"]
+        x = m["scale"] * x
+        x = x if at == last else activation(x)
+    return x
 
 
 def logits(m, p, tokens):
@@ -128,7 +153,7 @@ class Problem:
     def __init__(self, folder):
         with open(os.path.join(folder, "config.toml"), "rb") as file:
             config = tomllib.load(file)
-        self.m = config["model"]["gpt2"]
+        ((self.kind, self.m),) = config["model"].items()
         weights = load_file(os.path.join(folder, "model.safetensors"))
         self.layout, offset = {}, 0  # name: (offset, shape)
         for name, shape in shapes(self.m):
@@ -138,16 +163,22 @@ class Problem:
         assert set(weights) == set(self.layout)
         self.dim = offset
         self.theta = np.concatenate([weights[name].astype(np.float64).ravel() for name in self.layout])
+        if self.kind == "mlp":
+            data, samples = config["data"]["images"], config["batch"]["samples"]
+            pixels = read_idx(os.path.join(folder, data["path"]))[:samples].reshape(samples, -1)
+            self.inputs = (pixels / 255.0 - data["mean"]) / data["std"]
+            self.targets = read_idx(os.path.join(folder, data["labels"]))[:samples].astype(np.int32)
+            return
         ids = np.fromfile(os.path.join(folder, config["data"]["tokens"]["path"]), "<u2").astype(np.int32)
         context, windows = self.m["context"], config["batch"]["tokens"] // self.m["context"]
-        self.tokens = np.stack([ids[i * context:(i + 1) * context] for i in range(windows)])
+        self.inputs = np.stack([ids[i * context:(i + 1) * context] for i in range(windows)])
         self.targets = np.stack([ids[i * context + 1:(i + 1) * context + 1] for i in range(windows)])
 
     def parameters(self, theta):
         return {n: theta[o:o + int(np.prod(s))].reshape(s) for n, (o, s) in self.layout.items()}
 
     def outputs(self, theta):
-        return logits(self.m, self.parameters(theta), self.tokens)
+        return (mlp_logits if self.kind == "mlp" else logits)(self.m, self.parameters(theta), self.inputs)
 
     def loss(self, theta):
         return cross_entropy(self.outputs(theta), jnp.asarray(self.targets))
@@ -194,9 +225,22 @@ class Problem:
 
 # ---- files -------------------------------------------------------------------------------------------------------
 
+def write_idx(path, array):
+    """MNIST's format: magic, sizes, bytes."""
+    with open(path, "wb") as file:
+        file.write(bytes([0, 0, 8, array.ndim]))
+        file.write(np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes())
+
+
+def read_idx(path):
+    with open(path, "rb") as file:
+        axes = file.read(4)[3]
+        return np.frombuffer(file.read()[4 * axes:], np.uint8).reshape(np.fromfile(path, ">u4", axes, offset=4))
+
+
 def make(folder, case, seed, dtype=np.float64):
     """Random weights that are nowhere tiny, so that no term of a second derivative hides."""
-    model, windows = CASES[case]
+    model, samples = CASES[case]
     os.makedirs(folder, exist_ok=True)
     rng = np.random.default_rng(seed)
     weights = {}
@@ -207,23 +251,36 @@ def make(folder, case, seed, dtype=np.float64):
             value = 1.0 + 0.3 * rng.normal(size=shape)
         weights[name] = value.astype(np.float32).astype(dtype)  # the same network in either precision
     save_file(weights, os.path.join(folder, "model.safetensors"))
+    value = lambda x: json.dumps(x)  # bool, int, str and lists are written alike in TOML and JSON
+    kind = "mlp" if "sizes" in model else "gpt2"
+    lines = ["[run]", f"name = {value(case)}", f"seed = {seed}", "", f"[model.{kind}]"]
+    lines += [f"{key} = {value(model[key])}" for key in model]
+    lines += ['weights = "model.safetensors"', ""]
+    lines += make_images(folder, model, samples, rng) if kind == "mlp" else make_tokens(folder, model, samples, rng)
+    lines += [f"micro_batch = {MICRO_BATCH}", "", "[hessian]", 'precision = "f64"', "", "[output]", 'url = "results"', ""]
+    with open(os.path.join(folder, "config.toml"), "w") as file:
+        file.write("\n".join(lines))
+
+
+def make_images(folder, model, samples, rng):
+    write_idx(os.path.join(folder, "images.idx"), rng.integers(0, 256, (samples + 3, 2, model["sizes"][0] // 2)))
+    write_idx(os.path.join(folder, "labels.idx"), rng.integers(0, model["sizes"][-1], samples + 3))
+    data = ['path = "images.idx"', 'labels = "labels.idx"', "mean = 0.5", "std = 0.25", ""]
+    return ["[data.images]", *data, "[batch]", f"samples = {samples}"]
+
+
+def make_tokens(folder, model, windows, rng):
     tokens = windows * model["context"]
     # The file is longer than the batch: what lies behind must not matter.
     rng.integers(0, model["vocabulary"], tokens + 1 + 7).astype("<u2").tofile(os.path.join(folder, "train.bin"))
-    value = lambda x: json.dumps(x)  # bool, int and str are written alike in TOML and JSON
-    lines = ["[run]", f"name = {value(case)}", f"seed = {seed}", "", "[model.gpt2]"]
-    lines += [f"{key} = {value(model[key])}" for key in model]
-    lines += ['weights = "model.safetensors"', "", "[data.tokens]", 'path = "train.bin"', ""]
-    lines += ["[batch]", f"tokens = {tokens}", f"micro_batch = {MICRO_BATCH}", ""]
-    lines += ["[hessian]", 'precision = "f64"', "", "[output]", 'url = "results"', ""]
-    with open(os.path.join(folder, "config.toml"), "w") as file:
-        file.write("\n".join(lines))
+    return ["[data.tokens]", 'path = "train.bin"', "", "[batch]", f"tokens = {tokens}"]
 
 
 def dense(folder):
     """The dense truth, computed once per folder."""
     path = os.path.join(folder, "dense.npz")
-    inputs = [os.path.join(folder, name) for name in ("model.safetensors", "train.bin", "config.toml")]
+    inputs = [os.path.join(folder, name) for name in os.listdir(folder) if name.endswith((".bin", ".idx", ".toml"))]
+    inputs.append(os.path.join(folder, "model.safetensors"))
     if not os.path.exists(path) or any(os.path.getmtime(name) > os.path.getmtime(path) for name in inputs):
         np.savez(path, **Problem(folder).dense())
     return dict(np.load(path))
@@ -309,10 +366,11 @@ class Hesspec:
 
     def gradient_and_loss(self):
         """Also the form without --block, for which the whole network is meant, and one vector without `@`."""
-        offset, shape = self.problem.layout["transformer.wpe.weight"]
+        name = list(self.problem.layout)[1]
+        offset, shape = self.problem.layout[name]
         one = np.zeros(self.problem.dim)
         one[offset:offset + int(np.prod(shape))] = np.linspace(-1.0, 1.0, int(np.prod(shape)))
-        plain = {"transformer.wpe.weight": self.problem.parameters(one)["transformer.wpe.weight"].astype(self.dtype)}
+        plain = {name: self.problem.parameters(one)[name].astype(self.dtype)}
         save_file(plain, os.path.join(self.folder, "v.safetensors"))
         arguments = ["--vectors", "v.safetensors", "--out", "hv.safetensors", "--gradient", "g.safetensors", "--loss"]
         printed = self.call("hvp", "config.toml", *arguments)
@@ -401,7 +459,8 @@ def check_lanczos(hesspec, truth, tolerance, steps=8):
     rng = np.random.default_rng(1)
     dim = hesspec.problem.dim
     blocks = hesspec.problem.blocks()
-    for block in ["full", "transformer.h.0.attn.q.weight", "transformer.wte.weight"]:
+    chosen = [name for name in blocks if name in ("transformer.h.0.attn.q.weight", "transformer.wte.weight", "layers.1.weight")]
+    for block in ["full", *chosen]:
         index = np.arange(dim) if block == "full" else blocks[block]
         starts = np.zeros((2, dim))
         starts[:, index] = rng.normal(size=(2, len(index)))
