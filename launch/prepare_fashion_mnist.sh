@@ -5,9 +5,8 @@
 # dataset-fashion-mnist, which is installed (root on Debian and Ubuntu). Takes seconds. What is already there is not made again.
 # Elsewhere: put the four files there yourself.
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source launch/tools.sh
-[[ ${1:-} != --help && ${1:-} != -h ]] || { usage; exit 0; }
 folder=data/fashion_mnist packaged=/usr/share/datasets/fashion-mnist
 
 if [[ -s $folder/t10k-labels-idx1-ubyte.gz ]]; then

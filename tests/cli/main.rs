@@ -5,6 +5,7 @@ mod corpus;
 mod folder;
 mod hostile;
 mod inputs;
+mod networks;
 mod others;
 mod places;
 mod plans;
