@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{host_name, signal};
+use crate::cluster::host_name;
 use crate::output::{Access, Location, lock_path, rfc3339};
 use crate::shown::{Url, quoted};
 use crate::{Error, Result};
@@ -63,18 +63,13 @@ impl Lock {
     /// Takes the lock of a run under an output URL; `log` hears of a lock that is taken over.
     ///
     /// # Errors
-    /// [`Error::Storage`] while another job holds it, or if the storage fails; [`Error::Interrupted`] after a stop signal.
+    /// [`Error::Storage`] while another job holds it, or if the storage fails.
     pub fn acquire(url: impl Into<Url>, run: &str, log: &dyn Fn(&str)) -> Result<Self> {
         let location = Location::open(url, Access::Write)?;
         let path = lock_path(run);
         let owner = Owner::this_process();
         let begin = Instant::now();
         while !location.create(&path, owner.json()?)? {
-            if let Some(name) = signal::requested() {
-                return Err(Error::Interrupted(format!(
-                    "stopped by SIG{name} while waiting for the lock `{path}`; run again"
-                )));
-            }
             let Some(held) = read(&location, &path)? else {
                 // its owner has just left
                 if begin.elapsed() > PATIENCE {

@@ -81,8 +81,9 @@ fn credentials_are_refused_and_a_signature_is_not() {
     for text in WITH_SECRETS {
         let url = Url::from(text);
         let is_signed = text.starts_with("https://host/");
-        assert_eq!(url.refused_as_input().is_none(), is_signed, "{text}");
-        assert!(url.refused().is_some(), "{text}");
+        let may_be_a_port = text.starts_with("https://user:1/"); // hidden, but as good a host, a port and a path
+        assert_eq!(url.refused_as_input().is_none(), is_signed || may_be_a_port, "{text}");
+        assert_eq!(url.refused().is_none(), may_be_a_port, "{text}");
     }
 }
 

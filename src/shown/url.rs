@@ -13,7 +13,7 @@ const SCHEMES: [&str; 9] = ["s3a", "s3", "gs", "az", "abfss", "abfs", "https", "
 
 /// A path or URL that cannot be printed, logged or stored with its secrets: Display, Debug and serde give it without user,
 /// password and the values of its query. Only whoever opens the place asks for all of it, by [`Url::exposed`].
-#[derive(Clone, PartialEq, Eq, Hash, Default, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(from = "String")]
 pub struct Url(String);
 
