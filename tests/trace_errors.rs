@@ -1,9 +1,14 @@
 //! The stated error of a trace against the true one, over many seeds, on matrices of known spectrum.
 
+use std::rc::Rc;
+
 use hesspec::Result;
-use hesspec::krylov::{Local, OnSegment, Operator, Reorthogonalize, Settings, Tridiagonal, lanczos};
+use hesspec::krylov::{
+    self, Chain, Complement, Local, Locked, OnSegment, Operator, Reorthogonalize, Settings, SharedComplement, Short,
+    Tridiagonal, lanczos,
+};
 use hesspec::probe::{ProbeKind, probe};
-use hesspec::spectrum::{BlockSpectrum, moments, quadrature, stats};
+use hesspec::spectrum::{BlockSpectrum, converged_eigenvectors, deflate, moments, quadrature, stats};
 
 fn settings(steps: usize) -> Settings {
     Settings { label: "test".into(), steps, reorthogonalize: Reorthogonalize::Full, eta: 0.0, segments: 0 }
@@ -88,6 +93,60 @@ fn errors(eigenvalues: &[f64], kind: ProbeKind) -> [Vec<(f64, f64)>; 3] {
         }
     }
     found
+}
+
+/// Short recursions from start vectors of their own, in the complement of what has converged.
+struct Starts {
+    dim: usize,
+    name: String,
+}
+
+impl Complement<Vec<f64>> for Starts {
+    fn start(&self, index: usize) -> Vec<f64> {
+        probe(ProbeKind::Gaussian, 4, &self.name, index as u32, 0..self.dim)
+    }
+
+    fn locked(&self, t: &Tridiagonal) -> Result<Locked> {
+        converged_eigenvectors(t, self.dim, 0.0)
+    }
+}
+
+/// As [`errors`], with deflated weights.
+fn errors_deflated(eigenvalues: &[f64], n: usize) -> Vec<(f64, f64)> {
+    let (dim, trace) = (eigenvalues.len(), eigenvalues.iter().sum::<f64>());
+    let of_probe = |seed: u64| {
+        let short = Short { starts: 4, steps: 3 };
+        let complement: SharedComplement<'_, Vec<f64>> = Rc::new(Starts { dim, name: format!("short {seed}") });
+        let start = probe(ProbeKind::Gaussian, seed, "trace", 0, 0..dim);
+        let chain = Chain::new(Local::new(), start, settings(STEPS), Some((short, complement))).unwrap();
+        let t = krylov::run(&mut Reflected::new(eigenvalues, 1), vec![chain]).unwrap().remove(0);
+        let mut probe = quadrature("deflated", 0, &t, 0.0).unwrap();
+        deflate(&mut probe, &t, dim, 0.0).unwrap();
+        probe
+    };
+    let of_seed = |seed: u64| {
+        let probes = (0..n as u64).map(|p| of_probe(1000 * p + seed)).collect();
+        let found = moments(&BlockSpectrum::new("deflated", dim, probes, 0.0).unwrap());
+        (found.trace - trace, found.trace_sem)
+    };
+    (0..SEEDS).map(of_seed).collect()
+}
+
+/// What is exact in a deflated trace adds nothing to its error, and short recursions make it smaller.
+#[test]
+fn the_stated_error_of_a_deflated_trace_covers_the_true_one() {
+    for (name, eigenvalues) in spectra(300) {
+        let scale = eigenvalues.iter().map(|x| x.abs()).sum::<f64>();
+        for n in [1, 2] {
+            let found = errors_deflated(&eigenvalues, n);
+            let within = |errors: f64| {
+                let holds = |(error, stated): &&(f64, f64)| error.abs() <= errors * stated + 1e-11 * scale;
+                found.iter().filter(holds).count() as f64 / SEEDS as f64
+            };
+            println!("{name}, n = {n}: {:.3} {:.3}", within(1.0), within(2.0));
+            assert!(within(1.0) >= 0.6 && within(2.0) >= 0.9, "{name}, {n}: {} {}", within(1.0), within(2.0));
+        }
+    }
 }
 
 /// The error holds what an error promises, 68 % and 95 % of a normal one, for one probe as for four; and is no larger than it
