@@ -27,6 +27,7 @@ pub mod output;
 pub mod hessian;
 
 // L3: the run
+pub mod announce;
 pub mod checkpoint;
 pub mod convergence;
 pub mod coordinator;

@@ -8,7 +8,9 @@ fn main() -> ExitCode {
     match hesspec::cli::main() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&format!("error: {error}"));
+            // a stop that was asked for, with everything saved, is no error
+            let kind = if matches!(error, hesspec::Error::Interrupted(_)) { "" } else { "error: " };
+            complain(&format!("{kind}{error}"));
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1)) // they are 1 to 75
         }
     }

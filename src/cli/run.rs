@@ -1,5 +1,6 @@
 //! `hesspec run`
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::path::PathBuf;
 
@@ -15,6 +16,9 @@ use crate::cluster::{self, Comm, signal, threads};
 use crate::config::{Backend, Config};
 use crate::coordinator::{self, Outcome};
 use crate::{Error, Result, convergence};
+
+/// The answer to the first request to stop.
+const HEARD: &CStr = c"\nhesspec: heard; the run stops at the end of the segment at hand, and saves. A second Ctrl-C leaves at once, unsaved\n";
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -51,10 +55,13 @@ pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
     let span = tracing::info_span!("rank", rank = world.rank, host = cluster::host_name(), run = Empty);
     let _entered = span.enter();
     let comm = cluster::start(&world)?;
-    signal::install()?;
+    signal::install(comm.is_root().then_some(HEARD))?;
     let (comm, computed) = match configuration(arguments, &world) {
         Ok(config) => {
             Span::current().record("run", config.run.name.as_str());
+            if let Some(folder) = arguments.log_dir.as_ref().filter(|_| comm.is_root()) {
+                tracing::info!("logs of each rank: {}/rank-NNN.jsonl", folder.display());
+            }
             computed(&config, comm)
         }
         Err(error) => (comm, Err(error)),

@@ -2,7 +2,7 @@
 
 use super::cost::{Cost, Kept};
 use super::memory::{Memory, Resources};
-use super::{Group, Pair, PlannedBlock, micro_batch, probes_of};
+use super::{Group, Pair, PlannedBlock, group_name, micro_batch, probes_of};
 use crate::block::{Block, Layout};
 use crate::config::{Config, Precision, PrefixCache, Reorthogonalize};
 use crate::hessian::PrefixBudget;
@@ -155,7 +155,7 @@ impl<'a> Planner<'a> {
         let device_bytes = self.on_device(&slots).map(|(bytes, _)| bytes);
         let prefix = self.keeps_prefix(memory_bytes);
         let forward_passes = self.cost.sweep(&costs, Kept { prefix, recompute: self.config.hessian.recompute });
-        Group { name: format!("b{at:05}-p{probe:03}"), forward_passes, memory_bytes, device_bytes, prefix, pairs }
+        Group { name: group_name((at, probe)), forward_passes, memory_bytes, device_bytes, prefix, pairs }
     }
 
     /// Blocks whose products are measured against f64 together: one vector each, as many as fit.

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::calibration::Calibration;
 use super::devices::{Device, assumed_efficiency, mode_name};
 use super::memory::{Resources, amount as bytes};
+use super::pace::Pace;
 use super::paper::{Beside, beside};
 use super::volume::Storage;
 use super::{Plan, Planner, Rate, duration};
@@ -190,6 +191,7 @@ impl ScalePlan {
         let busy = busy(config, tokens / sizes.context, plan.micro_batch, target.ranks);
         let rate = target.gflops * 1e9 * target.ranks as f64 * busy;
         plan.seconds = Some(flop / rate);
+        plan.pace = Pace::planned(config, &plan, rate);
         if let Some(study) = &mut plan.convergence {
             study.seconds = Some(study.flop / rate);
         }
@@ -300,6 +302,9 @@ impl fmt::Display for ScalePlan {
             24.0 * self.gpu_days,
             self.gpu_days
         )?;
+        if let Some(pace) = &plan.pace {
+            writeln!(f, "a segment        {pace}")?;
+        }
         self.volumes(f)?;
         self.comparison(f)
     }
