@@ -105,9 +105,9 @@ struct Version {
     reclaimable: &'static str,
 }
 
-const ONE: Version =
+static ONE: Version =
     Version { limits: &["memory.limit_in_bytes"], used: "memory.usage_in_bytes", reclaimable: "total_inactive_file " };
-const TWO: Version =
+static TWO: Version =
     Version { limits: &["memory.max", "memory.high"], used: "memory.current", reclaimable: "inactive_file " };
 
 /// A tree of control groups in which this process has a place.
