@@ -48,7 +48,7 @@ pub fn pace(config: &Config, plan: &Plan, groups: &[(&str, u64)], seconds: f64) 
     let pace = Pace::of(seconds * dearest.max(here) / here);
     let mut lines = vec![format!(
         "the first segment took {}: what is to be computed takes about {}. A stop is heeded at the end of a segment (at most {pace})",
-        precise(seconds),
+        duration(seconds),
         duration(seconds * num_segments(config, plan) as f64 * sweeps)
     )];
     lines.extend(std::env::var(NOTICE).ok().and_then(|notice| too_late(pace, &notice)));
@@ -68,13 +68,9 @@ pub fn too_late(pace: Pace, notice: &str) -> Option<String> {
         format!(
             "WARNING: a segment takes {}, and this job is asked to stop {seconds} s before its end: it {certainly} before it has saved, \
              and loses what was done since its last checkpoint. Ask earlier (--signal=B:USR1@{signal_seconds}) or raise batch.segments",
-            precise(seconds_per_segment)
+            duration(seconds_per_segment)
         )
     })
-}
-
-fn precise(seconds: f64) -> String {
-    if seconds < 10.0 { format!("{seconds:.1} s") } else { duration(seconds) }
 }
 
 #[cfg(test)]

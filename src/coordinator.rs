@@ -156,15 +156,19 @@ pub fn open_store(
 
 /// How the run's sweeps are cut: as before if it was begun, for the same bits, else as chosen now. For rank 0.
 fn shape(config: &Config, store: &RunStore, resources: Resources, progress: &dyn Progress) -> Result<Choice> {
-    let choice = match store.recall::<Choice>(SHAPE)? {
-        Some(before) => Choice { shape: as_before(config, store, before.shape, resources)?, ..before },
+    let (is_new, choice) = match store.recall::<Choice>(SHAPE)? {
+        Some(before) => {
+            let shape = as_before(config, store, before.shape, resources)?;
+            (shape != before.shape, Choice { shape, ..before })
+        }
         None => {
             let config = with_tokens(config)?;
             plan::check_memory(&Plan::new(&config, &[], resources)?)?;
-            shape::choose(&config, resources, &|| signal::requested().is_some(), &|line| progress.log(line))?
+            let stop = || signal::requested().is_some();
+            (true, shape::choose(&config, resources, &stop, &|line| progress.log(line))?)
         }
     };
-    if signal::requested().is_none() {
+    if is_new && signal::requested().is_none() {
         store.remember(SHAPE, &choice)?; // a choice that was cut short is nothing to keep, and the run ends before it is used
     }
     progress.log(&choice.to_string());

@@ -146,8 +146,11 @@ fn symmetric<T: Real>(u: &[T], v: &[T], hu: &[T], hv: &[T], eta: f64) -> Check {
 
 /// A few roundings of the products themselves, where eta is measured as zero.
 fn rounding<T: Real>(hu: &[T], hv: &[T]) -> f64 {
-    let unit = if std::mem::size_of::<T>() == 4 { f64::from(f32::EPSILON) } else { f64::EPSILON };
-    16.0 * unit * (dot(hu, hu).sqrt() + dot(hv, hv).sqrt())
+    16.0 * unit_roundoff::<T>() * (dot(hu, hu).sqrt() + dot(hv, hv).sqrt())
+}
+
+fn unit_roundoff<T>() -> f64 {
+    if std::mem::size_of::<T>() == 4 { f64::from(f32::EPSILON) } else { f64::EPSILON }
 }
 
 fn dot<T: Real>(a: &[T], b: &[T]) -> f64 {
@@ -184,11 +187,16 @@ where
             smallest_error(&wide, slot, &v, &hv)
         })
     });
-    let (error, tolerance, precision) = match in_f64 {
-        Some(error) => (error?, TOLERANCE.0, "f64"),
+    let ((error, noise), tolerance, precision) = match in_f64 {
+        Some(found) => (found?, TOLERANCE.0, "f64"),
         None if T::DTYPE == f64::DTYPE => (smallest_error(operator, slot, v, hv)?, TOLERANCE.0, "f64"),
         None => (smallest_error(operator, slot, v, hv)?, TOLERANCE.1, "f32"),
     };
+    if noise > 1.0 {
+        let detail =
+            format!("the product, {:.2e}, is below the rounding of a difference of gradients", dot(hv, hv).sqrt());
+        return Ok(Check { name: NAME, outcome: Outcome::NotApplicable, detail });
+    }
     let detail = format!("relative error {error:.2e} in {precision}, tolerance {tolerance:.0e}");
     if error > tolerance && operator.problem.has_kinks() {
         let detail = format!("{detail}; the loss has kinks");
@@ -197,8 +205,14 @@ where
     Ok(check(NAME, error <= tolerance, detail))
 }
 
-/// Over a ladder of step sizes: large ones truncate, small ones round.
-fn smallest_error<K, P, D, T>(operator: &BlockOperator<'_, K, P, D, T>, slot: usize, v: &[T], hv: &[T]) -> Result<f64>
+/// Over a ladder of step sizes: large ones truncate, small ones round. Also the rounding of the gradients in their difference,
+/// relative to the product as well, where it is smallest.
+fn smallest_error<K, P, D, T>(
+    operator: &BlockOperator<'_, K, P, D, T>,
+    slot: usize,
+    v: &[T],
+    hv: &[T],
+) -> Result<(f64, f64)>
 where
     K: Kernels,
     P: Problem<SecondOrder<K>>,
@@ -217,7 +231,9 @@ where
         let (plus, minus) = (gradient(step), gradient(-step));
         let quotient = |(a, b): (&T, &T)| (a.to_f64() - b.to_f64()) / (2.0 * step);
         let residual = plus.iter().zip(&minus).map(quotient).zip(hv).map(|(q, h)| (q - h.to_f64()).powi(2));
-        residual.sum::<f64>().sqrt() / norm
+        let rounding = unit_roundoff::<T>() * (dot(&plus, &plus).sqrt() + dot(&minus, &minus).sqrt()) / (2.0 * step);
+        (residual.sum::<f64>().sqrt() / norm, rounding / norm)
     };
-    Ok(STEPS.iter().map(|step| error(step * scale)).fold(f64::INFINITY, f64::min))
+    let smaller = |least: (f64, f64), found: (f64, f64)| (least.0.min(found.0), least.1.min(found.1));
+    Ok(STEPS.iter().map(|step| error(step * scale)).fold((f64::INFINITY, f64::INFINITY), smaller))
 }

@@ -285,9 +285,11 @@ fn most_slots(groups: &[Group]) -> usize {
     groups.iter().map(|group| group.pairs.len()).max().unwrap_or(0)
 }
 
-/// `40 s`, `12 min`, `3.1 h`, `6.9 days`.
+/// `7 ms`, `3.2 s`, `40 s`, `12 min`, `3.1 h`, `6.9 days`.
 pub fn duration(seconds: f64) -> String {
     match seconds {
+        s if s < 1.0 => format!("{:.0} ms", 1e3 * s),
+        s if s < 10.0 => format!("{s:.1} s"),
         s if s < 120.0 => format!("{s:.0} s"),
         s if s < 7200.0 => format!("{:.0} min", s / 60.0),
         s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),

@@ -23,8 +23,8 @@ pub struct Pace {
 impl Pace {
     /// Of segments that take so many seconds.
     pub fn of(seconds_per_segment: f64) -> Self {
-        let notice = MARGIN * seconds_per_segment + RESERVE;
-        Self { seconds_per_segment, signal_seconds: 30 * (notice / 30.0).ceil() as u64 }
+        let wait = (MARGIN * seconds_per_segment - 1.0).max(0.0); // a second is in the reserve
+        Self { seconds_per_segment, signal_seconds: (30.0 * (wait / 30.0).ceil() + RESERVE) as u64 }
     }
 
     /// Of a plan on ranks that together do so many FLOP/s; `None` where only the data knows the batch.
@@ -49,8 +49,7 @@ pub fn num_segments(config: &Config, plan: &Plan) -> usize {
 impl std::fmt::Display for Pace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { seconds_per_segment, signal_seconds } = self;
-        let time = if *seconds_per_segment < 1.0 { "below 1 s".into() } else { duration(*seconds_per_segment) };
-        write!(f, "{time}; a job needs --signal=B:USR1@{signal_seconds} or more")
+        write!(f, "{}; a job needs --signal=B:USR1@{signal_seconds} or more", duration(*seconds_per_segment))
     }
 }
 
@@ -61,7 +60,7 @@ mod tests {
     #[test]
     fn the_notice_covers_a_slow_segment_and_its_end() {
         let of = |seconds| Pace::of(seconds).signal_seconds;
-        assert_eq!((of(0.0), of(45.0), of(178.0)), (30, 120, 300));
+        assert_eq!((of(0.1), of(45.0), of(178.0)), (30, 120, 300));
         assert!(Pace::of(178.0).to_string().contains("--signal=B:USR1@300"));
     }
 }

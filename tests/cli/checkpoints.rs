@@ -137,7 +137,9 @@ fn objects_that_were_moved_or_removed_never_give_other_tables() {
     let refused = |what: &str, damage: &dyn Fn()| {
         assert_eq!(case.after(what, |_| damage()).code, Some(5), "{what}");
     };
-    refused("a step in another's place", &|| drop(std::fs::copy(at("step-00002.bin"), at("step-00003.bin")).unwrap()));
+    refused("a step in another's place", &|| {
+        assert!(std::fs::copy(at("step-00002.bin"), at("step-00003.bin")).is_ok())
+    });
     let (one, other) = ("step-00001-slot-000-0-96.bin", "step-00001-slot-001-0-96.bin");
     refused("two slots exchanged", &|| {
         let bytes = std::fs::read(at(one)).unwrap();
@@ -145,9 +147,9 @@ fn objects_that_were_moved_or_removed_never_give_other_tables() {
         std::fs::write(at(other), bytes).unwrap();
     });
     refused("a vector removed", &|| std::fs::remove_file(at(one)).unwrap());
-    refused("a vector twice", &|| drop(std::fs::copy(at(one), at("step-00001-slot-000-0-40.bin")).unwrap()));
+    refused("a vector twice", &|| assert!(std::fs::copy(at(one), at("step-00001-slot-000-0-40.bin")).is_ok()));
     refused("a range without end", &|| {
-        drop(std::fs::copy(at(one), at("step-00001-slot-000-96-18446744073709551615.bin")).unwrap());
+        std::fs::copy(at(one), at("step-00001-slot-000-96-18446744073709551615.bin")).unwrap();
     });
     refused("a step beyond the last", &|| {
         for step in 1..=200 {

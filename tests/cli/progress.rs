@@ -76,7 +76,7 @@ fn a_stop_is_answered_at_once_and_is_no_error() {
             "everything is saved",
         ];
         in_order(&said, &parts);
-        assert!(!said.contains("error:"), "{said}");
+        assert!(!said.contains("hesspec: error"), "{said}");
         let said = folder.hesspec(&format!("{command} --set lanczos.probes=3")).stderr;
         assert!(said.contains("lanczos.probes"), "{said}");
     }
