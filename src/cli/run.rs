@@ -45,7 +45,9 @@ impl Arguments {
 
     /// This rank's file of `--log-dir`.
     pub fn log_file(&self) -> Result<Option<File>> {
-        self.log_dir.as_deref().map(|folder| logging::open(folder, self.world()?.rank)).transpose()
+        let Some(folder) = self.log_dir.as_deref() else { return Ok(None) };
+        let rank = self.world()?.rank;
+        logging::open(folder, rank).map(Some).inspect_err(|_| cluster::take_turn(rank))
     }
 }
 
@@ -54,7 +56,7 @@ pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
     let world = arguments.world()?;
     let span = tracing::info_span!("rank", rank = world.rank, host = cluster::host_name(), run = Empty);
     let _entered = span.enter();
-    let comm = cluster::start(&world)?;
+    let comm = cluster::start(&world).inspect_err(|_| cluster::take_turn(world.rank))?;
     signal::install(comm.is_root().then_some(HEARD))?;
     let (comm, computed) = match configuration(arguments, &world) {
         Ok(config) => {

@@ -25,6 +25,8 @@ pub mod threads;
 mod timed;
 pub mod world;
 
+use std::time::Duration;
+
 pub use comm::{Comm, PIECE_BYTES, Traffic, Transport};
 pub use conformance::conformance;
 pub use element::{Element, Pair};
@@ -49,6 +51,13 @@ pub fn start(world: &World) -> Result<Comm> {
          Build with `cargo build --release --features mpi`, or start one process",
         world.launcher, world.size
     )))
+}
+
+/// Waits until the ranks before this one have had time to say what is wrong and to end the job: what all ranks find out at the same
+/// time is then said once. Rank 0 does not wait, and no rank more than two seconds.
+pub fn take_turn(rank: usize) {
+    let turns = u32::try_from(rank).unwrap_or(u32::MAX);
+    std::thread::sleep(Duration::from_millis(300).saturating_mul(turns).min(Duration::from_secs(2)));
 }
 
 /// Name of this machine, for messages and logs.

@@ -7,7 +7,6 @@
 //! - MPI does not promise an order of addition: the same sum may differ in its last bits from run to run.
 
 use std::thread;
-use std::time::Duration;
 
 use ::mpi::Threading;
 use ::mpi::collective::{CommunicatorCollectives, Root, SystemOperation};
@@ -73,10 +72,6 @@ fn abort_on_panic(rank: usize, size: usize) {
         unsafe { libc::_exit(PANIC_CODE) }
     }));
 }
-
-/// Between the ranks that have the same to say, and for the last of them.
-const TURN: Duration = Duration::from_millis(300);
-const LAST_TURN: Duration = Duration::from_secs(2);
 
 struct Mpi {
     communicator: SimpleCommunicator,
@@ -159,7 +154,7 @@ impl Transport for Mpi {
 
     /// What all ranks find out at the same time is said once: the first of them ends the others before they speak.
     fn abort(&self, code: i32, message: &str) -> ! {
-        thread::sleep((TURN * self.rank as u32).min(LAST_TURN));
+        super::take_turn(self.rank);
         eprintln!("hesspec: rank {} of {} on {}: {message}", self.rank, self.size, host_name());
         self.communicator.abort(code)
     }
