@@ -58,7 +58,7 @@ pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
     let _entered = span.enter();
     let comm = cluster::start(&world).inspect_err(|_| cluster::take_turn(world.rank))?;
     signal::install(comm.is_root().then_some(HEARD))?;
-    let (comm, computed) = match configuration(arguments, &world) {
+    let (comm, computed) = match agreed(configuration(arguments, &world), &comm) {
         Ok(config) => {
             Span::current().record("run", config.run.name.as_str());
             if let Some(folder) = arguments.log_dir.as_ref().filter(|_| comm.is_root()) {
@@ -86,6 +86,19 @@ pub fn main(arguments: &Arguments, json: bool) -> Result<()> {
         Err(error) if comm.size() == 1 => Err(error),
         Err(error) => comm.abort(error.exit_code(), &error.to_string()),
     }
+}
+
+/// A configuration that all ranks have. Where some have none, the first of them says why and ends the job; what is wrong is mostly
+/// wrong on all of them, and is said once.
+fn agreed(config: Result<Config>, comm: &Comm) -> Result<Config> {
+    let mut failed = vec![0.0; comm.size()];
+    failed[comm.rank()] = f64::from(u8::from(config.is_err()));
+    comm.all_reduce_sum(&mut failed)?;
+    let first = failed.iter().position(|failed| *failed > 0.0);
+    if first.is_some_and(|first| first != comm.rank()) {
+        comm.barrier()?; // until the job ends
+    }
+    config
 }
 
 /// What this rank is to compute: on a GPU of its own, where the backend has them.

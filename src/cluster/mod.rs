@@ -53,11 +53,14 @@ pub fn start(world: &World) -> Result<Comm> {
     )))
 }
 
-/// Waits until the ranks before this one have had time to say what is wrong and to end the job: what all ranks find out at the same
-/// time is then said once. Rank 0 does not wait, and no rank more than two seconds.
+/// Waits until the ranks before this one have had time to say what is wrong and to end the job, which takes a launcher a second:
+/// what all ranks find out at the same time is then said once. Rank 0 does not wait, and no rank more than three seconds.
 pub fn take_turn(rank: usize) {
-    let turns = u32::try_from(rank).unwrap_or(u32::MAX);
-    std::thread::sleep(Duration::from_millis(300).saturating_mul(turns).min(Duration::from_secs(2)));
+    let after_rank_1 = u32::try_from(rank).unwrap_or(u32::MAX).saturating_sub(1);
+    if rank > 0 {
+        let turn = Duration::from_millis(1500) + Duration::from_millis(500).saturating_mul(after_rank_1);
+        std::thread::sleep(turn.min(Duration::from_secs(3)));
+    }
 }
 
 /// Name of this machine, for messages and logs.

@@ -51,6 +51,7 @@ pub fn start(world: &World) -> Result<Comm> {
 fn refuse(communicator: &SimpleCommunicator, message: String) -> Result<Comm> {
     let error = Error::Environment(message);
     if communicator.size() > 1 {
+        super::take_turn(communicator.rank() as usize);
         eprintln!("hesspec on {}: {error}", host_name());
         communicator.abort(error.exit_code())
     }
