@@ -56,7 +56,7 @@ pub fn pace(config: &Config, plan: &Plan, groups: &[(&str, u64)], seconds: f64) 
 }
 
 /// The warning for a job that is asked to stop too late.
-pub fn too_late(pace: Pace, notice: &str) -> Option<String> {
+fn too_late(pace: Pace, notice: &str) -> Option<String> {
     let Ok(seconds) = notice.trim().parse::<f64>() else {
         return Some(format!(
             "{NOTICE}={notice}: expected seconds, as in --signal=B:USR1@SECONDS; nothing is known of the notice"

@@ -15,15 +15,15 @@ fn signal(child: &Child, number: i32) {
 fn until(folder: &Folder, command: &str, part: &str, act: impl FnOnce(&mut Child)) -> (String, Option<i32>) {
     let arguments: Vec<&str> = command.split_whitespace().collect();
     let mut child = folder.command(&arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     let (mut said, mut act) = (String::new(), Some(act));
-    while let Some(line) = lines.next() {
+    for line in lines {
         said.push_str(&line);
         said.push('\n');
-        if line.contains(part) {
-            if let Some(act) = act.take() {
-                act(&mut child);
-            }
+        if line.contains(part)
+            && let Some(act) = act.take()
+        {
+            act(&mut child);
         }
     }
     assert!(act.is_none(), "`{part}` is not in: {said}");
