@@ -14,6 +14,10 @@ HESSPEC_SRUN=${HESSPEC_SRUN:---mpi=pmix}
 # A job that was stopped by its time limit is put back into the queue at most so many times.
 HESSPEC_RESTARTS=${HESSPEC_RESTARTS:-100}
 
+# Seconds between the signal and the time limit, if `sbatch --signal=B:USR1@SECONDS` overrides what a job's script says: the ranks
+# warn where a segment takes longer.
+#   export HESSPEC_NOTICE=600
+
 # Threads of a rank: the cores Slurm gave it.
 export RAYON_NUM_THREADS=${RAYON_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
 

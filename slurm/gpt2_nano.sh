@@ -7,15 +7,16 @@
 # Hours       FLOP / (ranks x cores x rate of a core x 0.5) / 3600, half of sgemm's rate being what is usual here. With
 #             75 GFLOP/s a core (AVX2 or AVX-512 in f32): 32 cores 30 h, 4 nodes of 64 cores 4 h.
 # Memory      15 GB over all ranks: 100 basis vectors of 43 MB for each slot of the whole network, shared out evenly
-# Needs       data/shakespeare (launch/prepare_shakespeare.sh), cargo build --release --features mpi; site: slurm/env.sh
+# Needs       data/shakespeare/train.bin (launch/prepare_shakespeare.sh), cargo build --release --features mpi; site: slurm/env.sh
 #
 #   sbatch slurm/gpt2_nano.sh                                        from the repository's folder
 #   sbatch --nodes=4 slurm/gpt2_nano.sh                              any number of nodes, nothing else changes
 #   sbatch slurm/gpt2_nano.sh --set lanczos.probes=4                 options go to `hesspec run`
 #   CHECKPOINTS=list.txt sbatch --array=0-7 slurm/gpt2_nano.sh       one checkpoint (safetensors) a line and array task
 #
-# Stopped 120 s before its time limit it saves, and comes back through the queue until its tables are complete. A segment
-# must take less than these 120 s: if not, raise batch.segments or the number in --signal.
+# Stopped 120 s before its time limit it saves, and comes back through the queue until its tables are complete. A stop waits
+# for the end of a segment: `hesspec plan` says how long one takes and the --signal it needs, and the run warns at its start if
+# these 120 s are too few. Then raise batch.segments, or sbatch --signal=B:USR1@600 with HESSPEC_NOTICE=600.
 #SBATCH --job-name=gpt2_nano
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=8

@@ -12,7 +12,8 @@
 #             H100 (67 TFLOP/s): 27 h and 3.3 h. Estimates: an H100 reached 0.53 of its peak. The paper: 7 days on
 #             one A100.
 # Memory      57 GB over all ranks for one slot of the whole network (100 basis vectors of 0.5 GB), shared out evenly
-# Needs       data/openwebtext/train.bin (uint16 tokens), cargo build --release --features mpi,cuda,nccl; site: slurm/env.sh
+# Needs       data/openwebtext/train_*.bin (launch/prepare_openwebtext.sh), cargo build --release --features mpi,cuda,nccl;
+#             site: slurm/env.sh
 #
 #   sbatch slurm/gpt2_spectrum.sh                                    from the repository's folder
 #   sbatch --nodes=8 slurm/gpt2_spectrum.sh configs/gpt2_owt_full.toml
@@ -22,15 +23,16 @@
 #
 # On CPU nodes: HESSPEC_BACKEND=flex sbatch --gpus-per-task=0 --cpus-per-task=16 slurm/gpt2_spectrum.sh
 #
-# Stopped 120 s before its time limit it saves, and comes back through the queue until its tables are complete. A segment
-# must take less than these 120 s: if not, raise batch.segments or the number in --signal.
+# Stopped 300 s before its time limit it saves, and comes back through the queue until its tables are complete. A stop waits
+# for the end of a segment: `hesspec plan` says how long one takes and the --signal it needs, and the run warns at its start if
+# these 300 s are too few. Then raise batch.segments, or sbatch --signal=B:USR1@600 with HESSPEC_NOTICE=600.
 #SBATCH --job-name=gpt2_spectrum
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=8
 #SBATCH --gpus-per-task=1
 #SBATCH --cpus-per-task=8
 #SBATCH --time=24:00:00
-#SBATCH --signal=B:USR1@120
+#SBATCH --signal=B:USR1@300
 #SBATCH --requeue
 #SBATCH --output=%x-%j.out
 #SBATCH --open-mode=append

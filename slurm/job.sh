@@ -5,15 +5,18 @@ say() { printf '%s job %s, start %s: %s\n' "$(date -u +%FT%TZ)" "$SLURM_JOB_ID" 
 
 # run_hesspec ARGUMENTS...: ends the script with hesspec's exit code, or requeues the job if hesspec was interrupted.
 #
-# Slurm sends USR1 to this script (--signal=B:USR1@120) ahead of the time limit; srun passes it on to all ranks, which
+# Slurm sends USR1 to this script (--signal=B:USR1@SECONDS) ahead of the time limit; srun passes it on to all ranks, which
 # save at the end of their segment and leave with 75. `wait` returns for the signal as well, hence the loop.
 run_hesspec() {
     local code=0 stopped=no
+    export HESSPEC_NOTICE=${HESSPEC_NOTICE:-$(notice "$0")}
+    # Slurm 22.05 and later do not hand a job's --cpus-per-task on to its steps
+    local cpus=${SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK}
     say "$SLURM_NTASKS ranks of $RAYON_NUM_THREADS threads on $SLURM_JOB_NUM_NODES nodes ($SLURM_JOB_NODELIST): hesspec $*"
     local step=
     trap 'stopped=yes; say "signal, passed on to the ranks"; [[ -z $step ]] || kill -USR1 "$step" 2>/dev/null || true' USR1 TERM
-    # shellcheck disable=SC2086  # several options
-    srun $HESSPEC_SRUN --kill-on-bad-exit=1 "$HESSPEC" "$@" &
+    # shellcheck disable=SC2086  # several options, or none
+    srun $HESSPEC_SRUN $cpus --kill-on-bad-exit=1 "$HESSPEC" "$@" &
     step=$!
     [[ $stopped == no ]] || kill -USR1 "$step" # it came in between
     while true; do
@@ -29,6 +32,10 @@ run_hesspec() {
     [[ $code -eq 75 || ($stopped == yes && $code -ge 128) ]] || exit "$code"
     requeue "$code"
 }
+
+# notice SCRIPT: seconds between the signal and the time limit, as the script asks for them. The ranks warn where a segment takes
+# longer. `sbatch --signal=B:USR1@600` overrides what the script says, so say HESSPEC_NOTICE=600 as well.
+notice() { sed -n 's/^#SBATCH --signal=.*@\([0-9]*\).*/\1/p' "$1" | tail -n 1; }
 
 # Not a job that is being cancelled, and not for ever.
 requeue() {

@@ -2,30 +2,44 @@
 //! `[checkpoint] every`.
 //!
 //! ```text
-//! _runs/<run>/checkpoint/<group>/group.json                             the group's pairs
+//! _runs/<run>/checkpoint/<group>/group.bin                              what the group is of (JSON); written first
 //!   step-<j>-slot-<s>-<start>-<end>.bin                                 entries start .. end of v_{j+1}, one per rank
-//!   step-<j>.bin                                                        alpha_j, beta_{j+1}, segment rows; written last
+//!   step-<j>.bin                                                        alpha_j, beta_{j+1}, segment rows, times; written last
 //!   sweep-<j>-<segment>-slot-<s>-<start>-<end>.bin                      sums over segments 0 ..= segment of step j + 1
 //!   sweep-<j>-<segment>.bin                                             segment rows so far; written last
 //! ```
 //!
-//! Every object ends in the SHA-256 of what is before it. Steps are immutable and counted from 1 (step 0 has the start
+//! Every object ends in the SHA-256 of its name and of what is before it, so that a changed bit is seen, and an object in
+//! another's place. What `group.bin` says is held against the plan, and everything else against `group.bin`: ranges must
+//! make up whole vectors, steps and segments be those of the plan. Steps are immutable and counted from 1 (step 0 has the start
 //! vectors); sweeps replace each other. Ranges are global, so any number of ranks can read what any other wrote.
 //! Everything goes when the group's tables are written.
 
+mod codec;
+mod contents;
+
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
 use crate::cluster::{Element, Shard};
 use crate::krylov::{Tridiagonal, packed};
+use crate::metrics::StepMetrics;
 use crate::output::{Access, Location};
 use crate::plan::Pair;
 use crate::shown::Url;
 use crate::{Error, Result};
 
+use codec::{Reader, TIMES, append, metrics_of, push, times};
+pub use contents::{Contents, SlotContents};
+
 /// Bytes of a hash.
 const HASH: usize = 32;
+/// What a group is of.
+const CONTENTS: &str = "group.bin";
+/// The same in versions before, without a hash.
+const CONTENTS_BEFORE: &str = "group.json";
 
 /// The checkpoints of a run.
 pub struct Checkpoint {
@@ -55,22 +69,47 @@ impl Checkpoint {
         format!("{}/{group}/{object}", self.folder)
     }
 
-    /// Groups that were begun, with their pairs.
-    pub fn begun(&self) -> Result<Vec<(String, Vec<Pair>)>> {
-        let mut groups = Vec::new();
-        for path in self.location.list(&self.folder)?.into_keys().filter(|path| path.ends_with("/group.json")) {
-            let Some(group) = path.rsplit('/').nth(1) else { continue };
-            let bytes = self.location.get(&self.path(group, "group.json"))?.unwrap_or_default();
-            let pairs = serde_json::from_slice(&bytes).map_err(|error| self.damaged(&path, &error.to_string()))?;
+    /// Groups that were begun, with their pairs. `planned`: what the plan has for these pairs, if it has them all; `name`: the
+    /// plan's name of a group that begins with a pair.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] for one that is damaged, is not of this plan, or was written by a version before.
+    pub fn begun(
+        &self,
+        planned: &dyn Fn(&[Pair]) -> Option<Contents>,
+        name: &dyn Fn(Pair) -> String,
+    ) -> Result<Vec<(String, Vec<Pair>)>> {
+        let (mut groups, mut taken) = (Vec::new(), BTreeSet::new());
+        for path in self.location.list(&self.folder)?.into_keys() {
+            let mut parts = path.rsplit('/');
+            let (Some(object), Some(group)) = (parts.next(), parts.next()) else { continue };
+            if object == CONTENTS_BEFORE {
+                let why = "it was written by a version of hesspec before, without a hash. Go on with that version";
+                return Err(self.damaged(group, object, why));
+            }
+            if object != CONTENTS {
+                continue;
+            }
+            let bytes = self.get(group, object)?;
+            let damaged = |why: &str| self.damaged(group, object, why);
+            let contents: Contents = serde_json::from_slice(&bytes).map_err(|error| damaged(&error.to_string()))?;
+            let pairs = contents.pairs();
+            if let Some(why) = contents.contradiction(planned(&pairs).as_ref()) {
+                return Err(damaged(&why));
+            }
+            if pairs.first().is_none_or(|first| name(*first) != group) || !pairs.iter().all(|pair| taken.insert(*pair))
+            {
+                return Err(damaged(&format!("the pairs {pairs:?} belong into another group")));
+            }
             groups.push((group.to_owned(), pairs));
         }
         Ok(groups)
     }
 
     /// Records that a group is begun.
-    pub fn begin(&self, group: &str, pairs: &[Pair]) -> Result<()> {
-        let text = serde_json::to_string(pairs).map_err(|error| Error::Other(error.to_string()))?;
-        self.location.put(&self.path(group, "group.json"), text)
+    pub fn begin(&self, group: &str, contents: &Contents) -> Result<()> {
+        let text = serde_json::to_vec(contents).map_err(|error| Error::Other(error.to_string()))?;
+        self.put(group, CONTENTS, text)
     }
 
     /// Forgets a group.
@@ -79,21 +118,36 @@ impl Checkpoint {
         self.location.list(&folder)?.keys().try_for_each(|path| self.location.delete(path))
     }
 
-    /// Forgets all groups but these: what a killed job left of groups that are finished, or not even begun.
-    pub fn keep_only(&self, groups: &[&str]) -> Result<()> {
+    /// Forgets all groups but these: what a killed job left of groups that are finished, or not even begun. Returns the names
+    /// of groups of which there were objects, but not what they are of.
+    pub fn keep_only(&self, groups: &[&str]) -> Result<Vec<String>> {
         let prefix = format!("{}/", self.folder);
-        let group = |path: &str| path.strip_prefix(&prefix).and_then(|rest| rest.split('/').next()).map(str::to_owned);
-        let mut objects = self.location.list(&self.folder)?.into_keys();
-        objects.try_for_each(|path| match group(&path) {
-            Some(group) if !groups.contains(&group.as_str()) => self.location.delete(&path),
-            _ => Ok(()),
-        })
+        let objects: Vec<String> = self.location.list(&self.folder)?.into_keys().collect();
+        let split = |path: &str| {
+            let (group, object) = path.strip_prefix(&prefix)?.split_once('/')?;
+            Some((group.to_owned(), object.to_owned()))
+        };
+        let others =
+            || objects.iter().filter_map(|path| split(path)).filter(|(group, _)| !groups.contains(&group.as_str()));
+        let described: BTreeSet<String> =
+            others().filter(|(_, object)| object == CONTENTS).map(|(group, _)| group).collect();
+        others().try_for_each(|(group, object)| self.location.delete(&self.path(&group, &object)))?;
+        let all: BTreeSet<String> = others().map(|(group, _)| group).collect();
+        Ok(all.difference(&described).cloned().collect())
     }
 
     /// The furthest point from which a group can go on. What a job killed while saving has written beyond it is
     /// deleted: other ranks, with other ranges, will write these objects anew, and ranges must not overlap.
-    pub fn recover(&self, group: &str) -> Result<Position> {
+    ///
+    /// # Errors
+    /// [`Error::Storage`] for a point that the plan never comes to.
+    pub fn recover(&self, group: &str, contents: &Contents) -> Result<Position> {
         let at = self.position(group)?;
+        if !contents.holds(at) {
+            let Position { step, segments } = at;
+            let why = format!("{step} steps and {segments} segments are more than the group has");
+            return Err(self.damaged(group, CONTENTS, &why));
+        }
         let (sweep, sum) = (format!("{}.bin", sweep_prefix(at)), format!("{}-slot-", sweep_prefix(at)));
         for path in self.location.list(&format!("{}/{group}", self.folder))?.into_keys() {
             let name = path.rsplit('/').next().unwrap_or_default();
@@ -120,9 +174,9 @@ impl Checkpoint {
         let prefix = format!("/sweep-{step:05}-");
         let segments = objects.keys().filter_map(|path| {
             let rest = path.split_once(&prefix)?.1.strip_suffix(".bin")?;
-            rest.parse::<usize>().ok()
+            rest.parse::<u32>().ok()
         });
-        Ok(Position { step, segments: segments.max().map_or(0, |last| last + 1) })
+        Ok(Position { step, segments: segments.max().map_or(0, |last| last as usize + 1) })
     }
 
     /// This rank's entries of v_{step + 1} of a slot.
@@ -144,24 +198,24 @@ impl Checkpoint {
         self.put(group, &name, bytemuck::cast_slice(entries).to_vec())
     }
 
-    /// Entries `range` of v_{step + 1} of a slot, whoever wrote them.
-    pub fn load_vector<T: Element>(
+    /// This rank's entries of v_{step + 1} of a slot of so many entries, whoever wrote them.
+    pub fn load_vector<T: Element>(&self, group: &str, step: usize, slot: usize, shard: Shard) -> Result<Vec<T>> {
+        self.load(group, &format!("step-{step:05}-slot-{slot:03}-"), shard)
+    }
+
+    /// This rank's entries of a slot's sum over segments.
+    pub fn load_sum(&self, group: &str, at: Position, slot: usize, shard: Shard) -> Result<Vec<f64>> {
+        self.load(group, &format!("{}-slot-{slot:03}-", sweep_prefix(at)), shard)
+    }
+
+    /// Completes a step: what it added to each slot's Jacobi matrix (`None`: the slot was done before), and its times.
+    pub fn save_step(
         &self,
         group: &str,
         step: usize,
-        slot: usize,
-        range: Range<usize>,
-    ) -> Result<Vec<T>> {
-        self.load(group, &format!("step-{step:05}-slot-{slot:03}-"), range)
-    }
-
-    /// Entries `range` of a slot's sum over segments.
-    pub fn load_sum(&self, group: &str, at: Position, slot: usize, range: Range<usize>) -> Result<Vec<f64>> {
-        self.load(group, &format!("{}-slot-{slot:03}-", sweep_prefix(at)), range)
-    }
-
-    /// Completes a step: what it added to each slot's Jacobi matrix (`None`: the slot was done before).
-    pub fn save_step(&self, group: &str, step: usize, slots: &[Option<&Tridiagonal>]) -> Result<()> {
+        slots: &[Option<&Tridiagonal>],
+        metrics: &StepMetrics,
+    ) -> Result<()> {
         let mut bytes = Vec::new();
         for slot in slots {
             bytes.push(u8::from(slot.is_some()));
@@ -174,22 +228,31 @@ impl Checkpoint {
                 rows.for_each(|row| push(&mut bytes, row));
             }
         }
+        push(&mut bytes, &times(metrics));
         self.put(group, &step_name(step), bytes)
     }
 
-    /// The Jacobi matrices after `steps` steps, as [`Chain::flat`](crate::krylov::Chain::flat) gives them.
-    pub fn load_steps(&self, group: &str, steps: usize, num_slots: usize) -> Result<Vec<Tridiagonal>> {
-        let mut slots = vec![Tridiagonal::default(); num_slots];
+    /// The Jacobi matrices after `steps` steps, as [`Chain::flat`](crate::krylov::Chain::flat) gives them, and each step's
+    /// times with the slots that took part.
+    pub fn load_steps(&self, group: &str, steps: usize, contents: &Contents) -> Result<(Vec<Tridiagonal>, Vec<Timed>)> {
+        let mut slots = vec![Tridiagonal::default(); contents.num_slots()];
+        let mut timed = Vec::new();
         for step in 1..=steps {
             let name = step_name(step);
             let bytes = self.get(group, &name)?;
             let mut reader = Reader(&bytes);
-            for slot in &mut slots {
-                append(slot, step, &mut reader)
-                    .ok_or_else(|| self.damaged(&self.path(group, &name), "it is too short"))?;
+            let mut took_part = Vec::new();
+            for (at, slot) in slots.iter_mut().enumerate() {
+                let is_active = append(slot, step, contents.num_segments(), &mut reader);
+                let is_active =
+                    is_active.ok_or_else(|| self.damaged(group, &name, "its rows are not those of the plan"))?;
+                took_part.extend(is_active.then_some(at));
             }
+            let metrics = reader.numbers(TIMES).filter(|_| reader.0.is_empty());
+            let metrics = metrics.ok_or_else(|| self.damaged(group, &name, "it has another length"))?;
+            timed.push((metrics_of(step, took_part.len(), &metrics), took_part));
         }
-        Ok(slots)
+        Ok((slots, timed))
     }
 
     /// Completes a sweep's checkpoint and forgets older ones.
@@ -214,63 +277,86 @@ impl Checkpoint {
         let name = format!("{}.bin", sweep_prefix(at));
         let bytes = self.get(group, &name)?;
         let mut reader = Reader(&bytes);
+        // dots with v_1 ... v_{j + 1} in every segment, or nothing where no segments are wanted
         let mut slot = || {
-            let count = reader.count()?;
-            (0..count).map(|_| reader.count().and_then(|len| reader.numbers(len))).collect::<Option<Vec<_>>>()
+            let count = reader.count().filter(|count| *count == 0 || *count == at.segments)?;
+            let mut row = || reader.count().filter(|len| *len == at.step + 1).and_then(|len| reader.numbers(len));
+            (0..count).map(|_| row()).collect::<Option<Vec<_>>>()
         };
         let rows: Option<Rows> = (0..num_slots).map(|_| slot()).collect();
-        rows.ok_or_else(|| self.damaged(&self.path(group, &name), "it is too short"))
+        rows.filter(|_| reader.0.is_empty())
+            .ok_or_else(|| self.damaged(group, &name, "its rows are not those of the plan"))
     }
 
     fn put(&self, group: &str, name: &str, mut bytes: Vec<u8>) -> Result<()> {
-        let hash = Sha256::digest(&bytes);
+        let hash = hash(group, name, &bytes);
         bytes.extend_from_slice(&hash);
         self.location.put(&self.path(group, name), bytes)
     }
 
     fn get(&self, group: &str, name: &str) -> Result<Vec<u8>> {
         let path = self.path(group, name);
-        let bytes = self.location.get(&path)?.ok_or_else(|| self.damaged(&path, "it is not there"))?;
-        let split = bytes.len().checked_sub(HASH).ok_or_else(|| self.damaged(&path, "it is too short"))?;
-        if Sha256::digest(&bytes[..split]).as_slice() != &bytes[split..] {
-            return Err(self.damaged(&path, "its hash is wrong"));
+        let bytes = self.location.get(&path)?.ok_or_else(|| self.damaged(group, name, "it is not there"))?;
+        let (body, found) =
+            bytes.split_last_chunk::<HASH>().ok_or_else(|| self.damaged(group, name, "it is too short"))?;
+        if hash(group, name, body) != *found {
+            return Err(self.damaged(group, name, "its hash is wrong"));
         }
-        Ok(bytes[..split].to_vec())
+        Ok(body.to_vec())
     }
 
-    /// Puts the wanted range together from the objects that hold parts of it.
-    fn load<T: Element>(&self, group: &str, prefix: &str, wanted: Range<usize>) -> Result<Vec<T>> {
+    /// Puts a rank's range together from the objects that hold parts of it.
+    fn load<T: Element>(&self, group: &str, prefix: &str, shard: Shard) -> Result<Vec<T>> {
+        let wanted = shard.range();
         let mut values = vec![T::default(); wanted.len()];
-        let mut found = 0;
-        for path in self.location.list(&format!("{}/{group}", self.folder))?.into_keys() {
-            let Some((_, rest)) = path.split_once(&format!("/{prefix}")) else { continue };
-            let Some(held) = parse_range(rest) else { continue };
+        for held in self.tiles(group, prefix, shard.len)? {
             let common = held.start.max(wanted.start)..held.end.min(wanted.end);
             if common.is_empty() {
                 continue;
             }
-            let bytes = self.get(group, &format!("{prefix}{rest}"))?;
+            let name = format!("{prefix}{}-{}.bin", held.start, held.end);
+            let bytes = self.get(group, &name)?;
             if bytes.len() != held.len() * size_of::<T>() {
-                return Err(self.damaged(&path, "its size is not that of its range"));
+                return Err(self.damaged(group, &name, "its size is not that of its range"));
             }
             let part = &bytes[(common.start - held.start) * size_of::<T>()..(common.end - held.start) * size_of::<T>()];
             let target = &mut values[common.start - wanted.start..common.end - wanted.start];
             bytemuck::cast_slice_mut::<T, u8>(target).copy_from_slice(part);
-            found += common.len();
         }
-        if found == wanted.len() {
-            return Ok(values);
-        }
-        let (path, length) = (self.path(group, prefix), wanted.len());
-        Err(self.damaged(&path, &format!("{found} of the {length} entries {wanted:?} are there")))
+        Ok(values)
     }
 
-    fn damaged(&self, path: &str, why: &str) -> Error {
+    /// The ranges of a vector's objects, in order: together they are the whole vector, and none is there twice.
+    fn tiles(&self, group: &str, prefix: &str, len: usize) -> Result<Vec<Range<usize>>> {
+        let objects = self.location.list(&format!("{}/{group}", self.folder))?;
+        let of = |path: &String| parse_range(path.split_once(&format!("/{prefix}"))?.1);
+        let mut ranges: Vec<Range<usize>> = objects.keys().filter_map(of).filter(|range| !range.is_empty()).collect();
+        ranges.sort_by_key(|range| range.start);
+        let covered = ranges.iter().try_fold(0, |end, range| (range.start == end).then_some(range.end));
+        if covered == Some(len) {
+            return Ok(ranges);
+        }
+        let why = format!("the entries {ranges:?} are there, which are not the {len} of the plan");
+        Err(self.damaged(group, prefix, &why))
+    }
+
+    fn damaged(&self, group: &str, object: &str, why: &str) -> Error {
         Error::Storage(format!(
-            "checkpoint `{path}` under `{}`: {why}. Delete the folder `{}` to compute the group anew",
-            self.location.url, self.folder
+            "checkpoint `{}` under `{}`: {why}. Restore it, or delete the folder `{}/{group}` to compute the group anew; \
+             finished groups are kept",
+            self.path(group, object),
+            self.location.url,
+            self.folder
         ))
     }
+}
+
+/// SHA-256 of an object in its place.
+fn hash(group: &str, name: &str, bytes: &[u8]) -> [u8; HASH] {
+    let mut hasher = Sha256::new();
+    hasher.update(format!("{group}/{name}\n"));
+    hasher.update(bytes);
+    hasher.finalize().into()
 }
 
 fn step_name(step: usize) -> String {
@@ -290,46 +376,8 @@ fn parse_range(rest: &str) -> Option<Range<usize>> {
     Some(start.parse().ok()?..end.parse().ok()?)
 }
 
-fn push(bytes: &mut Vec<u8>, numbers: &[f64]) {
-    numbers.iter().for_each(|x| bytes.extend(x.to_le_bytes()));
-}
-
-/// Reads what [`push`] wrote.
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn take(&mut self, count: usize) -> Option<&[u8]> {
-        let (head, tail) = self.0.split_at_checked(count)?;
-        self.0 = tail;
-        Some(head)
-    }
-
-    fn count(&mut self) -> Option<usize> {
-        Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?) as usize)
-    }
-
-    fn numbers(&mut self, count: usize) -> Option<Vec<f64>> {
-        let bytes = self.take(count.checked_mul(8)?)?;
-        bytes.chunks_exact(8).map(|chunk| Some(f64::from_le_bytes(chunk.try_into().ok()?))).collect()
-    }
-}
-
-/// Adds one step to a slot's Jacobi matrix.
-fn append(t: &mut Tridiagonal, step: usize, reader: &mut Reader<'_>) -> Option<()> {
-    if reader.take(1)? == [0] {
-        return Some(());
-    }
-    let scalars = reader.numbers(3)?;
-    t.alpha.push(scalars[0]);
-    t.beta.push(scalars[1]);
-    t.orthogonality_loss.push(scalars[2]);
-    let count = reader.count()?;
-    t.segments.resize(count.max(t.segments.len()), Vec::new());
-    for segment in t.segments.iter_mut().take(count) {
-        segment.extend(reader.numbers(step)?);
-    }
-    Some(())
-}
+/// A step's times, and the slots that took part.
+pub type Timed = (StepMetrics, Vec<usize>);
 
 #[cfg(test)]
 #[path = "checkpoint_tests.rs"]

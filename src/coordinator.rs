@@ -4,14 +4,14 @@
 //! segment matrices) is written as soon as the group ends and never computed again; nodes, densities and distances
 //! follow from it at the end, at no further product.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::block::Block;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Contents};
 use crate::cluster::{Comm, signal, solo};
 use crate::config::{self, Config};
 use crate::doctor::{self, MatmulError};
@@ -29,7 +29,7 @@ use crate::probe::ProbeKind;
 use crate::shown::Url;
 use crate::tables;
 use crate::worker::{self, Slot};
-use crate::{Error, Result};
+use crate::{Error, Result, announce};
 
 /// What the run's shape is remembered as.
 const SHAPE: &str = "shape";
@@ -40,6 +40,8 @@ const MOST_SAMPLES: usize = 1 << 32;
 pub trait Progress {
     /// The run has this many micro-batches to go through.
     fn begin(&self, total: u64);
+    /// So many of the next group's were done before, by a run that was stopped: no work of this one.
+    fn skip(&self, count: u64);
     /// So many are done; `message` says at what.
     fn advance(&self, message: &str, done: u64);
     /// A line worth keeping.
@@ -72,7 +74,9 @@ pub struct Outcome {
 /// [`Error::Interrupted`] on all ranks after a stop signal on any.
 pub fn run(config: &Config, comm: &Comm, progress: &dyn Progress) -> Result<Outcome> {
     let begin = Instant::now();
-    let (mut store, lock) = if comm.is_root() { open_store(config, progress)? } else { (None, None) };
+    let resources = resources(config, comm)?;
+    let least = least(resources, comm)?;
+    let (mut store, lock) = if comm.is_root() { open_store(config, least, progress)? } else { (None, None) };
     let found = store.as_ref().map_or(0, |store| store.finished_groups().len());
     let mut outcome = Outcome {
         run: config.run.name.clone(),
@@ -88,10 +92,13 @@ pub fn run(config: &Config, comm: &Comm, progress: &dyn Progress) -> Result<Outc
         }
         return Ok(outcome);
     }
-    let resources = Resources::of(config, comm.size(), ranks_here(comm)?)?;
     // each rank's plan goes by its own machine's memory; how the data is cut must be the same for all
     let choice = told(comm, store.as_ref().map(|store| shape(config, store, resources, progress)).transpose()?)?;
-    plan::check_memory(&Plan::new(&choice.shape.fixed(config), &[], resources)?)?;
+    let plan = Plan::new(&choice.shape.fixed(config), &[], resources)?;
+    plan::check_memory(&plan)?;
+    if comm.is_root() {
+        announce::opening(config, &plan, &choice, found, comm.size()).iter().for_each(|line| progress.log(line));
+    }
     let task = Run { store: &mut store, lock: lock.as_ref(), comm, resources, shape: choice.shape, progress };
     let computed = dispatch(config, task)?;
     outcome.groups_computed = computed.groups;
@@ -100,14 +107,41 @@ pub fn run(config: &Config, comm: &Comm, progress: &dyn Progress) -> Result<Outc
     Ok(outcome)
 }
 
-/// The run's store, and its lock unless the run is done: nothing is touched before the lock is ours. For rank 0.
+/// What this rank has to work with: its share of its machine.
 ///
 /// # Errors
-/// [`Error::Config`] if the place holds a run of this name with another configuration; [`Error::Storage`].
-pub fn open_store(config: &Config, progress: &dyn Progress) -> Result<(Option<RunStore>, Option<Lock>)> {
+/// [`Error::Environment`] if the machine does not say its memory; those of the exchange.
+pub fn resources(config: &Config, comm: &Comm) -> Result<Resources> {
+    Resources::of(config, comm.size(), ranks_here(comm)?)
+}
+
+/// The least that any rank has to work with, in the machine's memory.
+///
+/// # Errors
+/// Those of the exchange.
+pub fn least(resources: Resources, comm: &Comm) -> Result<Resources> {
+    let all = comm.gather_bytes(0, &resources.budget.to_le_bytes())?;
+    let number = |bytes: &Vec<u8>| bytes.as_slice().try_into().map_or(f64::INFINITY, f64::from_le_bytes);
+    let budget = told(comm, all.map(|all| all.iter().map(number).fold(resources.budget, f64::min)))?;
+    Ok(Resources { budget, ..resources })
+}
+
+/// The run's store, and its lock unless the run is done: nothing is touched before the lock is ours. For rank 0;
+/// `resources`: what the poorest rank has.
+///
+/// # Errors
+/// [`Error::Config`] if the place holds a run of this name with another configuration; [`Error::Environment`] for a new one
+/// that does not fit in memory; [`Error::Storage`].
+pub fn open_store(
+    config: &Config,
+    resources: Resources,
+    progress: &dyn Progress,
+) -> Result<(Option<RunStore>, Option<Lock>)> {
     let (url, run, provenance) = (&config.output.url, &config.run.name, tables::provenance(config)?);
     if !RunStore::check(url, run, &provenance, tables::differing)? {
-        job::preflight(config)?; // a name is not claimed for what cannot be computed
+        // a name is not claimed for what cannot be computed
+        job::preflight(config)?;
+        plan::check_memory(&Plan::new(&with_size(config)?, &[], resources)?)?;
     }
     let mut store = RunStore::open(url, run, &provenance, tables::differing)?;
     if store.is_done() {
@@ -120,21 +154,33 @@ pub fn open_store(config: &Config, progress: &dyn Progress) -> Result<(Option<Ru
 
 /// How the run's sweeps are cut: as before if it was begun, for the same bits, else as chosen now. For rank 0.
 fn shape(config: &Config, store: &RunStore, resources: Resources, progress: &dyn Progress) -> Result<Choice> {
-    let choice = match store.recall::<Choice>(SHAPE)? {
-        Some(before) => Choice { shape: as_before(config, store, before.shape, resources)?, ..before },
+    let (is_new, choice) = match store.recall::<Choice>(SHAPE)? {
+        Some(before) => {
+            let shape = as_before(config, store, before.shape, resources)?;
+            (shape != before.shape, Choice { shape, ..before })
+        }
         None => {
-            let mut config = config.clone();
-            if config.num_samples().is_none() {
-                let all = config.network.num_samples(&config.choice())?; // all of the data
-                config.set_num_samples(Some(all));
-            }
+            let config = with_size(config)?;
             plan::check_memory(&Plan::new(&config, &[], resources)?)?;
-            shape::choose(&config, resources, &|| signal::requested().is_some())?
+            let stop = || signal::requested().is_some();
+            (true, shape::choose(&config, resources, &stop, &|line| progress.log(line))?)
         }
     };
-    store.remember(SHAPE, &choice)?;
+    if is_new && signal::requested().is_none() {
+        store.remember(SHAPE, &choice)?; // a choice that was cut short is nothing to keep, and the run ends before it is used
+    }
     progress.log(&choice.to_string());
     Ok(choice)
+}
+
+/// The configuration with the size of its batch, where that is all of the data.
+fn with_size(config: &Config) -> Result<Config> {
+    let mut config = config.clone();
+    if config.num_samples().is_none() {
+        let all = config.network.num_samples(&config.choice())?;
+        config.set_num_samples(Some(all));
+    }
+    Ok(config)
 }
 
 /// A shape that was remembered, but for what the configuration gives.
@@ -233,11 +279,18 @@ impl Task for Run<'_> {
             self.progress.begin(sweeps.iter().sum::<u64>() * micro_batches);
         }
         let mut computed = Computed { groups: 0, products: 0 };
+        let to_do: Vec<(&str, u64)> =
+            groups.iter().map(|(name, _)| name.as_str()).zip(sweeps.iter().copied()).collect();
+        let whole = Plan::new(&planned, &[], self.resources)?;
+        let is_paced = Cell::new(!self.comm.is_root());
         for (index, (name, pairs)) in groups.iter().enumerate() {
             let before = sweeps[..index].iter().sum::<u64>() * micro_batches;
             let message = names(&job.blocks, pairs);
             let is_root = self.comm.is_root();
-            let steps = RefCell::new(Vec::new());
+            let group_begin = Instant::now();
+            if is_root {
+                self.progress.log(&format!("group {} of {}: {message}", index + 1, groups.len()));
+            }
             let context = worker::Context {
                 comm: self.comm,
                 settings: &settings,
@@ -250,29 +303,38 @@ impl Task for Run<'_> {
                         self.progress.advance(&message, before + done);
                     }
                 },
+                skip: &|count| {
+                    if is_root {
+                        self.progress.skip(count);
+                    }
+                },
+                segment: &|seconds| {
+                    if !is_paced.replace(true) {
+                        let lines = announce::pace(&planned, &whole, &to_do[index..], seconds);
+                        lines.iter().for_each(|line| self.progress.log(line));
+                    }
+                },
                 check: &|| self.lock.map_or(Ok(()), Lock::check),
                 log: &|line| {
                     if is_root {
                         self.progress.log(line);
                     }
                 },
-                measured: &|metrics| {
-                    log_step(name, &metrics);
-                    steps.borrow_mut().push(metrics);
-                },
+                measured: &|metrics| log_step(name, metrics),
             };
-            let slots = worker::run_group(&job, name, pairs, &context)?;
+            let (slots, steps) = worker::run_group(&job, name, pairs, &context)?;
             computed.products += slots.iter().map(|slot| slot.tridiagonal.products()).sum::<usize>();
             computed.groups += 1;
             if let Some(store) = self.store.as_mut() {
                 check_moments(&job.blocks, &slots)?;
                 let mut rows = group_tables(&job.blocks, &slots);
-                rows.metrics = steps.borrow().iter().map(|step| tables::metrics_row(name, step)).collect();
+                rows.metrics = steps.iter().map(|step| tables::metrics_row(name, step)).collect();
                 store.write_group(name, &rows)?;
                 if let Some(checkpoint) = &checkpoint {
                     checkpoint.delete(name)?;
                 }
-                self.progress.log(&format!("group {} of {}: {message}", computed.groups, groups.len()));
+                let took = plan::duration(group_begin.elapsed().as_secs_f64());
+                self.progress.log(&format!("group {} of {} is done, in {took}", computed.groups, groups.len()));
             }
         }
         if let (Some(store), Some(start)) = (self.store.as_mut(), start) {
@@ -305,7 +367,9 @@ impl Run<'_> {
         self.progress.log(&matmul.to_string());
         guard(job, settings, self.progress)?;
         let finished = finished_pairs(store, &job.blocks)?;
-        let begun = checkpoint.map(|checkpoint| still_open(checkpoint, &finished)).transpose()?.unwrap_or_default();
+        let planned = |pairs: &[Pair]| worker::contents(job, settings, pairs);
+        let open = |checkpoint| still_open(checkpoint, &finished, &planned, self.progress);
+        let begun = checkpoint.map(open).transpose()?.unwrap_or_default();
         Ok(Start { matmul, finished, begun })
     }
 
@@ -332,10 +396,20 @@ impl Run<'_> {
 }
 
 /// Groups that were begun and have no tables yet; the checkpoints of all others go.
-fn still_open(checkpoint: &Checkpoint, finished: &[Pair]) -> Result<Vec<(String, Vec<Pair>)>> {
-    let mut open = checkpoint.begun()?;
+fn still_open(
+    checkpoint: &Checkpoint,
+    finished: &[Pair],
+    planned: &dyn Fn(&[Pair]) -> Option<Contents>,
+    progress: &dyn Progress,
+) -> Result<Vec<(String, Vec<Pair>)>> {
+    let mut open = checkpoint.begun(planned, &plan::group_name)?;
     open.retain(|(_, pairs)| pairs.iter().all(|pair| !finished.contains(pair)));
-    checkpoint.keep_only(&open.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>())?;
+    for group in checkpoint.keep_only(&open.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>())? {
+        progress.log(&format!(
+            "deleted what was left of the checkpoint of group {group}, without its group.bin: if the group has no tables, it is \
+             computed anew"
+        ));
+    }
     Ok(open)
 }
 

@@ -32,6 +32,7 @@ pub mod hessian;
 pub mod networks;
 
 // L3: the run
+pub mod announce;
 pub mod checkpoint;
 pub mod convergence;
 pub mod coordinator;

@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::process::{ExitCode, exit};
 
-use crate::cli;
 use crate::networks::{Network, Registry};
 use crate::shown::scrubbed;
+use crate::{Error, cli};
 
 /// A program that has the networks of this project, and more if it is told so.
 ///
@@ -39,7 +39,9 @@ impl Program {
         match cli::main(self.name, &self.networks) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                complain(&format!("{}: error: {error}", self.name));
+                // a stop that was asked for, with everything saved, is no error
+                let kind = if matches!(error, Error::Interrupted(_)) { "" } else { "error: " };
+                complain(&format!("{}: {kind}{error}", self.name));
                 ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1)) // they are 1 to 75
             }
         }

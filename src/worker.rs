@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::block::Block;
-use crate::checkpoint::{Checkpoint, Position, Rows};
+use crate::checkpoint::{Checkpoint, Contents, Position, Rows, SlotContents};
 use crate::cluster::{Comm, signal};
 use crate::engine::Kernels;
 use crate::hessian::{
@@ -17,7 +17,7 @@ use crate::hessian::{
 use crate::job::Job;
 use crate::krylov::{Chain, Schedule, SharedComplement, Tridiagonal};
 use crate::metrics::{Phase, StepMetrics, Stopwatch};
-use crate::plan::Pair;
+use crate::plan::{self, Pair};
 use crate::{Error, Result};
 
 /// What a group needs beside the job.
@@ -36,12 +36,16 @@ pub struct Context<'a> {
     pub prefix: PrefixBudget,
     /// Called with the number of micro-batches done in the group.
     pub advance: &'a dyn Fn(u64),
+    /// Called with the number of the group's micro-batches that an earlier call had done.
+    pub skip: &'a dyn Fn(u64),
+    /// Called with the seconds of each segment.
+    pub segment: &'a dyn Fn(f64),
     /// Called at the end of each segment; an error ends the run.
     pub check: &'a dyn Fn() -> Result<()>,
     /// Called with a line worth keeping.
     pub log: &'a dyn Fn(&str),
     /// Called with the times of each step, on every rank.
-    pub measured: &'a dyn Fn(StepMetrics),
+    pub measured: &'a dyn Fn(&StepMetrics),
 }
 
 /// One (block, probe) pair that is done.
@@ -50,11 +54,23 @@ pub struct Slot {
     pub pair: Pair,
     /// Its Jacobi matrix.
     pub tridiagonal: Tridiagonal,
-    /// Seconds of each step, the sweep's share of this slot; 0 for steps before a resume.
+    /// Seconds of each step, the sweep's share of this slot, in the call that ended it.
     pub seconds: Vec<f64>,
 }
 
-/// Runs a group to its end, from its checkpoint if there is one.
+/// What the checkpoints of a group of these pairs are of; `None` if the run has not all of them.
+pub fn contents<K: Kernels, T: Precision>(job: &Job<K, T>, settings: &Settings, pairs: &[Pair]) -> Option<Contents> {
+    let slot = |pair: &Pair| {
+        let block = job.blocks.get(pair.0).filter(|block| pair.1 < plan::probes_of(&job.config, block))?;
+        let dim = block.num_params(&job.layout);
+        Some(SlotContents { pair: *pair, block: block.name.clone(), dim, steps: settings.schedule(dim).products() })
+    };
+    let slots = pairs.iter().map(slot).collect::<Option<Vec<_>>>()?;
+    Some(Contents::new(size_of::<T>(), job.data().num_segments(), slots))
+}
+
+/// Runs a group to its end, from its checkpoint if there is one. Returns its slots, and the times of all its steps, those of
+/// earlier calls included: on rank 0, which saved them.
 ///
 /// # Errors
 /// [`Error::Interrupted`] on all ranks after a stop signal on any, with everything saved.
@@ -63,15 +79,18 @@ pub fn run_group<K: Kernels, T: Precision>(
     name: &str,
     pairs: &[Pair],
     context: &Context<'_>,
-) -> Result<Vec<Slot>> {
+) -> Result<(Vec<Slot>, Vec<StepMetrics>)> {
     let mut group = Group::open(job, name, pairs, context)?;
     while group.num_active() > 0 {
         group.step()?;
     }
     let finished = group.pairs.iter().zip(group.slots).zip(group.seconds);
-    Ok(finished
-        .map(|((pair, slot), seconds)| Slot { pair: *pair, tridiagonal: slot.into_tridiagonal(), seconds })
-        .collect())
+    let slot = |((pair, slot), seconds): ((&Pair, Chain<'_, _>), Vec<f64>)| Slot {
+        pair: *pair,
+        tridiagonal: slot.into_tridiagonal(),
+        seconds,
+    };
+    Ok((finished.map(slot).collect(), group.metrics))
 }
 
 /// The sums and rows of a sweep that is under way.
@@ -81,6 +100,20 @@ struct Partial {
     rows: Rows,
 }
 
+impl Partial {
+    /// A sweep of so many slots that has not begun.
+    fn of(slots: usize) -> Self {
+        Self { segments: 0, totals: Vec::new(), rows: vec![Vec::new(); slots] }
+    }
+}
+
+/// What all ranks are to do at the end of a segment.
+#[derive(Clone, Copy, Default)]
+struct Asked {
+    stop: bool,
+    save: bool,
+}
+
 struct Group<'g, K: Kernels, T: Precision> {
     job: &'g Job<K, T>,
     name: &'g str,
@@ -88,6 +121,9 @@ struct Group<'g, K: Kernels, T: Precision> {
     context: &'g Context<'g>,
     slots: Vec<Chain<'g, Sharded<'g, T>>>,
     seconds: Vec<Vec<f64>>,
+    /// Of all steps.
+    metrics: Vec<StepMetrics>,
+    contents: Contents,
     step: usize,
     /// Steps whose vectors are saved; `None` before the start vectors are.
     saved: Option<usize>,
@@ -98,8 +134,10 @@ struct Group<'g, K: Kernels, T: Precision> {
 
 impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
     fn open(job: &'g Job<K, T>, name: &'g str, pairs: &'g [Pair], context: &'g Context<'g>) -> Result<Self> {
+        let contents = contents(job, context.settings, pairs)
+            .ok_or_else(|| Error::Other(format!("group {name}: a block or probe that the run has not")))?;
         let at = match context.checkpoint {
-            Some(checkpoint) => agreed_position(context.comm, checkpoint, name)?,
+            Some(checkpoint) => agreed_position(context.comm, checkpoint, name, &contents)?,
             None => Position::default(),
         };
         let mut group = Self {
@@ -108,7 +146,9 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
             pairs,
             context,
             slots: Vec::new(),
-            seconds: vec![vec![0.0; at.step]; pairs.len()],
+            seconds: vec![Vec::new(); pairs.len()],
+            metrics: Vec::new(),
+            contents,
             step: at.step,
             saved: None,
             last_save: Instant::now(),
@@ -163,12 +203,13 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
     /// Reads what the checkpoint has: Jacobi matrices, this rank's slices of the basis, and a sweep's sums.
     fn resume(&mut self, checkpoint: &Checkpoint, at: Position) -> Result<()> {
         let comm = self.context.comm;
-        for (slot, flat) in checkpoint.load_steps(self.name, at.step, self.pairs.len())?.into_iter().enumerate() {
+        let (matrices, timed) = checkpoint.load_steps(self.name, at.step, &self.contents)?;
+        timed.into_iter().for_each(|(metrics, slots)| self.keep(metrics, &slots));
+        for (slot, flat) in matrices.into_iter().enumerate() {
             let (len, schedule, settings) = (self.len(slot), self.schedule(slot), self.settings(slot));
             let needed = schedule.needed(&flat, settings.reorthogonalize);
             let load = |steps: Range<usize>| -> Result<Vec<Slice<T>>> {
-                let range = comm.shard(len).range();
-                let vector = |step| checkpoint.load_vector(self.name, step, slot, range.clone());
+                let vector = |step| checkpoint.load_vector(self.name, step, slot, comm.shard(len));
                 steps.map(|step| Ok(Slice { values: vector(step)?, len })).collect()
             };
             let vectors = [load(needed.main)?, load(needed.short)?];
@@ -182,12 +223,15 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
             let mut totals = Vec::new();
             for slot in self.active() {
                 let len = self.len(slot);
-                let values = checkpoint.load_sum(self.name, at, slot, comm.shard(len).range())?;
+                let values = checkpoint.load_sum(self.name, at, slot, comm.shard(len))?;
                 totals.push(Slice { values, len });
             }
             self.resumed = Some(Partial { segments: at.segments, totals, rows });
         }
         let Position { step, segments } = at;
+        let data = self.job.data();
+        let in_sweep = (0..data.num_micro_batches()).filter(|&index| data.segment(index) < segments).count();
+        (self.context.skip)((step * data.num_micro_batches() + in_sweep) as u64);
         (self.context.log)(&format!(
             "group {}: resumed after step {step} and {segments} segments of the next sweep",
             self.name
@@ -220,21 +264,21 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
         operator.slots = pairs.iter().map(|(at, _)| &job.blocks[*at]).collect();
         operator.progress = Some(&progress);
         operator.prefix = prefix;
-        let mut partial = self.resumed.take().unwrap_or_else(|| Partial {
-            segments: 0,
-            totals: Vec::new(),
-            rows: vec![Vec::new(); pairs.len()],
-        });
-        let resumed_at = partial.segments;
+        let mut partial = self.resumed.take().unwrap_or_else(|| Partial::of(pairs.len()));
+        let (resumed_at, mut asked) = (partial.segments, Asked::default());
         let products = {
             let vectors: Vec<_> = active.iter().filter_map(|&slot| Some((slot, self.slots[slot].vector()?))).collect();
             let sweep = watch.time(Phase::Products, || operator.sweep(&vectors))?;
             while partial.segments < num_segments {
+                let begin = Instant::now();
                 let sums = watch.time(Phase::Products, || sweep.segment(partial.segments))?;
                 watch.time(Phase::Reorthogonalization, || self.absorb(&active, &mut partial, sums))?;
-                let last = partial.segments == num_segments;
-                let under_way = if last { None } else { Some((active.as_slice(), &partial)) };
-                watch.time(Phase::Storage, || self.save_or_stop(under_way))?;
+                (self.context.segment)(begin.elapsed().as_secs_f64());
+                watch.time(Phase::Storage, || {
+                    asked = self.asked()?;
+                    let is_last = partial.segments == num_segments; // the step's end has less to save
+                    if is_last { Ok(()) } else { self.save_or_stop(asked, &active, &partial) }
+                })?;
             }
             watch.time(Phase::Products, || sweep.finish(&partial.totals))?
         };
@@ -245,6 +289,10 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
         })?;
         self.step += 1;
         self.record(watch, &active, resumed_at);
+        // what was asked for in the last segment; a group that has just ended is better written than saved
+        if self.num_active() > 0 && (asked.stop || num_segments == 1) {
+            self.save_or_stop(asked, &[], &Partial::of(pairs.len()))?;
+        }
         Ok(())
     }
 
@@ -254,8 +302,15 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
         let (step, slots, data) = (self.step, active.len(), self.job.data());
         let share = data.share_from(resumed_at);
         let tokens = share * data.num_predictions() as f64;
-        active.iter().for_each(|&slot| self.seconds[slot].push(seconds / slots as f64));
-        (self.context.measured)(StepMetrics { step, slots, tokens, share, seconds, split });
+        let metrics = StepMetrics { step, slots, tokens, share, seconds, split };
+        self.keep(metrics, active);
+        (self.context.measured)(&metrics);
+    }
+
+    /// The times of a step in which these slots took part.
+    fn keep(&mut self, metrics: StepMetrics, slots: &[usize]) {
+        slots.iter().for_each(|&slot| self.seconds[slot].push(metrics.seconds / slots.len() as f64));
+        self.metrics.push(metrics);
     }
 
     fn absorb(&self, active: &[usize], partial: &mut Partial, sums: Vec<Slice<f64>>) -> Result<()> {
@@ -273,29 +328,31 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
         Ok(())
     }
 
-    /// At the end of a segment: all ranks agree whether to save and whether to stop. `sweep` is what is under way;
-    /// after the last segment there is nothing to save that the step's end does not save better.
-    fn save_or_stop(&mut self, sweep: Option<(&[usize], &Partial)>) -> Result<()> {
+    /// At the end of a segment: all ranks agree whether to save and whether to stop.
+    fn asked(&self) -> Result<Asked> {
         let comm = self.context.comm;
         (self.context.check)()?;
         let due = comm.is_root() && self.last_save.elapsed() >= self.context.every;
         let mut flags = [f64::from(u8::from(signal::requested().is_some())), f64::from(u8::from(due))];
         comm.all_reduce_sum(&mut flags)?;
-        let (stop, due) = (flags[0] > 0.0, flags[1] > 0.0);
+        Ok(Asked { stop: flags[0] > 0.0, save: flags[1] > 0.0 })
+    }
+
+    /// Does what all ranks agreed on; `partial` is what is under way.
+    fn save_or_stop(&mut self, asked: Asked, active: &[usize], partial: &Partial) -> Result<()> {
         let Some(checkpoint) = self.context.checkpoint else {
-            return if stop {
+            return if asked.stop {
                 Err(self.interrupted("this group starts anew (checkpoint.basis = \"none\")"))
             } else {
                 Ok(())
             };
         };
-        let Some((active, partial)) = sweep else { return Ok(()) }; // the next segment's end will see the flag again
-        if !(stop || due) {
+        if !(asked.stop || asked.save) {
             return Ok(());
         }
         self.save(checkpoint, active, partial)?;
         self.last_save = Instant::now();
-        if stop { Err(self.interrupted("everything is saved")) } else { Ok(()) }
+        if asked.stop { Err(self.interrupted("everything is saved")) } else { Ok(()) }
     }
 
     fn interrupted(&self, what: &str) -> Error {
@@ -307,11 +364,11 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
         ))
     }
 
-    /// Appends the steps since the last save, and the sweep under way.
+    /// Appends the steps since the last save, and the sweep under way if it has begun.
     fn save(&mut self, checkpoint: &Checkpoint, active: &[usize], partial: &Partial) -> Result<()> {
         let comm = self.context.comm;
         if self.saved.is_none() && comm.is_root() {
-            checkpoint.begin(self.name, self.pairs)?;
+            checkpoint.begin(self.name, &self.contents)?;
         }
         let first = self.saved.map_or(0, |saved| saved + 1);
         for step in first..=self.step {
@@ -327,9 +384,11 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
             for step in first.max(1)..=self.step {
                 let slots: Vec<Option<&Tridiagonal>> =
                     matrices.iter().map(|t| Some(t).filter(|t| t.steps() >= step)).collect();
-                checkpoint.save_step(self.name, step, &slots)?;
+                checkpoint.save_step(self.name, step, &slots, &self.metrics[step - 1])?;
             }
-            checkpoint.save_sweep(self.name, at, &partial.rows)?;
+            if partial.segments > 0 {
+                checkpoint.save_sweep(self.name, at, &partial.rows)?;
+            }
         }
         self.saved = Some(self.step);
         Ok(())
@@ -347,8 +406,8 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
 }
 
 /// Rank 0 reads the storage, all go by what it saw.
-fn agreed_position(comm: &Comm, checkpoint: &Checkpoint, name: &str) -> Result<Position> {
-    let found = if comm.is_root() { checkpoint.recover(name)? } else { Position::default() };
+fn agreed_position(comm: &Comm, checkpoint: &Checkpoint, name: &str, contents: &Contents) -> Result<Position> {
+    let found = if comm.is_root() { checkpoint.recover(name, contents)? } else { Position::default() };
     let mut bytes = [found.step as u64, found.segments as u64].map(u64::to_le_bytes).concat();
     comm.broadcast_bytes(0, &mut bytes)?;
     let number = |at: usize| {

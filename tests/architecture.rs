@@ -35,6 +35,7 @@ const ROOMS: &[(&str, u32)] = &[
     ("metrics", 31),
     ("doctor", 32),
     ("tables", 33),
+    ("announce", 33),
     ("checkpoint", 34),
     ("lock", 34),
     ("worker", 35),

@@ -47,6 +47,7 @@ url = "memory://unset"
 struct Silent;
 
 impl Progress for Silent {
+    fn skip(&self, _count: u64) {}
     fn begin(&self, _: u64) {}
     fn advance(&self, _: &str, _: u64) {}
     fn log(&self, _: &str) {}

@@ -57,7 +57,9 @@ pub fn main(command: Command, json: bool) -> Result<()> {
 fn prepare(arguments: Prepare, json: bool) -> Result<()> {
     let Prepare { tokenizer, output, shard_tokens, text_field, inputs } = arguments;
     let request = Preparation { inputs, output: output.clone(), tokenizer, text_field, shard_tokens };
-    signal::install()?;
+    signal::install(Some(
+        c"\nhesspec: heard; stopping after the piece of text at hand. A second Ctrl-C leaves at once\n",
+    ))?;
     let meter = Counter::new();
     let mut state = None;
     let Prepared { meta, was_done } = data::prepare(&request, &mut |advance| {

@@ -83,7 +83,7 @@ fn here(arguments: &Arguments, config: &Config, json: bool) -> Result<()> {
 /// With this machine's rate, where this build has the backend.
 fn timed(config: &Config, plan: Plan) -> Result<Plan> {
     match plan::measure(config, &plan) {
-        Ok(rate) => Ok(plan.with_rate(rate)),
+        Ok(rate) => Ok(plan.with_rate(config, rate)),
         Err(Error::Environment(why)) => {
             tracing::warn!("no rate and no duration: {why}. For another machine, name its --device or a --calibration");
             Ok(plan)

@@ -1,5 +1,6 @@
 //! `hesspec run`
 
+use std::ffi::CStr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -16,6 +17,9 @@ use crate::coordinator::{self, Outcome};
 use crate::networks::Registry;
 use crate::shown::Url;
 use crate::{Error, Result, convergence};
+
+/// The answer to the first request to stop.
+const HEARD: &CStr = c"\nhesspec: heard; the run stops at the end of the segment at hand, and saves. A second Ctrl-C leaves at once, unsaved\n";
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -42,7 +46,9 @@ impl Arguments {
 
     /// The files of `--log-dir`.
     pub fn log_files(&self) -> Result<Option<RankFiles>> {
-        self.log_dir.as_deref().map(|folder| RankFiles::open(folder, self.world()?.rank)).transpose()
+        let Some(folder) = self.log_dir.as_deref() else { return Ok(None) };
+        let rank = self.world()?.rank;
+        RankFiles::open(folder, rank).map(Some).inspect_err(|_| cluster::take_turn(rank))
     }
 }
 
@@ -51,11 +57,14 @@ pub fn main(arguments: &Arguments, networks: &Registry, json: bool) -> Result<()
     let world = arguments.world()?;
     let span = tracing::info_span!("rank", rank = world.rank, host = cluster::host_name(), run = Empty);
     let _entered = span.enter();
-    let comm = cluster::start(&world)?;
-    signal::install()?;
-    let (comm, computed) = match configuration(arguments, networks, &world) {
+    let comm = cluster::start(&world).inspect_err(|_| cluster::take_turn(world.rank))?;
+    signal::install(comm.is_root().then_some(HEARD))?;
+    let (comm, computed) = match agreed(configuration(arguments, networks, &world), &comm) {
         Ok(config) => {
             Span::current().record("run", config.run.name.as_str());
+            if let Some(folder) = arguments.log_dir.as_ref().filter(|_| comm.is_root()) {
+                tracing::info!("logs of each rank: {}/rank-NNN.jsonl", folder.display());
+            }
             computed(&config, comm)
         }
         Err(error) => (comm, Err(error)),
@@ -78,6 +87,19 @@ pub fn main(arguments: &Arguments, networks: &Registry, json: bool) -> Result<()
         Err(error) if comm.size() == 1 => Err(error),
         Err(error) => comm.abort(error.exit_code(), &error.to_string()),
     }
+}
+
+/// A configuration that all ranks have. Where some have none, the first of them says why and ends the job; what is wrong is mostly
+/// wrong on all of them, and is said once.
+fn agreed(config: Result<Config>, comm: &Comm) -> Result<Config> {
+    let mut failed = vec![0.0; comm.size()];
+    failed[comm.rank()] = f64::from(u8::from(config.is_err()));
+    comm.all_reduce_sum(&mut failed)?;
+    let first = failed.iter().position(|failed| *failed > 0.0);
+    if first.is_some_and(|first| first != comm.rank()) {
+        comm.barrier()?; // until the job ends
+    }
+    config
 }
 
 /// What this rank is to compute: on a GPU of its own, where the backend has them.

@@ -25,6 +25,8 @@ pub mod threads;
 mod timed;
 pub mod world;
 
+use std::time::Duration;
+
 pub use comm::{Comm, PIECE_BYTES, Traffic, Transport};
 pub use conformance::conformance;
 pub use element::{Element, Pair};
@@ -49,6 +51,16 @@ pub fn start(world: &World) -> Result<Comm> {
          Build with `cargo build --release --features mpi`, or start one process",
         world.launcher, world.size
     )))
+}
+
+/// Waits until the ranks before this one have had time to say what is wrong and to end the job, which takes a launcher a second:
+/// what all ranks find out at the same time is then said once. Rank 0 does not wait, and no rank more than three seconds.
+pub fn take_turn(rank: usize) {
+    let after_rank_1 = u32::try_from(rank).unwrap_or(u32::MAX).saturating_sub(1);
+    if rank > 0 {
+        let turn = Duration::from_millis(1500) + Duration::from_millis(500).saturating_mul(after_rank_1);
+        std::thread::sleep(turn.min(Duration::from_secs(3)));
+    }
 }
 
 /// Name of this machine, for messages and logs.

@@ -51,6 +51,7 @@ pub fn start(world: &World) -> Result<Comm> {
 fn refuse(communicator: &SimpleCommunicator, message: String) -> Result<Comm> {
     let error = Error::Environment(message);
     if communicator.size() > 1 {
+        super::take_turn(communicator.rank() as usize);
         eprintln!("hesspec on {}: {error}", host_name());
         communicator.abort(error.exit_code())
     }
@@ -152,7 +153,9 @@ impl Transport for Mpi {
         Err(Error::Environment(format!("rank {from} sent {found} bytes where {} were expected", bytes.len())))
     }
 
+    /// What all ranks find out at the same time is said once: the first of them ends the others before they speak.
     fn abort(&self, code: i32, message: &str) -> ! {
+        super::take_turn(self.rank);
         eprintln!("hesspec: rank {} of {} on {}: {message}", self.rank, self.size, host_name());
         self.communicator.abort(code)
     }

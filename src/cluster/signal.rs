@@ -2,34 +2,51 @@
 //!
 //! Slurm sends USR1 or TERM before a time limit, a user INT. A rank never acts on its own flag: the flags are summed in
 //! the step's reduction, and rank 0 broadcasts the decision, so that all ranks save and leave at the same step. A second
-//! INT leaves at once with code 130 and saves nothing.
+//! INT leaves at once with code 130 and saves nothing. The first signal is answered at once, by a line on stderr.
 
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::ffi::{CStr, c_char};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
 
 use crate::{Error, Result};
 
 /// The first signal received; 0: none.
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
 static INTERRUPTS: AtomicU32 = AtomicU32::new(0);
+/// What the first signal is answered with: a string that lives as long as the program; null: nothing.
+static ANSWER: AtomicPtr<c_char> = AtomicPtr::new(null_mut());
 
 const SIGNALS: [(libc::c_int, &str); 4] =
     [(libc::SIGUSR1, "USR1"), (libc::SIGUSR2, "USR2"), (libc::SIGTERM, "TERM"), (libc::SIGINT, "INT")];
 
-/// Only what is safe in a handler: atomics and `_exit`.
+/// Only what is safe in a handler: atomics, `write`, and `_exit`.
 extern "C" fn on_signal(number: libc::c_int) {
     if number == libc::SIGINT && INTERRUPTS.fetch_add(1, Ordering::SeqCst) > 0 {
         // SAFETY: `_exit` is async-signal-safe and does not return.
         unsafe { libc::_exit(128 + libc::SIGINT) }
     }
-    // An earlier signal keeps its place, so the outcome of the exchange does not matter.
-    let _ = RECEIVED.compare_exchange(0, number, Ordering::SeqCst, Ordering::SeqCst);
+    // An earlier signal keeps its place.
+    if RECEIVED.compare_exchange(0, number, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+        let answer = ANSWER.load(Ordering::SeqCst);
+        if !answer.is_null() {
+            // SAFETY: a string that ends in a zero and lives for ever; both calls are async-signal-safe, and `errno`, which they
+            // may set, is put back for the code that was interrupted.
+            unsafe {
+                let errno = *libc::__errno_location();
+                libc::write(libc::STDERR_FILENO, answer.cast(), libc::strlen(answer));
+                *libc::__errno_location() = errno;
+            }
+        }
+    }
 }
 
-/// Installs the handlers; after `cluster::start`, because an MPI library may install its own.
+/// Installs the handlers; after `cluster::start`, because an MPI library may install its own. `answer`: what the first signal
+/// is answered with at once.
 ///
 /// # Errors
 /// [`Error::Environment`] if the system refuses.
-pub fn install() -> Result<()> {
+pub fn install(answer: Option<&'static CStr>) -> Result<()> {
+    ANSWER.store(answer.map_or(null_mut(), |text| text.as_ptr().cast_mut()), Ordering::SeqCst);
     SIGNALS.iter().try_for_each(|(number, name)| install_one(*number, name))
 }
 
@@ -74,7 +91,7 @@ mod tests {
     #[ignore = "started by the tests below"]
     fn child() {
         let Ok(signals) = std::env::var("HESSPEC_TEST_SIGNALS") else { return };
-        install().unwrap();
+        install(Some(c"heard\n")).unwrap();
         assert_eq!(requested(), None);
         for name in signals.split(',') {
             let (number, _) = SIGNALS.iter().find(|(_, known)| *known == name).unwrap();
@@ -93,6 +110,8 @@ mod tests {
             let text = String::from_utf8_lossy(&output.stdout);
             assert!(output.status.success(), "{signals}: {:?}", output.status);
             assert!(text.contains(&format!("first: {first}\n")), "{signals}: {text}");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(said.matches("heard").count(), 1, "{signals}: {said}");
         }
     }
 

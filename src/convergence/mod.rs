@@ -12,9 +12,10 @@ use std::time::{Instant, SystemTime};
 
 use crate::cluster::Comm;
 use crate::config::{Config, Convergence, Order};
-use crate::coordinator::{self, Outcome, Progress, open_store, told};
+use crate::coordinator::{self, Outcome, Progress, least, open_store, resources, told};
 use crate::lock::Lock;
 use crate::output::{Results, RunStore, rfc3339};
+use crate::plan::memory::Resources;
 use crate::spectrum::nested::{Verdict, data_errors};
 use crate::{Error, Result, tables};
 use batch::Batch;
@@ -35,7 +36,8 @@ pub fn batch_config(config: &Config, study: &Convergence, tokens: usize) -> Conf
 /// largest batch, or a batch's name is that of a run with another configuration.
 pub fn run(config: &Config, study: &Convergence, comm: &Comm, progress: &dyn Progress) -> Result<Outcome> {
     let (begin, started) = (Instant::now(), SystemTime::now());
-    let mut root = if comm.is_root() { Some(Root::open(config, study, progress)?) } else { None };
+    let resources = least(resources(config, comm)?, comm)?;
+    let mut root = if comm.is_root() { Some(Root::open(config, study, resources, progress)?) } else { None };
     let mut outcome = nothing_yet(config);
     if told(comm, root.as_ref().map(|root| root.store.is_done()))? {
         if comm.is_root() {
@@ -103,14 +105,14 @@ struct Root<'a> {
 }
 
 impl<'a> Root<'a> {
-    fn open(config: &'a Config, study: &'a Convergence, progress: &dyn Progress) -> Result<Self> {
+    fn open(config: &'a Config, study: &'a Convergence, resources: Resources, progress: &dyn Progress) -> Result<Self> {
         let found = Results::open(&config.output.url).and_then(|results| results.run(Some(&config.run.name)));
         if !found.is_ok_and(|run| run.is_done()) {
             // before the name is claimed for a study that cannot be
             check_data(config)?;
             check_names(config, study)?;
         }
-        let (store, lock) = open_store(config, progress)?;
+        let (store, lock) = open_store(config, resources, progress)?;
         let store = store.ok_or_else(|| Error::Other("the output could not be opened".into()))?;
         Ok(Self { config, study, store, lock, batches: Vec::new(), stopped: None })
     }

@@ -31,6 +31,8 @@ pub trait RunData {
     fn num_micro_batches(&self) -> usize;
     /// Number of segments.
     fn num_segments(&self) -> usize;
+    /// The segment that a micro-batch belongs to; does not decrease with `index`.
+    fn segment(&self, index: usize) -> usize;
     /// Number of predictions: tokens, images.
     fn num_predictions(&self) -> usize;
     /// Share of the batch in the segments from `segment` on.
@@ -96,6 +98,10 @@ impl<S: Samples, K: Kernels> RunData for Batches<S, K> {
 
     fn num_segments(&self) -> usize {
         self.cuts.num_segments()
+    }
+
+    fn segment(&self, index: usize) -> usize {
+        self.cuts.all()[index].segment
     }
 
     fn num_predictions(&self) -> usize {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Finding;
 use crate::output::rfc3339;
-use crate::plan::memory;
+use crate::plan::limits::Limits;
 use crate::shown::Url;
 use crate::storage::local_path;
 
@@ -54,23 +54,15 @@ fn threads() -> Finding {
 
 fn memory_limits() -> Finding {
     let what = "memory";
-    let limit = cgroup_limit()
-        .map_or("no container limit".to_owned(), |limit| format!("container limit {:.1} GB", limit / 1e9));
-    match memory::available() {
-        Ok(free) if free >= LITTLE_MEMORY => Finding::ok(what, format!("{:.1} GB free, {limit}", free / 1e9)),
-        Ok(free) => {
-            let found = format!("{:.2} GB free, {limit}", free / 1e9);
-            Finding::warn(what, found, "ask for more memory (in Slurm: --mem), or end what else runs here")
-        }
-        Err(error) => Finding::of(what, &error),
+    let limits = match Limits::here() {
+        Ok(limits) => limits,
+        Err(error) => return Finding::of(what, &error),
+    };
+    let found = limits.tightest().map_or(String::new(), ToString::to_string);
+    if limits.of_rank(1, 1) >= LITTLE_MEMORY {
+        return Finding::ok(what, found);
     }
-}
-
-/// Bytes that the innermost control group with a limit allows (version 2, then 1).
-fn cgroup_limit() -> Option<f64> {
-    let paths = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let limits = paths.iter().filter_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<f64>().ok());
-    limits.filter(|limit| *limit < 1e15).reduce(f64::min) // version 1 says 2^63 for none
+    Finding::warn(what, found, "ask for more memory (in Slurm: --mem), raise the limit, or end what else runs here")
 }
 
 fn clock() -> Finding {

@@ -1,15 +1,20 @@
 //! The bookkeeping objects of a run, as JSON.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
+
+use super::schema::TABLES;
 
 /// One Parquet object of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Part {
     /// Table the part belongs to.
     pub table: String,
     /// Path below the output URL.
     pub path: String,
-    /// Number of rows.
+    /// Number of rows: checked whenever the object is read.
     pub num_rows: u64,
     /// Size of the object in bytes: what a finished group is checked against when a run is opened.
     pub num_bytes: u64,
@@ -20,6 +25,7 @@ pub struct Part {
 
 /// Parts of a finished group (or of the whole run).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Manifest {
     /// Group, or run.
     pub name: String,
@@ -29,8 +35,33 @@ pub(super) struct Manifest {
     pub parts: Vec<Part>,
 }
 
+impl Manifest {
+    /// What no run writes: a part of a table that there is not, at a place where it does not belong, or twice. `group`: the
+    /// only one whose parts belong here; `None` in the manifest of a whole run.
+    pub fn contradiction(&self, run: &str, group: Option<&str>) -> Option<String> {
+        if self.name != group.unwrap_or(run) {
+            return Some(format!("it is of `{}`, not of `{}`", self.name, group.unwrap_or(run)));
+        }
+        let mut seen = BTreeSet::new();
+        self.parts.iter().find_map(|part| {
+            let Part { table, path, .. } = part;
+            let of = group.unwrap_or(paths::group_of(path));
+            if !TABLES.contains(&table.as_str()) {
+                Some(format!("there is no table `{table}`"))
+            } else if *path != paths::part(table, run, of) {
+                Some(format!("`{path}` is no place of a part of table `{table}`"))
+            } else if !seen.insert(path) {
+                Some(format!("it names `{path}` twice"))
+            } else {
+                None
+            }
+        })
+    }
+}
+
 /// What a run is: claims the run's name under the URL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RunRecord {
     /// Schema of the run's tables.
     pub schema_version: u32,

@@ -13,6 +13,8 @@
 //! <url>/_runs/<name>/DONE                         written last of all
 //! ```
 //!
+//! Every one of these JSON objects ends in its own SHA-256 (`seal`), and a manifest has that of every part.
+//!
 //! Readers of hive layouts ignore names that start with an underscore, so bookkeeping is never read as data.
 
 #[macro_use]
@@ -23,6 +25,7 @@ mod manifest;
 mod parts;
 mod results;
 mod schema;
+mod seal;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -85,21 +85,10 @@ async fn encode<T: Table>(
     Ok((num_bytes, format!("{:x}", writer.into_inner().hasher.finalize())))
 }
 
-/// Reads a part back into rows; one with other bytes than were written is an error, which ends in `advice`.
+/// Reads a part back into rows; one with other bytes or rows than were written is an error, which ends in `advice`.
 pub(super) fn read<T: Table>(location: &Location, part: &Part, advice: &str) -> Result<Vec<T>> {
-    let damaged = |found: &dyn std::fmt::Display| {
-        Error::Storage(format!(
-            "cannot read table `{}` from `{}` under `{}`: {found}. Restore the part, or {advice}",
-            T::NAME,
-            part.path,
-            location.url
-        ))
-    };
-    let bytes = location.get(&part.path)?.ok_or_else(|| damaged(&"the object is missing"))?;
-    let found = part.sha256.as_ref().map(|_| format!("{:x}", Sha256::digest(&bytes)));
-    if found != part.sha256 {
-        return Err(damaged(&"its bytes are not those that were written (SHA-256)"));
-    }
+    let bytes = bytes(location, part, advice)?;
+    let damaged = |found: &dyn std::fmt::Display| damaged(location, part, found, advice);
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
         .and_then(|builder| builder.build())
         .map_err(|error| damaged(&error))?;
@@ -108,5 +97,25 @@ pub(super) fn read<T: Table>(location: &Location, part: &Part, advice: &str) -> 
         let batch = batch.map_err(|error| damaged(&error))?;
         rows.extend(T::rows(&batch).map_err(|found| damaged(&found))?);
     }
+    if rows.len() as u64 != part.num_rows {
+        return Err(damaged(&format!("it has {} rows where {} were written", rows.len(), part.num_rows)));
+    }
     Ok(rows)
+}
+
+/// The bytes of a part, if they are those that were written.
+pub(super) fn bytes(location: &Location, part: &Part, advice: &str) -> Result<Bytes> {
+    let bytes = location.get(&part.path)?.ok_or_else(|| damaged(location, part, &"the object is missing", advice))?;
+    let found = part.sha256.as_ref().map(|_| format!("{:x}", Sha256::digest(&bytes)));
+    if found == part.sha256 {
+        return Ok(bytes);
+    }
+    Err(damaged(location, part, &"its bytes are not those that were written (SHA-256)", advice))
+}
+
+fn damaged(location: &Location, part: &Part, found: &dyn std::fmt::Display, advice: &str) -> Error {
+    Error::Storage(format!(
+        "cannot read table `{}` from `{}` under `{}`: {found}. Restore the part, or {advice}",
+        part.table, part.path, location.url
+    ))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::column::Table;
 use super::manifest::{Manifest, Part, RunRecord, paths};
-use super::parts;
+use super::{parts, seal};
 use crate::shown::Url;
 use crate::storage::{Access, Location};
 use crate::{Error, Result};
@@ -123,16 +123,20 @@ pub(super) fn again(run: &str, part: &Part) -> String {
 
 /// The run's record; None where the name is free.
 pub(super) fn record(location: &Location, run: &str) -> Result<Option<RunRecord>> {
-    json(location, &paths::record(run))
+    json(location, &paths::record(run), ANOTHER_RUN)
 }
 
 fn manifest(location: &Location, path: &str) -> Result<Option<Manifest>> {
-    json(location, path)
+    json(location, path, ANOTHER_RUN)
 }
 
 /// The manifest of a whole run, if it was written; each part is checked as in [`groups`].
 pub(super) fn finished(location: &Location, run: &str) -> Result<Option<Manifest>> {
-    let Some(manifest) = manifest(location, &paths::manifest(run))? else { return Ok(None) };
+    let path = paths::manifest(run);
+    let Some(manifest) = manifest(location, &path)? else { return Ok(None) };
+    if let Some(why) = manifest.contradiction(run, None) {
+        return Err(damaged(location, &path, &why, ANOTHER_RUN));
+    }
     check_sizes(location, &sizes(location, run)?, &manifest, ANOTHER_RUN)?;
     Ok(Some(manifest))
 }
@@ -143,8 +147,12 @@ pub(super) fn groups(location: &Location, run: &str) -> Result<Vec<Manifest>> {
     let sizes = sizes(location, run)?;
     let mut groups = Vec::new();
     for path in location.list(&paths::groups(run))?.keys() {
-        let Some(group) = manifest(location, path)? else { continue };
-        let advice = format!("delete `{path}` to compute group `{}` again", group.name);
+        let name = path.rsplit('/').next().and_then(|name| name.strip_suffix(".json")).unwrap_or(path);
+        let advice = format!("delete `{path}` to compute group `{name}` again");
+        let Some(group) = json::<Manifest>(location, path, &advice)? else { continue };
+        if let Some(why) = group.contradiction(run, Some(name)) {
+            return Err(damaged(location, path, &why, &advice));
+        }
         check_sizes(location, &sizes, &group, &advice)?;
         groups.push(group);
     }
@@ -171,12 +179,14 @@ fn check_sizes(location: &Location, sizes: &BTreeMap<String, u64>, manifest: &Ma
     })
 }
 
-fn json<T: serde::de::DeserializeOwned>(location: &Location, path: &str) -> Result<Option<T>> {
+fn json<T: serde::de::DeserializeOwned>(location: &Location, path: &str, advice: &str) -> Result<Option<T>> {
     let Some(bytes) = location.get(path)? else { return Ok(None) };
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-        Error::Storage(format!(
-            "`{path}` under `{}` is not what hesspec writes: {error}. Restore it, or {ANOTHER_RUN}",
-            location.url
-        ))
-    })
+    seal::unseal(&bytes).map(Some).map_err(|why| damaged(location, path, &why, advice))
+}
+
+fn damaged(location: &Location, path: &str, why: &str, advice: &str) -> Error {
+    Error::Storage(format!(
+        "`{path}` under `{}` is not what hesspec writes: {why}. Restore it, or {advice}",
+        location.url
+    ))
 }

@@ -5,6 +5,7 @@
 //! `*.parquet` never sees a row twice. Two processes must not write the same run at the same time: whoever calls
 //! [`RunStore::begin`] makes sure of that.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
@@ -14,8 +15,8 @@ use serde::de::DeserializeOwned;
 use super::column::Table;
 use super::manifest::{Manifest, Part, RunRecord, paths};
 use super::parts::{self, Metadata};
-use super::results;
 use super::schema::{SCHEMA_VERSION, TABLES, Tables};
+use super::{results, seal};
 use crate::shown::Url;
 use crate::storage::{Access, Location, rfc3339};
 use crate::{Error, Result};
@@ -45,6 +46,8 @@ pub struct RunStore {
     run: String,
     metadata: Metadata,
     groups: BTreeMap<String, Vec<Part>>,
+    /// Tables that were read from all groups, hash by hash.
+    seen: RefCell<BTreeSet<&'static str>>,
     is_done: bool,
 }
 
@@ -69,8 +72,8 @@ impl RunStore {
                 return Err(location.failed("read", &paths::record(run), "it vanished after it was written"));
             }
         }
-        let (metadata, groups) = (metadata(run, provenance), BTreeMap::new());
-        let mut store = Self { location, run: run.into(), metadata, groups, is_done: false };
+        let (metadata, groups, seen) = (metadata(run, provenance), BTreeMap::new(), RefCell::default());
+        let mut store = Self { location, run: run.into(), metadata, groups, seen, is_done: false };
         store.look()?;
         Ok(store)
     }
@@ -127,10 +130,12 @@ impl RunStore {
         if self.is_done || self.groups.contains_key(group) || group == FINAL {
             return Err(Error::Other(format!("group `{group}` of run `{}` is already written", self.run)));
         }
+        self.check_record()?;
         let parts = self.write_tables(group, tables, |_| false)?;
         let path = paths::group(&self.run, group);
         self.location.put(&path, manifest(group, parts.clone())?)?;
         self.groups.insert(group.into(), parts);
+        self.seen.take();
         Ok(())
     }
 
@@ -138,8 +143,7 @@ impl RunStore {
     pub fn recall<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let path = paths::note(&self.run, name);
         let Some(bytes) = self.location.get(&path)? else { return Ok(None) };
-        let value = serde_json::from_slice(&bytes);
-        value.map(Some).map_err(|error| self.damaged(name, &error.to_string()))
+        seal::unseal(&bytes).map(Some).map_err(|why| self.damaged(name, &why))
     }
 
     /// The error for something remembered that cannot be used.
@@ -153,13 +157,41 @@ impl RunStore {
 
     /// Remembers a decision that a continued run has to take the same way.
     pub fn remember(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        self.location.put(&paths::note(&self.run, name), json(value)?)
+        self.location.put(&paths::note(&self.run, name), seal::seal(value)?)
     }
 
     /// Rows of a table from all finished groups.
     pub fn read<T: Table>(&self) -> Result<Vec<T>> {
         let parts = self.groups.values().flatten();
-        results::read_table(&self.location, parts, |part| results::again(&self.run, part))
+        let rows = results::read_table(&self.location, parts, |part| results::again(&self.run, part))?;
+        self.seen.borrow_mut().insert(T::NAME);
+        Ok(rows)
+    }
+
+    /// Whether the run is still where it was claimed, and every part as it was written, those that nobody has read as well.
+    fn check_all(&self) -> Result<()> {
+        self.check_record()?;
+        let there = results::groups(&self.location, &self.run)?; // with the sizes of their parts
+        if let Some(lost) = self.groups.keys().find(|name| !there.iter().any(|group| group.name == **name)) {
+            return Err(self.vanished(&paths::group(&self.run, lost)));
+        }
+        let unseen = |part: &&Part| !self.seen.borrow().contains(part.table.as_str());
+        let mut unread = self.groups.values().flatten().filter(unseen);
+        unread.try_for_each(|part| parts::bytes(&self.location, part, &results::again(&self.run, part)).map(drop))
+    }
+
+    /// Whether the output is still there, before anything is added to what may be none.
+    fn check_record(&self) -> Result<()> {
+        let path = paths::record(&self.run);
+        if self.location.get(&path)?.is_some() { Ok(()) } else { Err(self.vanished(&path)) }
+    }
+
+    fn vanished(&self, path: &str) -> Error {
+        Error::Storage(format!(
+            "`{path}` under `{}` vanished while the run was going on: the output was removed, moved or replaced. Nothing more \
+             is written. Put it back and run again to go on, or run again to compute what is missing anew",
+            self.location.url
+        ))
     }
 
     /// Writes the run's last tables, then the manifest, then `DONE`. A table that has no rows at all gets an empty
@@ -168,6 +200,7 @@ impl RunStore {
         if self.is_done {
             return Err(Error::Other(format!("run `{}` is already done", self.run)));
         }
+        self.check_all()?;
         let of_groups: BTreeSet<_> = self.groups.values().flatten().map(|part| part.table.clone()).collect();
         let last = self.write_tables(FINAL, tables, |table| !of_groups.contains(table))?;
         let parts = self.groups.values().flatten().cloned().chain(last).collect();
@@ -285,7 +318,7 @@ fn claim(location: &Location, run: &str, provenance: &Provenance) -> Result<()> 
         versions: provenance.versions_json(),
         created: rfc3339(SystemTime::now()),
     };
-    location.create(&paths::record(run), json(&record)?).map(|_| ())
+    location.create(&paths::record(run), seal::seal(&record)?).map(|_| ())
 }
 
 fn check_same(
@@ -322,9 +355,5 @@ fn metadata(run: &str, provenance: &Provenance) -> Metadata {
 }
 
 fn manifest(name: &str, parts: Vec<Part>) -> Result<String> {
-    json(&Manifest { name: name.into(), written: rfc3339(SystemTime::now()), parts })
-}
-
-fn json(value: &impl Serialize) -> Result<String> {
-    serde_json::to_string_pretty(value).map_err(|error| Error::Other(format!("cannot write JSON: {error}")))
+    seal::seal(&Manifest { name: name.into(), written: rfc3339(SystemTime::now()), parts })
 }

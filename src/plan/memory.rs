@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use super::limits::Limits;
 #[cfg(feature = "cuda")]
 use crate::config::Backend;
 use crate::config::Config;
@@ -186,11 +187,12 @@ impl Resources {
         Self::of(config, ranks, ranks)
     }
 
-    /// Of each of `ranks`, `here` of which share this machine: `hessian.memory`, or a share of what is free.
+    /// Of each of `ranks`, `here` of which share this machine: `hessian.memory`, or a share of what is free
+    /// ([`Limits`]).
     pub fn of(config: &Config, ranks: usize, here: usize) -> Result<Self> {
         let budget = match &config.hessian.memory {
             Some(limit) => limit.get() as f64,
-            None => USABLE * available()? / here as f64,
+            None => USABLE * Limits::here()?.of_rank(here, config.run.ranks.unwrap_or(1)),
         };
         Ok(Self { ranks, budget, device: free_at_first(config).map(|free| USABLE * free) })
     }
@@ -220,21 +222,6 @@ pub fn free_on_device(config: &Config) -> Option<f64> {
     }
     let _ = config;
     None
-}
-
-/// Free memory of this machine, or of the container around this process if that is less.
-pub fn available() -> Result<f64> {
-    let text = std::fs::read_to_string("/proc/meminfo")
-        .map_err(|error| Error::Environment(format!("/proc/meminfo: {error}; set hessian.memory")))?;
-    let free = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?.trim().parse::<f64>().ok())
-        .ok_or_else(|| Error::Environment("/proc/meminfo has no MemAvailable; set hessian.memory".into()))?;
-    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<f64>().ok();
-    let contained = number("/sys/fs/cgroup/memory.max")
-        .zip(number("/sys/fs/cgroup/memory.current"))
-        .map(|(limit, used)| limit - used);
-    Ok((free * 1024.0).min(contained.unwrap_or(f64::INFINITY)))
 }
 
 /// `1.50 GB`: bytes in the largest unit that leaves a number from 1 on.

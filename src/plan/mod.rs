@@ -7,7 +7,9 @@ pub mod calibration;
 pub mod cost;
 pub mod devices;
 mod expectation;
+pub mod limits;
 pub mod memory;
+pub mod pace;
 mod paper;
 mod planner;
 pub mod scale;
@@ -28,6 +30,7 @@ use crate::networks::Profile;
 use crate::{Result, data, job};
 use cost::Shares;
 use memory::Resources;
+use pace::Pace;
 use planner::Planner;
 
 pub use expectation::Expectation;
@@ -39,6 +42,11 @@ const PREDICTIONS_PER_PASS: usize = 1024;
 
 /// One (block, probe) pair.
 pub type Pair = (usize, u32);
+
+/// The name of the group whose first pair this is.
+pub fn group_name((block, probe): Pair) -> String {
+    format!("b{block:05}-p{probe:03}")
+}
 
 /// Pairs that share their sweeps over the data.
 #[derive(Debug, Clone, Serialize)]
@@ -111,6 +119,8 @@ pub struct Plan {
     pub rate: Option<Rate>,
     /// Predicted duration, seconds.
     pub seconds: Option<f64>,
+    /// Predicted time of a segment, and the notice that a job's end needs.
+    pub pace: Option<Pace>,
     /// With `[convergence]`: all its batches; everything else is of the largest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub convergence: Option<StudyPlan>,
@@ -171,12 +181,14 @@ impl Plan {
             groups,
             rate: None,
             seconds: None,
+            pace: None,
             convergence: study.map(|(study, flop)| StudyPlan::new(study, num_products, flop)),
         })
     }
 
-    /// Adds a measured rate and the duration that follows from it.
-    pub fn with_rate(mut self, rate: Rate) -> Self {
+    /// Adds a measured rate, and the durations that follow from it for the plan's configuration.
+    pub fn with_rate(mut self, config: &Config, rate: Rate) -> Self {
+        self.pace = Pace::planned(config, &self, 1e9 * rate.gflops);
         self.seconds = self.flop.map(|flop| flop / (rate.gflops * 1e9));
         if let Some(study) = &mut self.convergence {
             study.seconds = Some(study.flop / (rate.gflops * 1e9));
@@ -275,6 +287,9 @@ impl fmt::Display for Plan {
         if let Some(seconds) = self.seconds {
             writeln!(f, "time             about {}", duration(seconds))?;
         }
+        if let Some(pace) = &self.pace {
+            writeln!(f, "a segment        {pace}")?;
+        }
         if let Some(study) = &self.convergence {
             let (count, times) = (study.batches.len(), study.times_largest);
             let time = study.seconds.map_or(String::new(), |seconds| format!(", about {}", duration(seconds)));
@@ -305,8 +320,11 @@ fn most_slots(groups: &[Group]) -> usize {
     groups.iter().map(|group| group.pairs.len()).max().unwrap_or(0)
 }
 
-fn duration(seconds: f64) -> String {
+/// `7 ms`, `3.2 s`, `40 s`, `12 min`, `3.1 h`, `6.9 days`.
+pub fn duration(seconds: f64) -> String {
     match seconds {
+        s if s < 1.0 => format!("{:.0} ms", 1e3 * s),
+        s if s < 10.0 => format!("{s:.1} s"),
         s if s < 120.0 => format!("{s:.0} s"),
         s if s < 7200.0 => format!("{:.0} min", s / 60.0),
         s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),

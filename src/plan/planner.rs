@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 
 use super::cost::{Cost, Kept};
 use super::memory::{self, Memory, Resources};
-use super::{Facts, Group, Pair, PlannedBlock, micro_batch, probes_of};
+use super::{Facts, Group, Pair, PlannedBlock, group_name, micro_batch, probes_of};
 use crate::block::{Block, Layout};
 use crate::config::{Config, Precision, PrefixCache, Reorthogonalize};
 use crate::hessian::PrefixBudget;
@@ -13,11 +13,6 @@ use crate::{Result, job};
 
 /// Most slots of a group: the primal's share of a slot is then an eighth.
 const MOST_SLOTS: usize = 8;
-
-/// Named after the first pair, so that it does not depend on how the rest is grouped.
-fn group_name((at, probe): Pair) -> String {
-    format!("b{at:05}-p{probe:03}")
-}
 
 /// The block of each slot.
 fn blocks_of(pairs: &[Pair]) -> Vec<usize> {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::calibration::Calibration;
 use super::devices::{Device, assumed_efficiency, mode_name};
 use super::memory::{Resources, amount as bytes};
+use super::pace::Pace;
 use super::paper::{Beside, beside};
 use super::volume::Storage;
 use super::{Facts, Plan, Planner, Rate, duration};
@@ -189,6 +190,7 @@ impl ScalePlan {
         let busy = busy(config, samples, plan.micro_batch, target.ranks);
         let rate = target.gflops * 1e9 * target.ranks as f64 * busy;
         plan.seconds = Some(flop / rate);
+        plan.pace = Pace::planned(config, &plan, rate);
         if let Some(study) = &mut plan.convergence {
             study.seconds = Some(study.flop / rate);
         }
@@ -302,6 +304,9 @@ impl fmt::Display for ScalePlan {
             24.0 * self.gpu_days,
             self.gpu_days
         )?;
+        if let Some(pace) = &plan.pace {
+            writeln!(f, "a segment        {pace}")?;
+        }
         self.volumes(f)?;
         self.comparison(f)
     }

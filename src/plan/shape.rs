@@ -3,24 +3,28 @@
 //! Neither changes what is computed, only how fast: larger micro-batches fill a device, more slots share the primal
 //! pass, both cost memory. A trial times one pass of the plan's most expensive group on made-up samples, and its plan's
 //! whole work at that rate is what the choice goes by. Trials climb by factors of two and together take at most
-//! 1/200 of the run's work: short runs, which gain nothing, keep the default and stay reproducible to the bit.
+//! 1/200 of the run's work: short runs, which gain nothing, keep the default and stay reproducible to the bit. A trial whose
+//! repeated passes do not agree, as on a busy machine, decides nothing.
 
 use serde::{Deserialize, Serialize};
 
 use super::memory::Resources;
-use super::{Plan, Rate, check_memory, scale, timing};
+use super::timing::{self, Repeated};
+use super::{Plan, check_memory, duration, scale};
 use crate::config::Config;
 use crate::{Error, Result};
 
 /// Share of a run's passes that trials may cost.
 const SHARE: f64 = 1.0 / 200.0;
-/// Passes of a trial: one to warm up, one on the clock.
-const PASSES: f64 = 2.0;
-/// What a shape must gain over the best so far: less is noise.
-const GAIN: f64 = 1.05;
+/// Passes of a trial: one to warm up, and two on the clock that agree; more, up to so many, where they do not.
+const PASSES: f64 = 3.0;
+const MOST_PASSES: f64 = 6.0;
+/// What a shape must gain over the best so far: less is noise of two trials, each of which is trusted to 3 %.
+const GAIN: f64 = 1.06;
 
 /// How a sweep is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Shape {
     /// Samples of a micro-batch.
     pub micro_batch: usize,
@@ -30,6 +34,7 @@ pub struct Shape {
 
 /// A shape and the duration of the run that was predicted from its rate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Trial {
     /// What was tried.
     pub shape: Shape,
@@ -41,6 +46,7 @@ pub struct Trial {
 
 /// The shape of a run, and what it was chosen from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Choice {
     /// The fastest.
     pub shape: Shape,
@@ -75,24 +81,26 @@ impl Shape {
 }
 
 /// The fastest shape of a configuration on this machine, on as many ranks as share the work; what the configuration says
-/// stays. Where `stop` says so, the best so far.
+/// stays. Where `stop` says so, the best so far. `log` hears what is tried and what it came to.
 ///
 /// # Errors
 /// Those of the plan, and of the products that are timed.
-pub fn choose(config: &Config, resources: Resources, stop: &dyn Fn() -> bool) -> Result<Choice> {
-    choose_by(config, resources, stop, timing::measure_group)
+pub fn choose(config: &Config, resources: Resources, stop: &dyn Fn() -> bool, log: &dyn Fn(&str)) -> Result<Choice> {
+    choose_by(config, resources, stop, log, timing::measure_group)
 }
 
 fn choose_by(
     config: &Config,
     resources: Resources,
     stop: &dyn Fn() -> bool,
-    measure: impl Fn(&Config, &Plan) -> Result<Rate>,
+    log: &dyn Fn(&str),
+    measure: impl Fn(&Config, &Plan, usize) -> Result<Repeated>,
 ) -> Result<Choice> {
     let plan = Plan::new(config, &[], resources)?;
     let start = Shape::of(&plan);
-    let may_spend = num_passes(&plan, resources).map_or(0.0, |passes| passes * SHARE);
-    let mut search = Search { config, resources, stop, measure, start, left: may_spend, trials: Vec::new() };
+    let left = num_passes(&plan, resources).map_or(0.0, |passes| passes * SHARE);
+    let (may_spend, pass, trials) = (left, None, Vec::new());
+    let mut search = Search { config, resources, stop, log, measure, start, left, pass, trials };
     let (sizes, slots) = (config.batch.micro_batch.is_none(), config.hessian.slots.is_none());
     // the start and one larger shape, or nothing can be compared
     if !config.hessian.autotune || !(sizes || slots) || may_spend < 3.0 * PASSES || search.attempt(start)?.is_none() {
@@ -118,14 +126,17 @@ struct Search<'a, M> {
     config: &'a Config,
     resources: Resources,
     stop: &'a dyn Fn() -> bool,
+    log: &'a dyn Fn(&str),
     measure: M,
     start: Shape,
     /// Passes of the first shape that trials may still cost.
     left: f64,
+    /// Seconds of such a pass, once one was made.
+    pass: Option<f64>,
     trials: Vec<Trial>,
 }
 
-impl<M: Fn(&Config, &Plan) -> Result<Rate>> Search<'_, M> {
+impl<M: Fn(&Config, &Plan, usize) -> Result<Repeated>> Search<'_, M> {
     /// Doubles one number of a shape while that gains; halves it if the first doubling did not.
     fn climb(
         &mut self,
@@ -155,12 +166,13 @@ impl<M: Fn(&Config, &Plan) -> Result<Rate>> Search<'_, M> {
         Ok(of(&self.trials, best).is_some_and(|before| seconds * GAIN < before))
     }
 
-    /// The run's duration in this shape; `None` if it does not fit, is no other shape, or would cost too much to try.
+    /// The run's duration in this shape; `None` if it does not fit, is no other shape, would cost too much to try, or is not
+    /// to be told here.
     fn attempt(&mut self, shape: Shape) -> Result<Option<f64>> {
-        let cost = PASSES * shape.times(self.start);
+        let one = shape.times(self.start);
         let config = shape.fixed(self.config);
         let plan = match Plan::new(&config, &[], self.resources) {
-            Ok(plan) if cost <= self.left && Shape::of(&plan) == shape && !(self.stop)() => plan,
+            Ok(plan) if PASSES * one <= self.left && Shape::of(&plan) == shape && !(self.stop)() => plan,
             Ok(_) | Err(Error::Config(_)) => return Ok(None),
             Err(error) => return Err(error),
         };
@@ -170,11 +182,36 @@ impl<M: Fn(&Config, &Plan) -> Result<Rate>> Search<'_, M> {
         let Some(flop) = plan.flop else { return Ok(None) };
         let samples = plan.tokens.unwrap_or(0) / plan.unit.predictions;
         let busy = scale::busy(&config, samples, shape.micro_batch, self.resources.ranks);
-        let gflops = (self.measure)(&config, &plan)?.gflops;
-        let seconds = flop / (gflops * 1e9 * self.resources.ranks as f64 * busy);
-        self.left -= cost;
-        self.trials.push(Trial { shape, gflops, seconds });
+        self.announce(shape);
+        let most = (self.left / one).floor().min(MOST_PASSES) - 1.0; // without the one that warms up
+        let found = (self.measure)(&config, &plan, most as usize)?;
+        let Repeated { rate, passes, spread } = found;
+        self.left -= one * (1.0 + passes as f64);
+        self.pass.get_or_insert(rate.seconds / one);
+        let Shape { micro_batch, slots } = shape;
+        let tried =
+            format!("shape {micro_batch} x {slots}: {:.1} GFLOP/s, {} a pass", rate.gflops, duration(rate.seconds));
+        if !found.is_trusted() {
+            (self.log)(&format!(
+                "{tried}; not trusted, as no two of {passes} passes agree (the nearest by a factor of {spread:.2})"
+            ));
+            return Ok(None);
+        }
+        (self.log)(&tried);
+        let seconds = flop / (rate.gflops * 1e9 * self.resources.ranks as f64 * busy);
+        self.trials.push(Trial { shape, gflops: rate.gflops, seconds });
         Ok(Some(seconds))
+    }
+
+    /// What is tried now and, once a pass was timed, for about how long.
+    fn announce(&self, Shape { micro_batch, slots }: Shape) {
+        let time = |passes: f64| self.pass.map(|pass| duration(pass * passes));
+        let what = format!("shape: trying micro-batches of {micro_batch} windows x {slots} slots on synthetic tokens");
+        let shape = Shape { micro_batch, slots };
+        (self.log)(&match time(PASSES * shape.times(self.start)).zip(time(self.left)) {
+            Some((this, all)) => format!("{what}, about {this}; all trials take at most {all} more"),
+            None => format!("{what}; all trials take at most {:.1} % of the run", 100.0 * SHARE),
+        });
     }
 }
 

@@ -1,6 +1,7 @@
 use super::*;
 use crate::config;
 use crate::networks::Registry;
+use crate::plan::Rate;
 
 /// 26 blocks of 40 sweeps over 1,024 windows of 16 tokens, micro-batches of at most 256 windows.
 fn config(overrides: &[&str]) -> Config {
@@ -15,11 +16,22 @@ const PLENTY: Resources = Resources { ranks: 1, budget: 1e12, device: None };
 
 /// The choice on a device whose rate is a function of the shape.
 fn chosen(overrides: &[&str], resources: Resources, rate: impl Fn(f64, f64) -> f64) -> Choice {
-    let measure = |_: &Config, plan: &Plan| {
-        let Shape { micro_batch, slots } = Shape::of(plan);
-        Ok(Rate { gflops: rate(micro_batch as f64, slots as f64), seconds: 1.0 })
+    chosen_on(overrides, resources, &|_| (), |shape| (rate(shape.micro_batch as f64, shape.slots as f64), 1.0))
+}
+
+/// The choice by rates and spreads.
+fn chosen_on(
+    overrides: &[&str],
+    resources: Resources,
+    log: &dyn Fn(&str),
+    found: impl Fn(Shape) -> (f64, f64),
+) -> Choice {
+    let measure = |_: &Config, plan: &Plan, most: usize| {
+        let (gflops, spread) = found(Shape::of(plan));
+        assert!(most >= 2, "{most} passes cannot agree");
+        Ok(Repeated { rate: Rate { gflops, seconds: 1.0 }, passes: 2, spread })
     };
-    choose_by(&config(overrides), resources, &|| false, measure).unwrap()
+    choose_by(&config(overrides), resources, &|| false, log, measure).unwrap()
 }
 
 #[test]
@@ -66,4 +78,23 @@ fn no_shape_that_does_not_fit_or_leaves_ranks_idle() {
     // a segment's 256 windows on 16 ranks: micro-batches above 16 windows would leave some without
     let shared = chosen(&["lanczos.steps=1000"], Resources { ranks: 16, ..PLENTY }, |_, _| 1.0);
     assert_eq!(shared.shape.micro_batch, 16);
+}
+
+/// A busy machine: whoever looks fast once is not believed, and where the start itself is not to be told nothing is chosen.
+#[test]
+fn a_trial_whose_passes_differ_decides_nothing() {
+    let said = std::cell::RefCell::new(Vec::new());
+    let log = |line: &str| said.borrow_mut().push(line.to_owned());
+    let noisy = |shape: Shape| (shape.micro_batch as f64, if shape.micro_batch == 64 { 1.01 } else { 1.4 });
+    let found = chosen_on(&[], PLENTY, &log, noisy);
+    assert_eq!((found.shape.micro_batch, found.trials.iter().all(|trial| trial.shape.micro_batch == 64)), (64, true));
+    let lines = said.take();
+    assert!(
+        lines[0].contains("trying micro-batches of 64 windows x 8 slots") && lines[0].contains("at most 0.5 %"),
+        "{lines:?}"
+    );
+    assert!(lines[2].contains("trying micro-batches of 128 windows") && lines[2].contains("about 6.0 s"), "{lines:?}");
+    assert!(lines[3].contains("not trusted") && lines[3].contains("1.40"), "{lines:?}");
+    let none = chosen_on(&[], PLENTY, &log, |_| (1.0, 1.4));
+    assert_eq!((none.shape, none.trials.len()), (Shape { micro_batch: 64, slots: 8 }, 0));
 }

@@ -1,5 +1,6 @@
 //! The real binary, from the outside: answers, messages and exit codes. Every test has a folder of its own.
 
+mod checkpoints;
 mod convergence;
 mod corpus;
 mod folder;
@@ -10,7 +11,9 @@ mod others;
 mod places;
 mod plans;
 mod products;
+mod progress;
 mod runs;
 mod scripts;
 mod secrets;
+mod surroundings;
 mod weights;

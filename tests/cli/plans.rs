@@ -183,13 +183,55 @@ fn the_first_line_of_a_large_configuration_is_what_plan_counts() {
     }
 }
 
+/// The jobs ask for a stop early enough for the segments of the configurations that they run, and name their data.
+#[test]
+fn the_slurm_jobs_follow_the_configurations() {
+    let folder = Folder::new();
+    let repository = env!("CARGO_MANIFEST_DIR");
+    let read = |path: &str| std::fs::read_to_string(format!("{repository}/{path}")).unwrap();
+    let signal = |job: &str| -> u64 {
+        let text = read(job);
+        let line = text.lines().find_map(|line| line.strip_prefix("#SBATCH --signal=B:USR1@"));
+        line.unwrap().parse().unwrap()
+    };
+    let given = signal("slurm/gpt2_spectrum.sh");
+    for (name, world) in [("gpt2_paper", 1), ("gpt2_owt_large", 8), ("gpt2_owt_full", 64)] {
+        for device in ["h100", "a100"] {
+            let plan = format!("plan {repository}/configs/{name}.toml --world {world} --device {device}");
+            let pace = folder.hesspec(&format!("{plan} --json")).ok().json()["plan"]["pace"].clone();
+            let (seconds, needed) =
+                (pace["seconds_per_segment"].as_f64().unwrap(), pace["signal_seconds"].as_u64().unwrap());
+            assert!(seconds > 0.1 && needed as f64 > seconds && needed <= given, "{name} on {device}: {pace}");
+            let text = folder.hesspec(&plan).ok().stdout;
+            assert!(
+                text.contains("a segment        ") && text.contains(&format!("--signal=B:USR1@{needed}")),
+                "{text}"
+            );
+        }
+    }
+    for (job, config) in [
+        ("slurm/gpt2_spectrum.sh", "gpt2_paper"),
+        ("slurm/gpt2_spectrum.sh", "gpt2_owt_full"),
+        ("slurm/gpt2_nano.sh", "gpt2_nano_shakespeare"),
+    ] {
+        let config = read(&format!("configs/{config}.toml"));
+        let path = config.lines().find_map(|line| line.strip_prefix("path = \"")?.strip_suffix('"')).unwrap();
+        let job = read(job);
+        let needs = job.lines().find(|line| line.starts_with("# Needs")).unwrap();
+        assert!(needs.contains(&format!(" {path} ")), "{needs} does not name {path}");
+    }
+    // here, too, where a product is timed
+    let settings = "--set hessian.precision=f32";
+    assert!(folder.hesspec(&format!("plan tiny.toml --json {settings}")).ok().json()["pace"]["signal_seconds"] == 30);
+}
+
 /// slurm/gpt2_spectrum.sh with an srun that only says what it was given.
 #[test]
 fn the_slurm_job_takes_any_configuration() {
     use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new();
     let srun = folder.path("srun");
-    std::fs::write(&srun, "#!/bin/sh\necho \"srun: $*\"\n").unwrap();
+    std::fs::write(&srun, "#!/bin/sh\necho \"srun: $*\"; echo \"notice: $HESSPEC_NOTICE\"\n").unwrap();
     std::fs::set_permissions(&srun, std::fs::Permissions::from_mode(0o755)).unwrap();
     let repository = env!("CARGO_MANIFEST_DIR");
     let job = |arguments: &[&str]| {
@@ -204,6 +246,7 @@ fn the_slurm_job_takes_any_configuration() {
                 ("SLURM_NTASKS", "8"),
                 ("SLURM_JOB_NUM_NODES", "1"),
                 ("SLURM_JOB_NODELIST", "n"),
+                ("SLURM_CPUS_PER_TASK", "8"),
             ])
             .env("HESSPEC", "hesspec")
             .output()
@@ -214,6 +257,8 @@ fn the_slurm_job_takes_any_configuration() {
     assert_eq!(full.0, Some(0), "{full:?}");
     let given = "hesspec run configs/gpt2_owt_full.toml --set hessian.backend=cuda --set batch.segments=8";
     assert!(full.1.contains(given), "{full:?}");
+    assert!(full.1.contains("srun: --mpi=pmix --cpus-per-task=8 --kill-on-bad-exit=1"), "{full:?}");
+    assert!(full.1.contains("notice: 300"), "what the script asks for: {full:?}");
     assert!(job(&["--set", "batch.tokens=491520"]).1.contains("hesspec run configs/gpt2_paper.toml --set"));
     assert_eq!(job(&["configs/none.toml"]).0, Some(2));
 }

@@ -43,6 +43,15 @@ timeout $LIMIT launch/local.sh "${run[@]}" "$reference" >"$folder/log" 2>&1 || {
 length=$(milliseconds "$start")
 echo "uninterrupted: $HESSPEC_RANKS ranks, $length ms"
 
+# What all ranks find out is said by one of them.
+code=0
+timeout $LIMIT launch/local.sh "${run[@]}" "$folder/none" --set lanczos.stepss=3 >"$folder/log" 2>&1 || code=$?
+if [[ $code -ne 2 || $(grep -c 'unknown key' "$folder/log") -ne 1 ]]; then
+    echo "FAIL  a configuration that no rank has: code $code"
+    cat "$folder/log"
+    exit 1
+fi
+
 # The processes of a job: mpirun is the child of local.sh, the ranks those of mpirun.
 mpirun_of() { pgrep -P "$1" -x mpirun || true; }
 rank_of() { # MPIRUN RANK

@@ -90,8 +90,8 @@ ended() {
     done
     return 1
 }
-# computing LOG COUNT: the log has so many lines of finished groups
-computing() { local i; for ((i = 0; i < LIMIT * 10; i++)); do [[ $(grep -c ' group .* of ' "$1" 2>/dev/null || true) -ge $2 ]] && return 0; sleep 0.1; done; return 1; }
+# computing LOG COUNT: the log tells of so many finished groups
+computing() { local i; for ((i = 0; i < LIMIT * 10; i++)); do [[ $(grep -c ' group .* is done' "$1" 2>/dev/null || true) -ge $2 ]] && return 0; sleep 0.1; done; return 1; }
 restarts() { grep -c 'back into the queue' "$1" || true; }
 
 # stopped LOG OUTPUT COUNT: the ranks of a job stand still once so many groups are done, so that it cannot be done before
@@ -133,7 +133,7 @@ if [[ $code -eq 5 ]] && grep -q "another job is at work on this run: .*Slurm job
 scancel --batch --signal=USR1 "$id"
 released "$log" 1
 for ((i = 0; i < 200; i++)); do [[ $(restarts "$log") -lt 1 ]] || break; sleep 0.1; done
-seen=$(grep -c ' group .* of ' "$log")
+seen=$(grep -c ' group .* is done' "$log")
 stopped "$log" "$folder/signal" $((seen + 1))
 scancel --batch --signal=USR1 "$id"
 released "$log" 2
