@@ -17,7 +17,7 @@ use crate::{Error, Result};
 /// Resident memory of a process that has done nothing yet.
 const PROCESS: f64 = 60e6;
 /// What an allocator that keeps all memory takes beyond what is in use at the peak (measured, tests/memory/check.py).
-const OVERHEAD: f64 = 1.08;
+pub(super) const OVERHEAD: f64 = 1.08;
 /// The same for vectors of what is tested and measured before the first group: f32 and f64 alternate, products and gradients,
 /// and little of what one frees has the sizes that the next one asks for.
 const OVERHEAD_BEFORE: f64 = 1.38;

@@ -8,6 +8,7 @@ pub mod cost;
 pub mod devices;
 mod expectation;
 pub mod limits;
+pub mod measured;
 pub mod memory;
 pub mod pace;
 mod paper;
@@ -105,6 +106,8 @@ pub struct Plan {
     pub forward_multiply_adds: f64,
     /// Floating-point operations of the whole run (two per multiply-add).
     pub flop: Option<f64>,
+    /// Where work and memory of the network come from.
+    pub profile: measured::Source,
     /// Predicted peak memory, bytes.
     pub memory_bytes: f64,
     /// Predicted peak memory of the accelerator, bytes, where it says how much it has.
@@ -134,6 +137,8 @@ pub(crate) struct Facts {
     pub blocks: Vec<Block>,
     /// Its work and memory.
     pub profile: Profile,
+    /// Where that comes from.
+    pub source: measured::Source,
 }
 
 impl Facts {
@@ -141,8 +146,11 @@ impl Facts {
     pub fn of(config: &Config) -> Result<Self> {
         let layout = config.network.layout()?;
         let blocks = job::blocks(config, &layout)?;
-        let profile = config.network.profile().unwrap_or_else(|| Profile::of_layout(&layout));
-        Ok(Self { layout, blocks, profile })
+        let (profile, source) = match config.network.profile() {
+            Some(profile) => (profile, measured::Source::Stated),
+            None => measured::profile(config, &layout)?,
+        };
+        Ok(Self { layout, blocks, profile, source })
     }
 }
 
@@ -172,6 +180,7 @@ impl Plan {
             micro_batch: planner.micro_batch,
             num_products,
             flop,
+            profile: facts.source,
             memory_bytes: groups.iter().map(|group| group.memory_bytes).fold(planner.guard_bytes(blocks), f64::max),
             device_bytes: groups.iter().filter_map(|group| group.device_bytes).reduce(f64::max),
             budget_bytes: planner.budget,
@@ -215,7 +224,7 @@ impl Group {
     }
 }
 
-/// Work and memory of the configuration's network: as it says, or guessed from its parameters.
+/// Work and memory of the configuration's network: as it says, or measured here.
 ///
 /// # Errors
 /// [`Error::Config`](crate::Error::Config) for sizes that make no network.
@@ -276,7 +285,7 @@ impl fmt::Display for Plan {
             writeln!(f, "work             {flop:.3e} FLOP")?;
         }
         let (peak, budget) = (memory::amount(self.memory_bytes), memory::amount(self.budget_bytes));
-        writeln!(f, "memory           {peak} of {budget} that may be used")?;
+        writeln!(f, "memory           {peak} of {budget} that may be used{}", self.profile)?;
         if let Some((peak, budget)) = self.device_bytes.zip(self.device_budget_bytes) {
             let (peak, budget) = (memory::amount(peak), memory::amount(budget));
             writeln!(f, "device memory    {peak} of {budget} that may be used")?;

@@ -87,12 +87,13 @@ check "weights export" own weights export "$config" own.safetensors
 check "hvp" own hvp "$config" --vectors own.safetensors --out hv.safetensors --loss
 check "report" own report one
 check "doctor" own doctor
-refused "an unknown key, by line" 2 "own.toml:10:1: model.recall.stat = 12: unknown key; did you mean \`state\`?" \
-    own plan <(sed 's/^state = 12/stat = 12/' "$config") --no-timing
+sed 's/^state = 12/stat = 12/' "$config" >wrong.toml
+refused "an unknown key, by line" 2 "wrong.toml:9:1: model.recall.stat = 12: unknown key; did you mean \`state\`?" \
+    own plan wrong.toml --no-timing
 refused "a value that cannot be" 2 "data.sequences.delay = 16: expected less than length = 16" \
     own run "$config" --set data.sequences.delay=16
 refused "data that the network does not read" 2 "[model.recall] reads [data.sequences]" \
-    own plan "$config" --set data.sequences=1 --set 'data={ tokens = { path = "x" } }'
+    own plan "$config" --set 'data={ tokens = { path = "x" } }'
 refused "too many sequences" 2 "batch.samples = 300" own run "$config" --output one --set batch.samples=300 --set run.name=other
 check "tables in DuckDB" "$python" - one <<'END'
 import sys
