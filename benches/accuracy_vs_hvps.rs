@@ -14,13 +14,13 @@ mod mlp;
 use std::fmt::Write as _;
 use std::rc::Rc;
 
-use burn_backend::tensor::Device;
 use hesspec::block::Block;
 use hesspec::cluster::solo;
 use hesspec::config::{self, Config};
 use hesspec::engine::Kernels;
 use hesspec::hessian::Precision;
-use hesspec::job::{Job, Task, dispatch};
+use hesspec::job::{Job, On, Task, dispatch};
+use hesspec::networks::Registry;
 use hesspec::krylov::{
     self, Chain, Complement, Local, Locked, OnSegment, Operator, Reorthogonalize, Settings, SharedComplement, Short,
     Tridiagonal,
@@ -166,8 +166,8 @@ struct Exact;
 impl Task for Exact {
     type Output = Vec<(String, Vec<f64>)>;
 
-    fn run<K: Kernels, T: Precision>(self, config: &Config, device: Device<K>) -> Result<Self::Output> {
-        let job = Job::<K, T>::synthetic(config, &device, 8, 8)?;
+    fn run<K: Kernels, T: Precision>(self, config: &Config, on: On<'_, K, T>) -> Result<Self::Output> {
+        let job = Job::synthetic(config, &on, 8, 8)?;
         let comm = solo::comm();
         job.blocks.iter().map(|block| Ok((block.name.clone(), eigenvalues(&job, block, &comm)?))).collect()
     }
@@ -204,7 +204,7 @@ fn mean_error(eigenvalues: &[f64], setting: Setting) -> Result<f64> {
 fn main() -> Result<()> {
     let overrides =
         ["hessian.precision=\"f64\"", "model.gpt2.vocabulary=40", "model.gpt2.embedding=12", "model.gpt2.mlp=48"];
-    let config = config::load("configs/smoke.toml", &overrides.map(String::from))?;
+    let config = config::load("configs/smoke.toml", &overrides.map(String::from), &Registry::built_in())?;
     let small = dispatch(&config, Exact)?.into_iter().filter(|(_, values)| values.len() > 500);
     let spectra: Vec<_> = small.chain(mlp::spectra()?).collect();
     let mut text = format!(

@@ -222,7 +222,7 @@ mod tests {
     }
 
     fn remote(name: &str, budget: u64) -> (Location, Remote, Vec<u8>) {
-        let location = Location::open(&format!("memory://{name}"), Access::Write).unwrap();
+        let location = Location::open(format!("memory://{name}"), Access::Write).unwrap();
         let bytes = content(10 * BLOCK as usize + 100);
         location.put("a.bin", bytes.clone()).unwrap();
         location.put("b.bin", bytes.clone()).unwrap();

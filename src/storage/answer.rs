@@ -12,6 +12,10 @@ use crate::shown::{quoted, scrubbed};
 const STATUS: &str = "Server returned non-2xx status code: ";
 /// And the text of an answer that says that it is an error.
 const RESPONSE: &str = "Server returned error response: ";
+/// And what went wrong on the way to the server or back.
+const TRANSPORT: &str = "HTTP error";
+/// How our own error of an answer begins that lacks bytes.
+pub(super) const SHORT: &str = "too few bytes came: ";
 /// Codes of S3 and Azure that say what to do.
 const CODES: [&str; 25] = [
     "AccessDenied",
@@ -64,12 +68,14 @@ pub(super) fn described(error: &(dyn Error + 'static)) -> String {
         let code = CODES.iter().find(|code| answer.contains(&format!("<Code>{code}</Code>")));
         return format!("the server answered {status}{}", code.map_or(String::new(), |code| format!(" ({code})")));
     }
-    // what a parser says repeats what it could not parse
-    let is_parser =
-        |text: &String| ["XML", "xml", "JSON", "json", "PropFind", "pars", "deserial"].iter().any(|p| text.contains(p));
-    match texts.iter().any(is_parser) {
-        true => "the server's answer is not what such storage answers".into(),
-        false => quoted(&scrubbed(texts.last().map_or("", String::as_str))),
+    // whatever else fails may repeat the answer, as parsers do
+    let is_transport =
+        |error: &(dyn Error + 'static)| error.is::<std::io::Error>() || error.to_string().starts_with(TRANSPORT);
+    let is_told = chain(error).any(is_transport) || texts.iter().any(|text| text.starts_with(SHORT));
+    let last = texts.last().filter(|text| is_told && !text.contains(['"', '`', '<']));
+    match last {
+        Some(last) => quoted(&scrubbed(last)),
+        None => "the request cannot be made, or the server's answer is not what such storage answers".into(),
     }
 }
 
@@ -125,8 +131,10 @@ mod tests {
         assert_eq!(described(&unknown), "the server answered 418");
         let inside = nested(&["x", "Server returned error response: <Code>SlowDown</Code>hunter2"]);
         assert_eq!(described(&inside), "the server answered an error (SlowDown)");
-        let parser = nested(&["Got invalid XML", "expected `</x>`, but `</hunter2>` was found"]);
+        let parser = nested(&["Got invalid list response", "expected `</x>`, but `</hunter2>` was found"]);
         assert!(!described(&parser).contains("hunter2"));
+        let short = nested(&["Generic answer error", "too few bytes came: 1 for the bytes 0..2"]);
+        assert_eq!(described(&short), "too few bytes came: 1 for the bytes 0..2");
         let transport = nested(&[get, "HTTP error: error sending request", "Connection refused (os error 111)"]);
         assert_eq!((described(&transport).as_str(), status(&transport)), ("Connection refused (os error 111)", None));
     }

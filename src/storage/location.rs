@@ -279,7 +279,7 @@ impl Location {
                 None => Ok(found),
                 Some((bytes, range)) => Err(object_store::Error::Generic {
                     store: "answer",
-                    source: format!("{} bytes came for the bytes {range:?}", bytes.len()).into(),
+                    source: format!("{}{} for the bytes {range:?}", answer::SHORT, bytes.len()).into(),
                 }),
             }
         });

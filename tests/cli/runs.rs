@@ -141,7 +141,7 @@ fn ranks_of_one_process_agree_with_one_rank() {
     let folder = Folder::new();
     folder.hesspec("run tiny.toml --output one").ok();
     folder.hesspec("run tiny.toml --output three --set run.ranks=3 --log-dir logs").ok();
-    let results = |url: &str| Results::open(&folder.path(url).display().to_string()).unwrap().run(None).unwrap();
+    let results = |url: &str| Results::open(folder.path(url).display().to_string()).unwrap().run(None).unwrap();
     assert_eq!(results("three").read::<RunRow>().unwrap()[0].world, 3);
     let steps = |url: &str| {
         let mut rows = results(url).read::<TridiagonalRow>().unwrap();

@@ -174,26 +174,26 @@ fn missing_unlisted_and_exchanged_shards_are_found() {
     let meta = run(&request).unwrap();
     let at = |name: &str| request.output.join(name).display().to_string();
     let refused = |pattern: &str, parts: &[&str]| {
-        let error = Tokens::open(&at(pattern), 0).unwrap_err();
+        let error = Tokens::open(at(pattern), 0).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         for part in ["meta.json"].iter().chain(parts) {
             assert!(error.to_string().contains(part), "`{part}` is not in: {error}");
         }
     };
     // some of them may be asked for
-    assert_eq!(Tokens::open(&at("train_00000[0-1].bin"), 0).unwrap().len(), 58_000);
+    assert_eq!(Tokens::open(at("train_00000[0-1].bin"), 0).unwrap().len(), 58_000);
     fs::rename(at("train_000001.bin"), at("away")).unwrap();
     let missing = format!("1 of its {} files are missing: train_000001.bin", meta.shards.len());
     refused("train_*.bin", &[&missing]);
     refused("*", &[&missing]);
     refused("train_00000[0-1].bin", &["train_000001.bin"]);
     assert!(run(&request).unwrap_err().to_string().contains("train_000001.bin: is missing"));
-    assert_eq!(Tokens::open(&at("train_000002.bin"), 0).unwrap().len(), 29_000);
+    assert_eq!(Tokens::open(at("train_000002.bin"), 0).unwrap().len(), 29_000);
     // equal in size, the wrong way round: only the hash can tell
     fs::rename(at("train_000000.bin"), at("train_000001.bin")).unwrap();
     fs::rename(at("away"), at("train_000000.bin")).unwrap();
-    assert!(Tokens::open(&at("train_*.bin"), 0).is_ok());
-    let error = inspect(&at("train_*.bin")).unwrap_err().to_string();
+    assert!(Tokens::open(at("train_*.bin"), 0).is_ok());
+    let error = inspect(at("train_*.bin")).unwrap_err().to_string();
     assert!(error.contains("train_000000.bin: its SHA-256 is"), "{error}");
     fs::copy(at("train_000002.bin"), at("train_000099.bin")).unwrap();
     refused("train_*.bin", &["train_000099.bin is not in it"]);

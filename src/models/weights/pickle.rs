@@ -264,7 +264,7 @@ impl Machine<'_> {
 
     fn set(&mut self, items: Vec<Value>) -> Result<()> {
         match self.stack.last() {
-            Some(Value::Table(table)) if items.len() % 2 == 0 => self.lists[table.0].extend(items),
+            Some(Value::Table(table)) if items.len().is_multiple_of(2) => self.lists[table.0].extend(items),
             Some(Value::Opaque) => {}
             _ => return Err("keys for what is no table".into()),
         }

@@ -92,7 +92,7 @@ fn what_does_not_fit_is_found_without_its_numbers() {
     let folder = tempfile::tempdir().unwrap();
     for place in ["memory://weights/check", folder.path().to_str().unwrap()] {
         let location = Location::open(place, Access::Write).unwrap();
-        let checked = |name: &str| check(&config.layout(), &NAMES, &format!("{place}/{name}"));
+        let checked = |name: &str| check(&config.layout(), &NAMES, format!("{place}/{name}"));
         location.put("fits", whole.clone()).unwrap();
         checked("fits").unwrap();
         for (name, content, part) in [
