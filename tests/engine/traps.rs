@@ -277,12 +277,10 @@ fn slots_keep_their_places() {
     assert_eq!(y.mask(), [false, true, false, true]);
 }
 
+type OfMatrix<B> = fn(Tensor<S<B>, 2>) -> Tensor<S<B>, 1>;
+
 /// Gradient and product of a loss of a matrix x with a direction v.
-fn of_matrix<B: Kernels>(
-    loss: fn(Tensor<S<B>, 2>) -> Tensor<S<B>, 1>,
-    x: &Values,
-    v: &Values,
-) -> (Values, Option<Values>) {
+fn of_matrix<B: Kernels>(loss: OfMatrix<B>, x: &Values, v: &Values) -> (Values, Option<Values>) {
     let x = leaf(tensor::<S<B>, 2>(x), vec![Some(tensor(v))], false);
     let grads = loss(x.clone()).backward();
     let adjoint = adjoint(&x, &grads).expect("the loss depends on x");
@@ -294,7 +292,7 @@ fn of_matrix<B: Kernels>(
 #[test]
 fn determinants_and_factors_keep_their_derivatives() {
     fn check<B: Kernels>() {
-        let losses: [(&str, fn(Tensor<S<B>, 2>) -> Tensor<S<B>, 1>); 3] = [
+        let losses: [(&str, OfMatrix<B>); 3] = [
             ("det", |x| linalg::det::<S<B>, 3, 2, 1>(x.unsqueeze()).sum()),
             ("L", |x| linalg::lu::<S<B>, 2, 1>(x).1.sin().sum()),
             ("U", |x| linalg::lu::<S<B>, 2, 1>(x).2.sin().sum()),
