@@ -20,11 +20,11 @@ use hesspec::config::{self, Config};
 use hesspec::engine::Kernels;
 use hesspec::hessian::Precision;
 use hesspec::job::{Job, On, Task, dispatch};
-use hesspec::networks::Registry;
 use hesspec::krylov::{
     self, Chain, Complement, Local, Locked, OnSegment, Operator, Reorthogonalize, Settings, SharedComplement, Short,
     Tridiagonal,
 };
+use hesspec::networks::Registry;
 use hesspec::probe::{ProbeKind, probe};
 use hesspec::spectrum::eigen::packed_symmetric;
 use hesspec::spectrum::{Weights, converged_eigenvectors, deflate, measure, quadrature, reduce_variance, wasserstein1};
