@@ -4,6 +4,7 @@
 #   format, lints, cargo test                            Rust alone
 #   tests/python/reference_jax.py                        products and Lanczos against dense Hessians in JAX, f64 and f32
 #   tests/python/read_tables.py                          a real run's tables in DuckDB, Polars and pandas
+#   tests/own_network/run.sh                             a crate of one's own around the library, with every command
 #   tests/mpi/run.sh, tests/kills/run.sh                 under a real mpirun: collectives, and three kills of a run.
 #                                                        Installs Open MPI (root on Debian); left out where it cannot
 #   cargo clippy --features cuda,nccl,mpi                type check and lints only: nothing of it runs here. With CI=true
@@ -56,6 +57,9 @@ if need_mpi; then
 else
     say "ranks under mpirun: left out, there is no MPI here and it cannot be installed"
 fi
+
+say "a network of one's own"
+PYTHON=$python tests/own_network/run.sh
 
 if [[ ${HESSPEC_CHECK_CUDA:-${CI:+1}} == 1 ]]; then
     say "type check of the GPU build (nothing of it is executed)"

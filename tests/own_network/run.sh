@@ -20,8 +20,10 @@ if command -v mpirun >/dev/null && command -v mpicc >/dev/null; then has_mpi=yes
 if [[ -z ${PROGRAM:-} ]]; then
     features=()
     [[ $has_mpi == no ]] || features=(--features mpi)
+    # in the target folder of this repository, where the dependencies are built already
+    export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
     cargo build --locked --manifest-path examples/own_network/Cargo.toml "${features[@]}"
-    PROGRAM=$root/examples/own_network/target/debug/own_network
+    PROGRAM=$CARGO_TARGET_DIR/debug/own_network
 fi
 if [[ -n ${PYTHON:-} ]]; then python=$PYTHON; else need_venv duckdb numpy pyarrow; fi
 config=$root/examples/own_network/own.toml
@@ -88,7 +90,7 @@ check "hvp" own hvp "$config" --vectors own.safetensors --out hv.safetensors --l
 check "report" own report one
 check "doctor" own doctor
 sed 's/^state = 12/stat = 12/' "$config" >wrong.toml
-refused "an unknown key, by line" 2 "wrong.toml:9:1: model.recall.stat = 12: unknown key; did you mean \`state\`?" \
+refused "an unknown key, by line" 2 "wrong.toml:10:1: model.recall.stat = 12: unknown key; did you mean \`state\`?" \
     own plan wrong.toml --no-timing
 refused "a value that cannot be" 2 "data.sequences.delay = 16: expected less than length = 16" \
     own run "$config" --set data.sequences.delay=16

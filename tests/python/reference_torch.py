@@ -11,7 +11,10 @@ Random weights are saved by the real programs, read by hesspec, and the loss mus
     ddp        the same without biases, out of DistributedDataParallel (`module.`), in bfloat16
     paper      the paper's naming, attn.wq, wk, wv, wo
 
-Each is exported again in every naming, and torch loads that with strict=True to the same loss. --large: H v of GPT-2 with
+    mlp        the paper's perceptron, 784-300-128-64-10, as a torch.nn module's state_dict, on 64 made-up images; also H v of the
+               whole and of a layer, for c = 1 and 3, to 1e-5 of double backward in f64
+
+Each of GPT-2's is exported again in every naming, and torch loads that with strict=True to the same loss. --large: H v of GPT-2 with
 124 M parameters in the hf format, three blocks and the whole network on 1 x 128 tokens, to 1e-4 of double backward in f64.
 Needs torch, transformers, numpy, safetensors.
 """
@@ -255,6 +258,55 @@ def exports(place, name, bias, reference):
             check(f"{name}: as {out}, {len(missing)} names differ", relative(found, reference) + len(missing), 1e-5)
 
 
+class Perceptron(nn.Module):
+    """The paper's Table 3: every layer's output times c."""
+
+    def __init__(self, sizes, c):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:]))
+        self.c = c
+
+    def forward(self, x):
+        for at, layer in enumerate(self.layers):
+            x = self.c * layer(x)
+            x = x if at + 1 == len(self.layers) else F.relu(x)
+        return x
+
+
+def perceptron(place, c):
+    """Loss, and H v in f32 against double backward in f64."""
+    sizes, images = [784, 300, 128, 64, 10], 64
+    rng = np.random.default_rng(3)
+    pixels, labels = rng.integers(0, 256, (images, 28, 28), np.uint8), rng.integers(0, 10, images, np.uint8)
+    idx = lambda array: bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
+    (place.folder / "images.idx").write_bytes(idx(pixels))
+    (place.folder / "labels.idx").write_bytes(idx(labels))
+    torch.manual_seed(2)
+    model = Perceptron(sizes, c)
+    torch.save(model.state_dict(), place.folder / "mlp.pt")
+    (place.folder / "mlp.toml").write_text(
+        f'[model.mlp]\nscale = {c}\nweights = "mlp.pt"\n[data.images]\npath = "images.idx"\nlabels = "labels.idx"\n'
+        "mean = 0.5\nstd = 0.25\n"
+    )
+    model = model.double()
+    named = dict(model.named_parameters())
+    vector = {name: torch.randn(p.shape) for name, p in named.items()}
+    save_file(vector, place.folder / "v.safetensors")
+    x = (torch.tensor(pixels, dtype=torch.float64).flatten(1) / 255 - 0.5) / 0.25
+    value = F.cross_entropy(model(x), torch.tensor(labels.astype(np.int64)))
+    check(f"mlp, c = {c}: loss {value.item():.6f}", relative(place.loss("mlp"), value.item()), 1e-5)
+    gradient = dict(zip(named, torch.autograd.grad(value, list(named.values()), create_graph=True)))
+    for block in ["full", "layers.0.weight", "layers.2.weight", "layers.3.bias"]:
+        place.hesspec("hvp", "mlp.toml", "--vectors", "v.safetensors", "--out", "hv.safetensors", "--block", block)
+        found = load_file(place.folder / "hv.safetensors")
+        active = list(named) if block == "full" else [block]
+        slope = sum((gradient[n] * vector[n].double()).sum() for n in active)
+        expected = torch.autograd.grad(slope, [named[n] for n in active], retain_graph=True)
+        difference = sum(float(((found[n].double() - e) ** 2).sum()) for n, e in zip(active, expected))
+        norm = sum(float((e**2).sum()) for e in expected)
+        check(f"mlp, c = {c}: H v of {block}, norm {norm ** 0.5:.3g}", (difference / norm) ** 0.5, 1e-5)
+
+
 def products(place):
     """H v in f32 against double backward in f64."""
     torch.manual_seed(11)
@@ -298,7 +350,10 @@ def main():
     parser.add_argument("--large", action="store_true", help="H v of the 124M model as well")
     options = parser.parse_args()
     program = str(pathlib.Path(options.hesspec).resolve())
-    losses(Place(options.dir / "small", program, SMALL, WINDOWS))
+    small = Place(options.dir / "small", program, SMALL, WINDOWS)
+    losses(small)
+    perceptron(small, 1.0)
+    perceptron(small, 3.0)
     if options.large:
         products(Place(options.dir / "large", program, GPT2, 1))
     print(f"{checks} checks, {failures} failed")
