@@ -188,13 +188,13 @@ fn as_before(config: &Config, store: &RunStore, before: Shape, resources: Resour
     let Shape { micro_batch, slots } = before;
     let most = config.num_predictions().unwrap_or(MOST_SAMPLES); // a sample has a prediction or more
     if !(1..=most).contains(&micro_batch) || slots == 0 {
-        return Err(store.damaged(SHAPE, &format!("micro-batches of {micro_batch} windows, {slots} slots")));
+        return Err(store.damaged(SHAPE, &format!("micro-batches of {micro_batch} samples, {slots} slots")));
     }
     let shape = before.unless_given(config);
     let plan = Plan::new(&shape.fixed(config), &[], resources)?;
     plan::check_memory(&plan).map_err(|error| match error {
         Error::Environment(text) if config.batch.micro_batch.is_none() => Error::Environment(format!(
-            "{text}. This run was begun with micro-batches of {} windows and keeps them, for the same bits, unless \
+            "{text}. This run was begun with micro-batches of {} samples and keeps them, for the same bits, unless \
              batch.micro_batch is given",
             shape.micro_batch
         )),

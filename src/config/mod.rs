@@ -105,11 +105,12 @@ impl Config {
         Choice { key: self.size_key(), num_samples: self.num_samples(), start, stride, order, seed }
     }
 
-    /// What stays whole when the batch is cut: where micro-batch means are summed, the micro-batch is part of the loss.
+    /// What stays whole when the batch is cut: where micro-batch means are summed, or samples of a micro-batch depend on each
+    /// other, the micro-batch is part of the loss.
     pub fn cut(&self) -> Cut {
         match self.hessian.reduction {
-            Reduction::Mean => Cut::Samples,
-            Reduction::Sum => Cut::MicroBatches,
+            Reduction::Mean if self.network.is_separable() => Cut::Samples,
+            _ => Cut::MicroBatches,
         }
     }
 }

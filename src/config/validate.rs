@@ -94,6 +94,9 @@ impl Check<'_> {
         self.at_least_one("batch.stride", Some(batch.stride))?;
         self.at_least_one("batch.micro_batch", batch.micro_batch)?;
         self.at_least_one("batch.segments", batch.segments)?;
+        let problem = "samples of a micro-batch depend on each other in this network, so that it is a part of the loss: give its size";
+        let is_given = config.network.is_separable() || batch.micro_batch.is_some();
+        self.that(is_given, "batch.micro_batch", "none", problem)?;
         let Some(predictions) = batch.num_predictions() else { return Ok(()) };
         self.that(predictions % unit.predictions == 0, &unit.key(), predictions, not_a_multiple(predictions, unit))?;
         let (samples, segments) = (predictions / unit.predictions, batch.segments.unwrap_or(1));

@@ -16,7 +16,8 @@ use super::paper::{Beside, beside};
 use super::volume::Storage;
 use super::{Facts, Plan, Planner, Rate, duration};
 use crate::block::Block;
-use crate::config::{Config, Math, Precision, Reduction};
+use crate::config::{Config, Math, Precision};
+use crate::data::Cut;
 use crate::{Error, Result};
 
 /// Share of an accelerator's memory that a plan takes.
@@ -216,9 +217,9 @@ impl ScalePlan {
 
 /// Micro-batches over the places that they take: the ranks go through a segment together.
 pub(super) fn busy(config: &Config, samples: usize, micro_batch: usize, ranks: usize) -> f64 {
-    let (units, unit) = match config.hessian.reduction {
-        Reduction::Mean => (samples, 1),
-        Reduction::Sum => (samples.div_ceil(micro_batch), micro_batch),
+    let (units, unit) = match config.cut() {
+        Cut::Samples => (samples, 1),
+        Cut::MicroBatches => (samples.div_ceil(micro_batch), micro_batch),
     };
     let segments = config.batch.segments.unwrap_or(SEGMENTS.min(units)).max(1);
     let share = |part: usize| (part as u128 * units as u128 / segments as u128) as usize;

@@ -206,7 +206,7 @@ impl<M: Fn(&Config, &Plan, usize) -> Result<Repeated>> Search<'_, M> {
     /// What is tried now and, once a pass was timed, for about how long.
     fn announce(&self, Shape { micro_batch, slots }: Shape) {
         let time = |passes: f64| self.pass.map(|pass| duration(pass * passes));
-        let what = format!("shape: trying micro-batches of {micro_batch} windows x {slots} slots on synthetic tokens");
+        let what = format!("shape: trying micro-batches of {micro_batch} samples x {slots} slots on made-up ones");
         let shape = Shape { micro_batch, slots };
         (self.log)(&match time(PASSES * shape.times(self.start)).zip(time(self.left)) {
             Some((this, all)) => format!("{what}, about {this}; all trials take at most {all} more"),
@@ -218,7 +218,7 @@ impl<M: Fn(&Config, &Plan, usize) -> Result<Repeated>> Search<'_, M> {
 impl std::fmt::Display for Choice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Shape { micro_batch, slots } = self.shape;
-        write!(f, "shape: micro-batches of {micro_batch} windows, at most {slots} slots")?;
+        write!(f, "shape: micro-batches of {micro_batch} samples, at most {slots} slots")?;
         if self.trials.len() < 2 {
             return Ok(());
         }
@@ -226,7 +226,7 @@ impl std::fmt::Display for Choice {
         let tried: Vec<String> = self.trials.iter().map(tried).collect();
         write!(
             f,
-            ", the fastest of {} tried (windows x slots: GFLOP/s; {}). To fix it: batch.micro_batch = {micro_batch}, \
+            ", the fastest of {} tried (samples x slots: GFLOP/s; {}). To fix it: batch.micro_batch = {micro_batch}, \
              hessian.slots = {slots}",
             tried.len(),
             tried.join(", ")

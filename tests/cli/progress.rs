@@ -113,7 +113,7 @@ fn shapes_are_said_when_they_are_tried() {
     in_order(
         &said,
         &[
-            "shape: trying micro-batches of 1 windows x 8 slots",
+            "shape: trying micro-batches of 1 samples x 8 slots",
             "at most 0.5 % of the run",
             "GFLOP/s",
             "shape: micro-batches of",
