@@ -217,8 +217,13 @@ impl<B: Backend, F: FnMut(&str, TensorData)> ModuleVisitor<B> for Reader<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::networks::gpt2::NAMES as GPT2;
     use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
+
+    const RENAMED: Names = Names {
+        last: &[("gamma", "weight"), ("beta", "bias")],
+        buffers: &[".attn.bias", ".attn.masked_bias"],
+        ..Names::BURN
+    };
 
     type Plain = burn_ndarray::NdArray<f64>;
     type Grad = burn_autodiff::Autodiff<Plain>;
@@ -255,11 +260,11 @@ mod tests {
     #[test]
     fn only_the_last_element_is_renamed() {
         let path = |text: &str| text.split('.').map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(GPT2.of_path(&path("gamma.ln_1.gamma")), "gamma.ln_1.weight");
-        assert_eq!(GPT2.of_path(&path("ln_1.beta")), "ln_1.bias");
+        assert_eq!(RENAMED.of_path(&path("gamma.ln_1.gamma")), "gamma.ln_1.weight");
+        assert_eq!(RENAMED.of_path(&path("ln_1.beta")), "ln_1.bias");
         assert_eq!(Names::BURN.of_path(&path("norm.gamma")), "norm.gamma");
-        assert!(GPT2.is_buffer("transformer.h.3.attn.bias"));
-        assert!(!GPT2.is_buffer("transformer.h.3.attn.c_attn.bias"));
+        assert!(RENAMED.is_buffer("transformer.h.3.attn.bias"));
+        assert!(!RENAMED.is_buffer("transformer.h.3.attn.c_attn.bias"));
     }
 
     #[test]

@@ -192,7 +192,9 @@ fn a_configuration_of_very_many_keys_is_refused_at_once() {
         assert!(said.stderr.len() < 4000, "{name}: a message of {} bytes", said.stderr.len());
         said.failed(2, &[place]);
     }
-    folder.hesspec("plan /dev/zero --no-timing").failed(2, &["/dev/zero", "at most 16777216 bytes"]);
+    folder.write("huge.toml", "#\n".repeat((8 << 20) + 1).as_bytes());
+    folder.hesspec("plan huge.toml --no-timing").failed(2, &["huge.toml", "at most 16777216 bytes"]);
+    folder.hesspec("plan /dev/zero --no-timing").failed(2, &["/dev/zero", "it is a device"]);
 }
 
 /// Vectors go by parameter: a block's name is told apart from a typing error, with what to give instead.
