@@ -38,7 +38,7 @@ pub use contents::{Contents, SlotContents};
 const HASH: usize = 32;
 /// What a group is of.
 const CONTENTS: &str = "group.bin";
-/// The same in versions before, without a hash.
+/// Name of a group's contents in versions before, without a hash.
 const CONTENTS_BEFORE: &str = "group.json";
 
 /// The checkpoints of a run.

@@ -236,7 +236,7 @@ struct Run<'a> {
     /// On rank 0.
     lock: Option<&'a Lock>,
     comm: &'a Comm,
-    /// Of this rank.
+    /// Memory of this rank.
     resources: Resources,
     shape: Shape,
     progress: &'a dyn Progress,

@@ -48,7 +48,7 @@ impl<K: Kernels, T: Precision> Job<K, T> {
         Self::opened(config, on, micro_batch, Source::Data(config.choice()), config.batch.segments)
     }
 
-    /// The same network with random weights on `num_samples` made-up samples: for plans and timings. These carry no sampling
+    /// The configuration's network with random weights on `num_samples` made-up samples: for plans and timings. These carry no sampling
     /// error: one segment, so that micro-batches are as large as asked for.
     ///
     /// # Errors

@@ -121,7 +121,7 @@ struct Group<'g, K: Kernels, T: Precision> {
     context: &'g Context<'g>,
     slots: Vec<Chain<'g, Sharded<'g, T>>>,
     seconds: Vec<Vec<f64>>,
-    /// Of all steps.
+    /// Times of all steps.
     metrics: Vec<StepMetrics>,
     contents: Contents,
     step: usize,

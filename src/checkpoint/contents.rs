@@ -37,7 +37,7 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// Of slots whose vectors have entries of so many bytes, in sweeps of so many segments.
+    /// Contents of a group of slots whose vectors have entries of so many bytes, in sweeps of so many segments.
     pub fn new(number: usize, segments: usize, slots: Vec<SlotContents>) -> Self {
         Self { format: FORMAT, number, segments, slots }
     }

@@ -29,7 +29,7 @@ use crate::{Error, Result};
 
 /// Rows and columns of the product that gives the rate of products, and on CUDA.
 const SGEMM: [usize; 2] = [2048, 8192];
-/// Of so many products the fastest counts.
+/// Products that are timed; the fastest counts.
 const SGEMM_REPEATS: usize = 5;
 /// Activations below a block are kept, as between the sweeps of a run.
 const PREFIX: PrefixBudget = PrefixBudget { memory: 1 << 30, file: 0 };
@@ -89,9 +89,9 @@ struct Case {
     matmul_gflop_per_slot: f64,
     gflops: f64,
     share_of_sgemm: f64,
-    /// Of the case's process, in units of 2^20 bytes; null where the system does not tell.
+    /// Largest resident set of the case's process, in units of 2^20 bytes; null where the system does not tell.
     peak_rss_mb: Option<f64>,
-    /// The same of its accelerator's memory; null where that has none of its own.
+    /// Accelerator's memory that the case takes, in units of 2^20 bytes; null where it has none of its own.
     peak_device_mb: Option<f64>,
 }
 

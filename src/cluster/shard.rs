@@ -25,7 +25,7 @@ impl Shard {
         Self { rank, size, len }
     }
 
-    /// The same vector's slice on another rank.
+    /// This vector's slice on another rank.
     pub fn of(self, rank: usize) -> Self {
         Self::new(rank, self.size, self.len)
     }

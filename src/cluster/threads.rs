@@ -24,7 +24,7 @@ pub fn run<T: Send>(size: usize, body: impl Fn(Comm) -> Result<T> + Sync) -> Res
     spawned(size, &body)
 }
 
-/// The same, each rank with a pool of so many threads of its own (itself among them) for all that runs in parallel below it.
+/// Runs ranks as threads, each with a pool of so many threads of its own (itself among them) for all that runs in parallel below it.
 ///
 /// # Errors
 /// As [`run`]; [`Error::Environment`] where the system has no threads left.
@@ -112,9 +112,9 @@ struct Shared {
 struct State {
     /// Exchanges completed.
     generation: u64,
-    /// Of the exchange in progress, by rank.
+    /// Deposits of the exchange in progress, by rank.
     deposits: Vec<Option<Deposit>>,
-    /// Of the last completed exchange. Nobody can complete the next one before all have read this.
+    /// Deposits of the last completed exchange. Nobody can complete the next one before all have read this.
     complete: Arc<Vec<Deposit>>,
     /// Point-to-point messages by (from, to).
     mail: HashMap<(usize, usize), VecDeque<Vec<u8>>>,

@@ -26,10 +26,10 @@ pub struct Run {
 /// `[batch]`: which samples of the data (windows of tokens, images) make up the loss.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Batch {
-    /// Of data that consists of tokens: number of predicted ones, a multiple of the context. Default: all that the data has.
+    /// Number of predicted tokens, a multiple of the context, for data that consists of tokens. Default: all that it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens: Option<usize>,
-    /// Of all other data: number of samples. Default: all that the data has.
+    /// Number of samples, for all other data. Default: all that it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub samples: Option<usize>,
     /// Position of the first sample: its number, or the first token of the first window. Default: 0.
@@ -213,7 +213,7 @@ pub struct Lanczos {
     /// With deflated weights: start vectors of short recursions after each probe's steps. Default: 20.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub short_starts: Option<usize>,
-    /// And steps from each of them. Default: 5.
+    /// Steps from each of the short recursions' start vectors. Default: 5.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub short_steps: Option<usize>,
 }

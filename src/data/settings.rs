@@ -33,7 +33,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Of an input.
+    /// What is remembered of an input.
     pub fn of(input: &Input) -> Self {
         Self { name: input.name.to_string(), bytes: input.len(), version: input.version().map(str::to_owned) }
     }

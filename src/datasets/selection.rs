@@ -94,7 +94,7 @@ mod tests {
         Choice { key: WINDOW.key(), num_samples, start, stride, order, seed: 3 }
     }
 
-    /// Of so many tokens, of which each window needs one more than it has.
+    /// Selects from so many tokens, of which each window needs one more than it has.
     fn selected(num_tokens: usize, choice: &Choice) -> Result<Selection> {
         Selection::new(choice, num_tokens.saturating_sub(4), WINDOW, &format!("{num_tokens} tokens"))
     }

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 
 /// Entries of the vector that measures the bandwidth: 64 MB in f64.
 const LEN: usize = 8 << 20;
-/// Of so many exchanges the fastest counts.
+/// Exchanges that are timed; the fastest counts.
 const REPEATS: usize = 3;
 /// Reductions of a few scalars that are timed.
 const SHORT: u32 = 200;
@@ -23,9 +23,9 @@ struct Member {
     host: String,
     version: String,
     threads: usize,
-    /// That it may run on.
+    /// Processors that it may run on.
     processors: usize,
-    /// Of its machine.
+    /// Processors of its machine.
     present: usize,
     clock: f64,
 }

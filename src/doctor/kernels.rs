@@ -30,9 +30,9 @@ const DEFAULTS: &str = "[model.gpt2]\n[data.tokens]\npath = \"none\"\n";
 const WINDOWS: usize = 3;
 /// What roundings in f32 may amount to over two layers, second order: 1e-6 is usual.
 const LIMIT_F32: f64 = 1e-4;
-/// The same where operands are rounded to fewer bits, in roundings: 16 are usual.
+/// What may be lost where operands are rounded to fewer bits, in roundings of those: 16 are usual.
 const ROUNDINGS: f64 = 64.0;
-/// The same in f64.
+/// What roundings in f64 may amount to.
 const LIMIT_F64: f64 = 1e-11;
 
 /// How far H v of a small GPT on the configured backend is from the composition.

@@ -15,12 +15,12 @@ pub struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    /// Of a document; keys are `table.key`.
+    /// Checks a document; keys are `table.key`.
     pub fn document(root: &'a Node) -> Self {
         Self { root, prefix: "" }
     }
 
-    /// Of one of its tables; `prefix` is its name and a dot.
+    /// Checks one table of a document; `prefix` is its name and a dot.
     pub fn table(root: &'a Node, prefix: &'a str) -> Self {
         Self { root, prefix }
     }

@@ -40,7 +40,7 @@ pub trait Passes<K: Kernels, T: Precision> {
     fn seeded<'s>(&'s self, seeds: &Seeds<'_, T>) -> Box<dyn Seeded<K, T> + 's>;
     /// The network with `scale` times a block's vector added to its parameters, ready for the gradient of that block.
     fn shifted<'s>(&'s self, block: &Block, vector: &[T], scale: f64) -> Box<dyn Seeded<K, T> + 's>;
-    /// The same network on the same data in f64, where the backend has it and it is more than `T`. BatchNorm's running
+    /// This network on this data in f64, where the backend has it and it is more than `T`. BatchNorm's running
     /// statistics, which all clones of a module share, stay as they are: such a network cannot be run in f64.
     fn wide(&self) -> Option<Rc<dyn Passes<K, f64> + '_>>;
     /// The stage that a parameter belongs to ([`Stages::stage_of`](super::Stages::stage_of)); `None` for a network that can

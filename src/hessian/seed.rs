@@ -120,7 +120,7 @@ pub struct Adjoints<K: Kernels> {
 }
 
 impl<K: Kernels> Adjoints<K> {
-    /// Of no parameter.
+    /// Adjoints of no parameter.
     pub fn none(layout: &Layout) -> Self {
         Self { by_parameter: layout.parameters().iter().map(|_| None).collect() }
     }
@@ -173,7 +173,7 @@ pub(super) struct Sums<'a, K: Kernels> {
 }
 
 impl<'a, K: Kernels> Sums<'a, K> {
-    /// Of no micro-batch, for the block of each slot.
+    /// Sums over no micro-batch yet, for the block of each slot.
     pub fn new(layout: &'a Layout, blocks: &'a [&'a Block]) -> Self {
         let (on_host, on_device) = (vec![Vec::new(); blocks.len()], blocks.iter().map(|_| BTreeMap::new()).collect());
         Self { layout, blocks, on_host, on_device }
@@ -383,7 +383,7 @@ pub fn cast<K: Kernels, M: Module<SecondOrder<K>>>(model: M, dtype: DType) -> M 
     model.map(&mut Cast { path: Path::new(&Names::BURN), dtype, with_state: true })
 }
 
-/// The same, and the running statistics stay as they are.
+/// The module with every parameter in another precision; BatchNorm's running statistics stay as they are.
 pub(super) fn cast_parameters<K: Kernels, M: Module<SecondOrder<K>>>(model: M, dtype: DType) -> M {
     model.map(&mut Cast { path: Path::new(&Names::BURN), dtype, with_state: false })
 }

@@ -101,7 +101,7 @@ impl<T: Real> MatrixOperator<T> {
         Self { slots, storage: std::marker::PhantomData }
     }
 
-    /// The same matrix, in one segment, in every slot.
+    /// One matrix, in one segment, in every slot.
     pub fn shared(matrix: Dense, num_slots: usize) -> Self {
         Self::new(vec![Arc::from([matrix]); num_slots])
     }

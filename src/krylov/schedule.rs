@@ -24,9 +24,9 @@ pub struct Schedule {
 /// Steps whose vectors a chain needs to go on, counted through all of its recursions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Needed {
-    /// Of the long recursion.
+    /// Steps of the long recursion.
     pub main: Range<usize>,
-    /// Of the short one under way.
+    /// Steps of the short recursion under way.
     pub short: Range<usize>,
 }
 

@@ -15,7 +15,7 @@ pub struct Tridiagonal {
     /// For each segment s the lower triangle of V^T H_s V, packed by rows (see [`packed`]); their sum is T
     /// to rounding. Empty where segments were not recorded.
     pub segments: Vec<Vec<f64>>,
-    /// Of the short recursions in the complement of this one's eigenvectors, where asked for (see [`Chain`](super::Chain)).
+    /// Jacobi matrices of the short recursions in the complement of this one's eigenvectors, where asked for (see [`Chain`](super::Chain)).
     pub complement: Vec<Tridiagonal>,
 }
 

@@ -18,7 +18,7 @@ use crate::error::Result;
 pub enum Initial {
     /// Those that its module has.
     Own,
-    /// The same number everywhere.
+    /// One number everywhere.
     Constant(f64),
     /// From N(0, deviation²).
     Normal(f64),

@@ -112,7 +112,7 @@ tables! {
         axis: String,
         /// Position on the axis.
         coordinate: f64,
-        /// The same position as an eigenvalue.
+        /// The eigenvalue at this position of the axis.
         eigenvalue: f64,
         /// Mean over probes, per unit of *coordinate*.
         density: f64,
@@ -219,7 +219,7 @@ tables! {
         slots: i32,
         /// Wall seconds of the step, all slots together.
         seconds: f64,
-        /// Of these: passes over micro-batches, primal and tangents together.
+        /// Seconds of passes over micro-batches, primal and tangents together.
         seconds_products: f64,
         /// Exchange between ranks, the wait for slower ones included.
         seconds_reduction: f64,
@@ -247,13 +247,13 @@ tables! {
         segments: i32,
         /// Wasserstein-1 distance from the same block's spectrum in the previous batch.
         w1_previous: Option<f64>,
-        /// The same from the largest batch.
+        /// Wasserstein-1 distance from the largest batch.
         w1_largest: Option<f64>,
         /// Root mean square of W1 between the batch's spectrum and those of resampled batches.
         w1_error: f64,
         /// Jensen-Shannon distance (`js`) from the previous batch.
         js_previous: Option<f64>,
-        /// The same from the largest batch.
+        /// Jensen-Shannon distance (`js`) from the largest batch.
         js_largest: Option<f64>,
         /// Root mean square of js between the batch's spectrum and those of resampled batches.
         js_error: f64,

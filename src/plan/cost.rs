@@ -35,7 +35,7 @@ pub struct Kept {
 }
 
 impl Cost {
-    /// Of a network's products.
+    /// The cost of a network's products.
     pub fn of(profile: &Profile) -> Self {
         Self { products: profile.products.clone(), bottom: profile.bottom.clone() }
     }

@@ -16,9 +16,9 @@ const STATED: (f64, f64) = (0.21, 8.5);
 /// How errors from the data fall with the number of tokens; worst block.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Expectation {
-    /// Of the density (W1), times sqrt(tokens).
+    /// Error of the density (W1), times sqrt(tokens).
     pub w1: f64,
-    /// Of the smallest and largest node, times sqrt(tokens).
+    /// Error of the smallest and largest node, times sqrt(tokens).
     pub extremes: f64,
     /// Where it comes from.
     pub source: String,

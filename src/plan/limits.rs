@@ -32,7 +32,7 @@ pub struct Limit {
 pub struct Limits(Vec<Limit>);
 
 impl Limits {
-    /// Of this process.
+    /// The limits of this process.
     ///
     /// # Errors
     /// [`Error::Environment`] if the machine does not say its memory.
@@ -120,7 +120,7 @@ struct Hierarchy {
 }
 
 impl Hierarchy {
-    /// Of this process's group and of all around it.
+    /// Limits of this process's group and of all around it.
     fn limits(&self) -> Vec<Limit> {
         let inside = self.group.ancestors().map(|group| (group, self.mount.join(group)));
         inside.filter_map(|(group, folder)| self.limit(group, &folder)).collect()

@@ -74,7 +74,7 @@ pub(super) fn profile(config: &Config, layout: &Layout) -> Result<(Profile, Sour
     })
 }
 
-/// The same network on the processor in f32.
+/// A configuration's network on the processor in f32.
 fn plain(config: &Config) -> Config {
     let mut plain = config.clone();
     let hessian = &mut plain.hessian;

@@ -18,7 +18,7 @@ use crate::{Error, Result};
 const PROCESS: f64 = 60e6;
 /// What an allocator that keeps all memory takes beyond what is in use at the peak (measured, tests/memory/check.py).
 pub(super) const OVERHEAD: f64 = 1.08;
-/// The same for vectors of what is tested and measured before the first group: f32 and f64 alternate, products and gradients,
+/// What an allocator takes so for vectors of what is tested and measured before the first group: f32 and f64 alternate, products and gradients,
 /// and little of what one frees has the sizes that the next one asks for.
 const OVERHEAD_BEFORE: f64 = 1.38;
 /// What an accelerator's libraries and scratch memory take, logits of cross-entropy's chunks among it.
@@ -40,7 +40,7 @@ pub struct Memory {
     pub number: f64,
     /// Numbers that the forward pass of one prediction keeps, per component (primal, or one slot).
     pub per_prediction: f64,
-    /// The same inside the branch that is computed again, if that is how it is: for every component, whatever its share.
+    /// Numbers that one prediction keeps inside the stage that is computed again, if that is how it is: for every component, whatever its share.
     pub at_once: f64,
     /// Attention's weights of one layer, which accelerators form as matrices: numbers per prediction and component.
     pub scores: f64,
@@ -68,7 +68,7 @@ pub struct Lanczos {
 }
 
 impl Memory {
-    /// Of a network with `num_params` parameters, and so many predictions per micro-batch; `recompute`: of passes that compute
+    /// Memory of a network with `num_params` parameters, and so many predictions per micro-batch; `recompute`: of passes that compute
     /// their stages again, if the network has any.
     pub fn of(profile: &Profile, num_params: usize, predictions: usize, recompute: bool, lanczos: Lanczos) -> Self {
         let kept = Recomputed { kept: profile.kept, at_once: 0.0 };
@@ -86,7 +86,7 @@ impl Memory {
         }
     }
 
-    /// The same for a batch in one segment.
+    /// Memory for a batch in one segment, whose sum is the total.
     pub fn of_one_segment(self) -> Self {
         Self { sum_so_far: 0.0, ..self }
     }
@@ -176,18 +176,18 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// Of one process by itself.
+    /// Resources of one process by itself.
     pub fn alone(config: &Config) -> Result<Self> {
         Self::of(config, 1, 1)
     }
 
-    /// Of each rank of this machine that `hesspec run` has without a launcher.
+    /// Resources of each rank of this machine that `hesspec run` has without a launcher.
     pub fn here(config: &Config) -> Result<Self> {
         let ranks = config.run.ranks.unwrap_or(1);
         Self::of(config, ranks, ranks)
     }
 
-    /// Of each of `ranks`, `here` of which share this machine: `hessian.memory`, or a share of what is free
+    /// Resources of each of `ranks`, `here` of which share this machine: `hessian.memory`, or a share of what is free
     /// ([`Limits`]).
     pub fn of(config: &Config, ranks: usize, here: usize) -> Result<Self> {
         let budget = match &config.hessian.memory {
@@ -233,7 +233,7 @@ pub fn amount(bytes: f64) -> String {
     }
 }
 
-/// The same for an accelerator's memory.
+/// The message for what does not fit into an accelerator's memory.
 pub fn does_not_fit_on_device(what: &str, needed: f64, budget: f64) -> Error {
     Error::Environment(format!(
         "{what} needs {} of the accelerator's memory, {} may be used. Take a smaller batch.micro_batch, hessian.recompute = true, \

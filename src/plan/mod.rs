@@ -142,7 +142,7 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Of the network of a configuration.
+    /// What there is to know of a configuration's network.
     pub fn of(config: &Config) -> Result<Self> {
         let layout = config.network.layout()?;
         let blocks = job::blocks(config, &layout)?;

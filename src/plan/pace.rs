@@ -21,13 +21,13 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Of segments that take so many seconds.
+    /// The pace of segments that take so many seconds.
     pub fn of(seconds_per_segment: f64) -> Self {
         let wait = (MARGIN * seconds_per_segment - 1.0).max(0.0); // a second is in the reserve
         Self { seconds_per_segment, signal_seconds: (30.0 * (wait / 30.0).ceil() + RESERVE) as u64 }
     }
 
-    /// Of a plan on ranks that together do so many FLOP/s; `None` where only the data knows the batch.
+    /// The pace of a plan on ranks that together do so many FLOP/s; `None` where only the data knows the batch.
     pub fn planned(config: &Config, plan: &Plan, flops: f64) -> Option<Self> {
         let dearest = plan.groups.iter().map(|group| group.forward_passes).reduce(f64::max)?;
         let flop = 2.0 * plan.forward_multiply_adds * dearest * plan.tokens? as f64;

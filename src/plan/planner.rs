@@ -105,7 +105,7 @@ impl<'a> Planner<'a> {
         self.bytes(slots) <= self.budget && self.on_device(slots).is_none_or(|(bytes, budget)| bytes <= budget)
     }
 
-    /// Of each slot: its block's dimension and the share of the network above it.
+    /// For each slot its block's dimension and the share of the network above it.
     fn sizes_of(&self, slots: &[&Block]) -> Vec<(f64, f64)> {
         let slot = |block: &&Block| {
             let shares = self.cost.block(self.layout, block);

@@ -63,7 +63,7 @@ impl Target {
         })
     }
 
-    /// The same in any arithmetic; `None` for one that the device does not have.
+    /// From the data sheet in any arithmetic; `None` for one that the device does not have.
     pub fn in_mode(device: &Device, ranks: usize, math: Math, efficiency: Option<f64>) -> Option<Self> {
         let peak = device.peak(math)?;
         let (share, whose) = match efficiency {
@@ -157,7 +157,7 @@ pub struct ScalePlan {
     pub busy: f64,
     /// Duration of the run (with `[convergence]`: of all batches), hours.
     pub hours: f64,
-    /// The same in days of one rank.
+    /// Duration times ranks, in days of one rank.
     pub gpu_days: f64,
     /// Memory of one rank.
     pub memory: RankMemory,
@@ -236,7 +236,7 @@ impl Planner<'_> {
         pairs.iter().map(|(at, _)| &blocks[*at]).collect()
     }
 
-    /// Of the group that needs most.
+    /// Memory of the group that needs most.
     fn rank_memory(&self, blocks: &[Block], plan: &Plan) -> RankMemory {
         let largest = plan.groups.iter().max_by(|a, b| a.memory_bytes.total_cmp(&b.memory_bytes));
         let slots = largest.map_or(Vec::new(), |group| self.slots(blocks, &group.pairs));

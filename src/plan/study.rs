@@ -13,7 +13,7 @@ pub struct StudyPlan {
     pub num_products: usize,
     /// Floating-point operations.
     pub flop: f64,
-    /// The same in units of the largest batch: a little below factor / (factor - 1).
+    /// Operations in units of the largest batch's: a little below factor / (factor - 1).
     pub times_largest: f64,
     /// Predicted duration, seconds.
     pub seconds: Option<f64>,

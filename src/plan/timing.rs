@@ -28,7 +28,7 @@ const AGREEMENT: f64 = 1.03;
 /// The rate of passes that were repeated.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Repeated {
-    /// Of the fastest.
+    /// Rate of the fastest pass.
     pub rate: Rate,
     /// Passes on the clock.
     pub passes: usize,
@@ -42,7 +42,7 @@ impl Repeated {
         self.spread <= AGREEMENT
     }
 
-    /// Of the seconds of all passes.
+    /// What the seconds of all passes say.
     fn of(seconds: &[f64], flop: f64) -> Self {
         let mut sorted = seconds.to_vec();
         sorted.sort_by(f64::total_cmp);

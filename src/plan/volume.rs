@@ -24,7 +24,7 @@ pub struct Storage {
 const PER_SEGMENT_ENTRY: f64 = 9.0;
 const PER_NODE: f64 = 40.0;
 const PER_DISTANCE: f64 = 40.0;
-/// And of a density, at the default width.
+/// Compressed bytes of a density, at the default width.
 const PER_DENSITY: f64 = 25e3;
 /// Distances between two blocks: metrics and their variants.
 const DISTANCES: f64 = 7.0;

@@ -250,7 +250,7 @@ pub struct Coverage {
 /// A value and its error.
 type Statistic = fn(&ConvergenceRow) -> (f64, f64);
 
-/// Of all statistics that have a sign. With n of the largest batch's N tokens, which are among them, the difference has the
+/// Coverage of all statistics that have a sign. With n of the largest batch's N tokens, which are among them, the difference has the
 /// error of the smaller batch times sqrt(1 - n / N).
 pub fn coverage(rows: &[ConvergenceRow]) -> Vec<Coverage> {
     let statistics: [(&str, Statistic); 4] = [

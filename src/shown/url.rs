@@ -225,7 +225,7 @@ fn without_values(query: &str) -> String {
     shown
 }
 
-/// Of `user:password@place`, the place.
+/// The place in `user:password@place`.
 fn without_user_of_path(path: &str) -> String {
     let is_path = path.trim_start_matches(['(', '[']).starts_with(['/', '.']);
     match path.rfind('@') {

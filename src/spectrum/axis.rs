@@ -85,7 +85,7 @@ impl View {
         Self::rescaled(blocks, axis, sigma, 1.0)
     }
 
-    /// The same with lambda_c times `factor`.
+    /// A view of the blocks with lambda_c times `factor`.
     pub fn rescaled(blocks: &[BlockSpectrum], axis: AxisChoice, sigma: Sigma, factor: f64) -> Result<Self> {
         let axis = match axis {
             AxisChoice::Linear => Axis::Linear,

@@ -17,24 +17,24 @@ use crate::{Error, Result};
 pub struct BlockErrors {
     /// Root mean square of W1 between the spectrum and resampled ones.
     pub w1: f64,
-    /// The same of the Jensen-Shannon distance; 0 without a view.
+    /// Error of the Jensen-Shannon distance; 0 without a view.
     pub js: f64,
-    /// Of the trace.
+    /// Error of the trace.
     pub trace: f64,
-    /// Of the Frobenius norm.
+    /// Error of the Frobenius norm.
     pub frobenius: f64,
-    /// Of the smallest node.
+    /// Error of the smallest node.
     pub lambda_min: f64,
-    /// Of the largest node.
+    /// Error of the largest node.
     pub lambda_max: f64,
 }
 
 /// Errors of the distance between two blocks that come from the data.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PairErrors {
-    /// Of the Jensen-Shannon distance.
+    /// Error of the Jensen-Shannon distance.
     pub js: f64,
-    /// Of W1.
+    /// Error of W1.
     pub w1: f64,
 }
 
@@ -62,7 +62,7 @@ pub struct Resampling<'a> {
 const PER_BLOCK: usize = 6;
 
 /// Bootstrap errors of blocks, and in a view also of Jensen-Shannon distances and of `pairs` (indices of blocks).
-/// The same draw serves all blocks, for they share the data.
+/// One draw serves all blocks, for they share the data.
 ///
 /// # Errors
 /// [`Error::Numerics`] for fewer than two segments or draws, and for segment matrices that do not fit.
@@ -115,7 +115,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Of a spectrum; with a view also for Jensen-Shannon distances.
+    /// Prepares a spectrum for distances; with a view also for Jensen-Shannon's.
     pub fn new(block: &BlockSpectrum, view: Option<&View>) -> Self {
         Self { measure: measure(block.probes.iter()), js: view.map(|view| JsBlock::for_distance(block, view)) }
     }
@@ -179,7 +179,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Of one batch; `before` is the next smaller one. Blocks without any curvature above the noise do not count.
+    /// The verdict on one batch; `before` is the next smaller one. Blocks without any curvature above the noise do not count.
     pub fn new(blocks: &[BlockSpectrum], errors: &[BlockErrors], before: Option<&[BlockSpectrum]>) -> Self {
         let mut verdict = Self { block: String::new(), error: 0.0, change: before.map(|_| 0.0) };
         for (at, (block, errors)) in blocks.iter().zip(errors).enumerate().filter(|(_, (block, _))| !block.is_zero()) {

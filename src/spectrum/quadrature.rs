@@ -18,7 +18,7 @@ pub enum Weights {
     Raw,
     /// 1/d for converged simple eigenvalues (see [`reduce_variance`](super::reduce_variance)).
     VarianceReduced,
-    /// The same, and the rest as short recursions in the complement see it (see [`deflate`](super::deflate())).
+    /// 1/d for converged eigenvalues, and the rest as short recursions in the complement see it (see [`deflate`](super::deflate())).
     Deflated,
 }
 

@@ -25,7 +25,7 @@ pub fn jackknife(num_samples: usize, estimator: impl FnMut(usize) -> f64) -> Opt
     Some(jackknife_error(&left_out))
 }
 
-/// The same from the n leave-one-out values; at least two.
+/// Standard error by jackknife from the n leave-one-out values; at least two.
 pub fn jackknife_error(left_out: &[f64]) -> f64 {
     let n = left_out.len() as f64;
     student(left_out.len()) * ((n - 1.0) / n).sqrt() * spread(left_out)

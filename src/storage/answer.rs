@@ -10,9 +10,9 @@ use crate::shown::{quoted, scrubbed};
 
 /// How the libraries begin the text that has a status.
 const STATUS: &str = "Server returned non-2xx status code: ";
-/// And the text of an answer that says that it is an error.
+/// Text before an answer that says that it is an error.
 const RESPONSE: &str = "Server returned error response: ";
-/// And what went wrong on the way to the server or back.
+/// Text before what went wrong on the way to the server or back.
 const TRANSPORT: &str = "HTTP error";
 /// How our own error of an answer begins that lacks bytes.
 pub(super) const SHORT: &str = "too few bytes came: ";

@@ -69,7 +69,7 @@ macro_rules! comparisons {
     )*};
 }
 
-/// The same, with a number.
+/// Comparisons with a number.
 macro_rules! comparisons_with_a_number {
     ($($name:ident)*) => {$(
         fn $name(tensor: FloatTensor<Self>, rhs: Scalar, out_dtype: BoolDType) -> BoolTensor<Self> {

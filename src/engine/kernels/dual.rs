@@ -57,7 +57,7 @@ impl<B: Backend> Dual<B> {
         Self::new(linear(self.primal), tangents)
     }
 
-    /// The same value without the tangents of the slots that `keep` lacks.
+    /// Keeps the value and the tangents of the slots in `keep`.
     pub fn only(mut self, keep: &Mask) -> Self {
         for (slot, tangent) in self.tangents.iter_mut().enumerate() {
             if !keep.get(slot).copied().unwrap_or(false) {

@@ -43,7 +43,7 @@ pub fn linear_cross_entropy<B: Kernels>(
     Tensor::from_primitive(TensorPrimitive::Float(loss))
 }
 
-/// The same from tensor operations, in chunks of rows.
+/// Head and cross-entropy from tensor operations, in chunks of rows.
 fn composed<B: Kernels>(
     hidden: &Dual<B>,
     weight: &Dual<B>,

@@ -110,7 +110,7 @@ pub(super) fn add_up(shared: &mut SharedMemory<f32>, #[comptime] lists: usize, #
     sync_cube();
 }
 
-/// The same for the largest number of one list.
+/// The largest number of one list, found by all threads of a cube together.
 #[cube]
 pub(super) fn largest(shared: &mut SharedMemory<f32>, #[comptime] units: usize) {
     let unit = UNIT_POS as usize;

@@ -63,7 +63,7 @@ pub(super) struct HeadsBuffer<T> {
     shape: [usize; 4],
     active: Mask,
     primal: Vec<T>,
-    /// Of active slots.
+    /// Tangents of the active slots.
     tangents: Vec<Vec<T>>,
 }
 
@@ -114,7 +114,7 @@ impl<T: Element> SharedHeads<'_, T> {
         unsafe { self.place(&self.primal, at) }
     }
 
-    /// The same of the `index`-th active slot.
+    /// Rows of the tangent of the `index`-th active slot.
     ///
     /// # Safety
     /// No two tasks may write to the same rows of the same place.

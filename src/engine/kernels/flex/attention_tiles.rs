@@ -175,7 +175,7 @@ impl<'a, T: Element> Tile<'_, 'a, T> {
         heads.primal(self.at).rows(self.rows.clone())
     }
 
-    /// The same of a tangent.
+    /// A tangent of the tile's queries.
     pub(super) fn moved_of_queries(&self, heads: &Heads<'a, T>, slot: usize) -> Option<Matrix<'a, T>> {
         Some(heads.tangent(slot, self.at)?.rows(self.rows.clone()))
     }
@@ -185,7 +185,7 @@ impl<'a, T: Element> Tile<'_, 'a, T> {
         heads.primal(self.at).rows(0..self.num_keys)
     }
 
-    /// The same of a tangent.
+    /// A tangent of the keys that the tile meets.
     pub(super) fn moved_of_keys(&self, heads: &Heads<'a, T>, slot: usize) -> Option<Matrix<'a, T>> {
         Some(heads.tangent(slot, self.at)?.rows(0..self.num_keys))
     }
