@@ -90,10 +90,10 @@ fn a_trial_whose_passes_differ_decides_nothing() {
     assert_eq!((found.shape.micro_batch, found.trials.iter().all(|trial| trial.shape.micro_batch == 64)), (64, true));
     let lines = said.take();
     assert!(
-        lines[0].contains("trying micro-batches of 64 windows x 8 slots") && lines[0].contains("at most 0.5 %"),
+        lines[0].contains("trying micro-batches of 64 samples x 8 slots") && lines[0].contains("at most 0.5 %"),
         "{lines:?}"
     );
-    assert!(lines[2].contains("trying micro-batches of 128 windows") && lines[2].contains("about 6.0 s"), "{lines:?}");
+    assert!(lines[2].contains("trying micro-batches of 128 samples") && lines[2].contains("about 6.0 s"), "{lines:?}");
     assert!(lines[3].contains("not trusted") && lines[3].contains("1.40"), "{lines:?}");
     let none = chosen_on(&[], PLENTY, &log, |_| (1.0, 1.4));
     assert_eq!((none.shape, none.trials.len()), (Shape { micro_batch: 64, slots: 8 }, 0));
