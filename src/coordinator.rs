@@ -140,8 +140,9 @@ pub fn open_store(
     let (url, run, provenance) = (&config.output.url, &config.run.name, tables::provenance(config)?);
     if !RunStore::check(url, run, &provenance, tables::differing)? {
         // a name is not claimed for what cannot be computed
-        job::preflight(config)?;
-        plan::check_memory(&Plan::new(&with_size(config)?, &[], resources)?)?;
+        let mut sized = config.clone();
+        sized.set_num_samples(Some(job::preflight(config)?));
+        plan::check_memory(&Plan::new(&sized, &[], resources)?)?;
     }
     let mut store = RunStore::open(url, run, &provenance, tables::differing)?;
     if store.is_done() {
@@ -200,7 +201,7 @@ fn as_before(config: &Config, store: &RunStore, before: Shape, resources: Resour
         )),
         other => other,
     })?;
-    Ok(shape)
+    Ok(Shape { micro_batch: plan.micro_batch, ..shape }) // no more than a segment has, whatever is given
 }
 
 /// Rank 0's value, on every rank.

@@ -153,12 +153,12 @@ pub struct On<'a, K: Kernels, T: Precision> {
     pub device: Device<K>,
 }
 
-/// Whether this build has the backend, the data the batch, and the weights the network's parameters. Nothing is computed,
-/// and no weights' numbers are read.
+/// The batch's number of samples, if this build has the backend, the data the batch, and the weights the network's parameters.
+/// Nothing is computed, and no weights' numbers are read.
 ///
 /// # Errors
 /// Those of [`dispatch`], of opening tokens, and of [`weights::check`].
-pub fn preflight(config: &Config) -> Result<()> {
+pub fn preflight(config: &Config) -> Result<usize> {
     struct Nothing;
     impl Task for Nothing {
         type Output = ();
@@ -168,11 +168,11 @@ pub fn preflight(config: &Config) -> Result<()> {
     }
     dispatch(config, Nothing)?;
     let network = &config.network;
-    network.num_samples(&config.choice())?;
-    match network.weights() {
-        Some(source) => weights::check(&network.layout()?, network.names(), source),
-        None => Ok(()),
+    let num_samples = network.num_samples(&config.choice())?;
+    if let Some(source) = network.weights() {
+        weights::check(&network.layout()?, network.names(), source)?;
     }
+    Ok(num_samples)
 }
 
 /// Runs a task on the configured backend in the configured precision.

@@ -1,6 +1,6 @@
 //! `hesspec hvp`: products with given vectors, gradient and loss.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
@@ -17,7 +17,7 @@ use crate::hessian::{Gradient, Precision};
 use crate::job::{self, Job, On, Task};
 use crate::krylov::Real;
 use crate::networks::Registry;
-use crate::{Result, config, plan};
+use crate::{Error, Result, config, plan};
 
 /// Vectors that share a pass where `hessian.slots` does not say.
 pub const DEFAULT_SLOTS: usize = 8;
@@ -62,6 +62,7 @@ struct Answer {
 /// Computes and writes.
 pub fn main(arguments: &Arguments, networks: &Registry, json: bool) -> Result<()> {
     let mut config = arguments.config.load(networks)?;
+    refuse_to_replace(arguments)?;
     if arguments.gauss_newton {
         config.hessian.operator = config::Operator::GaussNewton;
     }
@@ -71,6 +72,30 @@ pub fn main(arguments: &Arguments, networks: &Registry, json: bool) -> Result<()
         (false, Some(loss)) => print(&format!("loss {loss}")),
         (false, None) => Ok(()),
     }
+}
+
+/// What is written must not take the place of what is read, or of each other.
+fn refuse_to_replace(arguments: &Arguments) -> Result<()> {
+    let written = [("--out", &arguments.out), ("--gradient", &arguments.gradient)];
+    let read = [("the configuration", Some(&arguments.config.config)), ("--vectors", arguments.vectors.as_ref())];
+    let place =
+        |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.into());
+    for (at, (option, path)) in written.iter().enumerate() {
+        let Some(path) = path else { continue };
+        let others = written[..at].iter().map(|(option, path)| (*option, path.as_ref()));
+        let taken = read
+            .iter()
+            .copied()
+            .chain(others)
+            .find(|(_, other)| other.is_some_and(|other| place(other) == place(path)));
+        if let Some((what, _)) = taken {
+            return Err(Error::Config(format!(
+                "{option} {}: that is the file of {what}; name another one",
+                path.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 struct Products<'a> {

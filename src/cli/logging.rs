@@ -56,7 +56,11 @@ fn path(folder: &Path, rank: usize) -> PathBuf {
 }
 
 fn append(folder: &Path, rank: usize) -> std::io::Result<File> {
-    File::options().create(true).append(true).open(path(folder, rank))
+    let path = path(folder, rank);
+    if path.metadata().is_ok_and(|found| !found.is_file()) {
+        return Err(std::io::Error::other("it is there and no regular file")); // opening a pipe would wait for its reader
+    }
+    File::options().create(true).append(true).open(path)
 }
 
 impl<'a> MakeWriter<'a> for RankFiles {

@@ -4,6 +4,7 @@ use std::ops::Deref;
 
 use super::{Blocks, Config, Convergence, Reduction, Reorthogonalize, Sigma, Unit, WeightKind, as_toml};
 use crate::document::{self, Node};
+use crate::shown::redacted;
 use crate::{Error, Result};
 
 /// Checks a whole configuration; `tree` says where each value stands.
@@ -181,6 +182,10 @@ impl Check<'_> {
     }
 
     fn blocks(&self, blocks: &Blocks) -> Result<()> {
+        for (key, globs) in [("blocks.include", &blocks.include), ("blocks.exclude", &blocks.exclude)] {
+            let is_place = globs.iter().any(|glob| redacted(glob) != *glob || glob.contains("://"));
+            self.that(!is_place, key, "", "expected globs on the names of blocks, no URLs")?;
+        }
         if let Err(error) = blocks.filter() {
             let key = if error.to_string().starts_with("blocks.include") { "blocks.include" } else { "blocks.exclude" };
             return Err(Error::Config(format!("{}: {error}", self.origin(key))));

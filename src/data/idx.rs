@@ -27,24 +27,30 @@ pub struct Idx {
 }
 
 impl Idx {
-    /// Reads a file with `axes` axes, by path or URL.
+    /// Reads a file with `axes` axes, by path or URL. `fits` is asked with the size of each axis before any entry is read: a
+    /// small file can stand for very many.
     ///
     /// # Errors
     /// [`Error::Config`] with the file's name: not there, not IDX, other entries than bytes, another number of axes, cut short or too
     /// long; [`Error::Storage`].
-    pub fn read(name: &Url, axes: usize) -> Result<Self> {
+    pub fn read(name: &Url, axes: usize, fits: impl FnOnce(&[usize]) -> Result<()>) -> Result<Self> {
         let input = Input::open(name)?;
         let mut start = Vec::with_capacity(GZIP.len());
         input.reader(0)?.take(GZIP.len() as u64).read_to_end(&mut start).map_err(|error| input.error(error))?;
         let reader = input.reader(0)?;
         if start == GZIP {
-            Self::parse(name, MultiGzDecoder::new(reader), axes)
+            Self::parse(name, MultiGzDecoder::new(reader), axes, fits)
         } else {
-            Self::parse(name, reader, axes)
+            Self::parse(name, reader, axes, fits)
         }
     }
 
-    fn parse(name: &Url, mut reader: impl Read, axes: usize) -> Result<Self> {
+    fn parse(
+        name: &Url,
+        mut reader: impl Read,
+        axes: usize,
+        fits: impl FnOnce(&[usize]) -> Result<()>,
+    ) -> Result<Self> {
         let wrong = |problem: String| Error::Config(format!("{name}: {problem}"));
         let mut magic = [0; 4];
         let short = |error: std::io::Error| {
@@ -72,6 +78,7 @@ impl Idx {
         let Some(count) = count.filter(|count| *count <= MOST_ENTRIES) else {
             return Err(wrong(format!("says that it has {shape:?} entries: too many")));
         };
+        fits(&shape)?;
         let mut entries = Vec::new(); // as many as there are, whatever the header says
         let found = reader
             .take(count + 1)
@@ -104,13 +111,13 @@ mod tests {
     }
 
     fn refused(bytes: &[u8], axes: usize) -> String {
-        Idx::parse(&"x.idx".into(), bytes, axes).unwrap_err().to_string()
+        Idx::parse(&"x.idx".into(), bytes, axes, |_| Ok(())).unwrap_err().to_string()
     }
 
     #[test]
     fn what_was_written_is_read_and_nothing_else() {
         let good = bytes(&[2, 1, 3], &[1, 2, 3, 4, 5, 6]);
-        let found = Idx::parse(&"x.idx".into(), good.as_slice(), 3).unwrap();
+        let found = Idx::parse(&"x.idx".into(), good.as_slice(), 3, |_| Ok(())).unwrap();
         assert_eq!((found.shape.as_slice(), found.entries.as_slice()), (&[2, 1, 3][..], &[1, 2, 3, 4, 5, 6][..]));
         assert!(refused(&good, 1).contains("x.idx: is an IDX file with 3 axes; expected an IDX file of labels"));
         assert!(refused(&good[..good.len() - 1], 3).contains("6 bytes, and has 5"));

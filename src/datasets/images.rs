@@ -69,26 +69,13 @@ impl Dataset for ImageFiles {
     }
 
     fn open(&self, shape: &ImageShape) -> Result<Images> {
-        let (images, labels) = (Idx::read(&self.path, 3)?, Idx::read(&self.labels, 1)?);
+        let images = Idx::read(&self.path, 3, |found| self.fits(found, shape))?;
         let (count, size) = (images.shape[0], [images.shape[1], images.shape[2]]);
-        if count != labels.entries.len() {
-            return Err(Error::Config(format!(
-                "{}: {} labels for the {count} images of {}; expected as many",
-                self.labels,
-                labels.entries.len(),
-                self.path
-            )));
-        }
-        if size[0] * size[1] != shape.pixels {
-            return Err(Error::Config(format!(
-                "{}: images of {} x {} are {} values, the network takes {}",
-                self.path,
-                size[0],
-                size[1],
-                size[0] * size[1],
-                shape.pixels
-            )));
-        }
+        let labels = Idx::read(&self.labels, 1, |found| {
+            let Self { path, labels, .. } = self;
+            let problem = format!("{labels}: {} labels for the {count} images of {path}; expected as many", found[0]);
+            if found[0] == count { Ok(()) } else { Err(Error::Config(problem)) }
+        })?;
         if let Some(at) = labels.entries.iter().position(|label| usize::from(*label) >= shape.classes) {
             return Err(Error::Config(format!(
                 "{}: label {} of image {at}; the network has {} classes, from 0 on",
@@ -105,6 +92,22 @@ impl Dataset for ImageFiles {
         let labels = (0..SYNTHETIC).map(|at| (value(at) % shape.classes.clamp(1, 256)) as u8).collect();
         let Self { mean, std, .. } = *self;
         Ok(Images { pixels, labels, size: [1, shape.pixels], mean, std })
+    }
+}
+
+impl ImageFiles {
+    /// Whether images of these sizes, (images, height, width), are what a network takes.
+    fn fits(&self, found: &[usize], shape: &ImageShape) -> Result<()> {
+        let (height, width) = (found[1], found[2]);
+        if height.checked_mul(width) == Some(shape.pixels) {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "{}: images of {height} x {width} are {} values, the network takes {}",
+            self.path,
+            height as u128 * width as u128,
+            shape.pixels
+        )))
     }
 }
 

@@ -72,7 +72,7 @@ fn too_few(choice: &Choice, unit: Unit, size: &str, [asked, available]: [usize; 
     let hint = if available == 0 && predictions > 1 {
         format!("a {sample} needs {} {prediction}s from batch.start on", predictions + 1)
     } else if available == 0 {
-        format!("a {sample} is needed from batch.start on")
+        format!("there is no {sample} from batch.start on")
     } else {
         format!("set {key} to {most} or less, lower batch.start or batch.stride, or prepare more data")
     };

@@ -34,6 +34,9 @@ pub fn read_table<T: de::DeserializeOwned>(root: &Node, path: &[&str]) -> crate:
     T::deserialize(node).map_err(|fault| nodes.iter().rev().fold(fault, outwards).into_error(root))
 }
 
+/// How the problem of a key that there is not begins.
+const UNKNOWN_KEY: &str = "unknown key";
+
 /// What is wrong, and where; path and origin are filled in on the way out.
 #[derive(Debug)]
 pub struct Fault {
@@ -61,6 +64,12 @@ impl Fault {
 
     fn into_error(self, root: &Node) -> Error {
         Error::Config(match self.place {
+            // a key that there is not may be one for a secret
+            Some((origin, value)) if self.problem.starts_with(UNKNOWN_KEY) && value.starts_with(['"', '[']) => {
+                let origin =
+                    if origin.starts_with("--set ") { origin.split('=').next().unwrap_or_default() } else { &origin };
+                format!("{origin}: {}: {}", self.path, self.problem)
+            }
             Some((origin, value)) => format!("{origin}: {} = {value}: {}", self.path, self.problem),
             None => format!("{}: {}", root.origin, self.problem),
         })
@@ -93,7 +102,7 @@ impl de::Error for Fault {
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        Self::new(format!("unknown key{}", suggestion(field, expected)))
+        Self::new(format!("{UNKNOWN_KEY}{}", suggestion(field, expected)))
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -115,7 +124,7 @@ fn in_words(expected: &str) -> String {
         "f64" => "a number".into(),
         "a boolean" => "true or false".into(),
         "a string" => "a text in quotes".into(),
-        "a sequence" => "a list, like [\"a\", \"b\"]".into(),
+        "a sequence" => "a list, in [ and ]".into(),
         other if other.starts_with("struct ") => "a table".into(),
         other => other.into(),
     }

@@ -33,12 +33,19 @@ pub fn quoted(text: &str) -> String {
 
 /// A sentence with the secrets of every URL in it hidden, and without control characters.
 pub fn scrubbed(text: &str) -> String {
-    let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '<' | '>');
-    let mut shown = String::with_capacity(text.len());
-    for word in text.split_inclusive(ends) {
-        let end = word.char_indices().next_back().filter(|(_, c)| ends(*c)).map_or(word.len(), |(at, _)| at);
-        shown.push_str(&redacted(&word[..end]));
-        shown.push_str(&word[end..]);
-    }
+    let shown: String = text.split_inclusive(char::is_whitespace).map(scrubbed_word).collect();
     printable(&shown)
+}
+
+/// A word in quotes, or with some in it: those of a URL with a user may belong to its password.
+fn scrubbed_word(word: &str) -> String {
+    let has_user = word.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
+    let ends = |c: char| c.is_whitespace() || (!has_user && matches!(c, '"' | '\'' | '`' | '<' | '>'));
+    let mut shown = String::with_capacity(word.len());
+    for part in word.split_inclusive(ends) {
+        let end = part.char_indices().next_back().filter(|(_, c)| ends(*c)).map_or(part.len(), |(at, _)| at);
+        shown.push_str(&redacted(&part[..end]));
+        shown.push_str(&part[end..]);
+    }
+    shown
 }

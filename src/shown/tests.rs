@@ -1,7 +1,7 @@
 use super::*;
 
 /// A secret in every place of a URL, whole or mistyped.
-const WITH_SECRETS: [&str; 26] = [
+const WITH_SECRETS: [&str; 33] = [
     "s3://id:hunter2@bucket/x",
     "s3://hunter2@bucket",
     "s3://id:hunter2/x@bucket/x",
@@ -28,6 +28,13 @@ const WITH_SECRETS: [&str; 26] = [
     "https:/host/x?sig=hunter2",
     "host/x?sig=hunter2",
     "az://c/x?sp=r&sig=hunter2;sig=hunter2",
+    "//id:hunter2@bucket/x",
+    "https://host/x%3Fsig=hunter2",
+    "https://host/x%3fX-Amz-Signature%3d1&sig=hunter2",
+    "https://host/x&sig=hunter2",
+    "https://host/x;sig=hunter2",
+    "s3://bucket/x%3FX-Amz-Signature=hunter2",
+    "s3://id:pa'hunter2@bucket/x",
 ];
 
 #[test]

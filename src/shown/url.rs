@@ -163,6 +163,8 @@ pub(crate) fn redacted(text: &str) -> String {
     let (head, scheme, rest) = split_scheme(text);
     let name = scheme.trim_end_matches([':', '/']).to_ascii_lowercase();
     let (place, query) = split_query(rest, name.is_empty() || name == "file");
+    let (place, mistyped) = split_mistyped_query(place, name.is_empty() || name == "file");
+    let query = &format!("{mistyped}{query}");
     let user = if name.is_empty() { without_user_of_path(place) } else { without_user(&name, place) };
     format!("{}{scheme}{user}{}", without_user_of_path(head), without_values(query))
 }
@@ -201,6 +203,17 @@ fn split_query(text: &str, is_path: bool) -> (&str, &str) {
     text.split_at(at)
 }
 
+/// A place and what was meant to be its query: behind an escaped `?`, or a `&` or `;` in front of `key=`.
+fn split_mistyped_query(place: &str, is_path: bool) -> (&str, &str) {
+    let begins = |at: &usize| {
+        let rest = &place[*at..];
+        let escaped = ["%3f", "%3F", "\u{ff1f}"].iter().any(|mark| rest.starts_with(mark));
+        escaped || (rest.starts_with(['&', ';']) && begins_with_key(&rest[1..]))
+    };
+    let at = if is_path { None } else { place.char_indices().map(|(at, _)| at).find(begins) };
+    place.split_at(at.unwrap_or(place.len()))
+}
+
 fn begins_with_key(text: &str) -> bool {
     let key = text.find(|c: char| !(c.is_ascii_alphanumeric() || "_.~%-".contains(c))).unwrap_or(text.len());
     key > 0 && text[key..].starts_with('=')
@@ -227,7 +240,7 @@ fn without_values(query: &str) -> String {
 
 /// The place in `user:password@place`.
 fn without_user_of_path(path: &str) -> String {
-    let is_path = path.trim_start_matches(['(', '[']).starts_with(['/', '.']);
+    let is_path = path.trim_start_matches(['(', '[']).starts_with(['/', '.']) && !path.starts_with("//");
     match path.rfind('@') {
         Some(at) if !is_path && path[..at].contains(':') => format!("{HIDDEN}{}", &path[at..]),
         _ => path.into(),

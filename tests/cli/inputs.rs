@@ -197,6 +197,39 @@ fn a_configuration_of_very_many_keys_is_refused_at_once() {
     folder.hesspec("plan /dev/zero --no-timing").failed(2, &["/dev/zero", "it is a device"]);
 }
 
+/// A secret under a key that there is not, as somebody would try who does not know where it goes.
+#[test]
+fn the_value_of_an_unknown_key_is_not_repeated() {
+    let folder = Folder::new();
+    for set in ["output.secret_access_key=hunter2", "output.token=\"hunter2\"", "hessian.passwords=[\"hunter2\"]"] {
+        let said = folder.hesspec(&format!("plan tiny.toml --no-timing --set {set}"));
+        assert!(!said.stderr.contains("hunter2"), "{}", said.stderr);
+        said.failed(2, &["unknown key", set.split('=').next().unwrap()]);
+    }
+    folder.configure("[output]\nsecret = \"hunter2\"");
+    let said = folder.hesspec("plan tiny.toml --no-timing");
+    assert!(!said.stderr.contains("hunter2"), "{}", said.stderr);
+    said.failed(2, &["tiny.toml:", "output.secret: unknown key"]);
+    let said = folder.hesspec("plan tiny.toml --no-timing --set blocks.exclude=[\"s3://id:hunter2@bucket\"]");
+    said.failed(2, &["blocks.exclude", "no URLs"]);
+}
+
+/// What is written does not take the place of what is read.
+#[test]
+fn products_do_not_replace_what_they_were_made_of() {
+    let folder = Folder::new();
+    folder.save("v.safetensors", &folder.vector(1), safetensors::Dtype::F64);
+    let before = std::fs::read(folder.path("tiny.toml")).unwrap();
+    for (options, named) in [
+        ("--out tiny.toml", "--out tiny.toml: that is the file of the configuration"),
+        ("--out ./v.safetensors", "that is the file of --vectors"),
+        ("--out x.safetensors --gradient x.safetensors", "--gradient x.safetensors: that is the file of --out"),
+    ] {
+        folder.hesspec(&format!("hvp tiny.toml --vectors v.safetensors {options}")).failed(2, &[named]);
+    }
+    assert_eq!(std::fs::read(folder.path("tiny.toml")).unwrap(), before);
+}
+
 /// Vectors go by parameter: a block's name is told apart from a typing error, with what to give instead.
 #[test]
 fn a_vector_under_a_block_s_name_is_answered_with_its_parameter() {

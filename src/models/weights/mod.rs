@@ -68,7 +68,10 @@ pub fn check(layout: &Layout, names: &Names, source: impl Into<Url>) -> Result<(
 
 fn open(source: &Url) -> Result<Input> {
     Input::open(source).map_err(|error| match error {
-        Error::Config(text) => Error::Config(format!("{source}: cannot read the weights: {text}")),
+        Error::Config(text) => {
+            let why = text.strip_prefix(&format!("{source}: ")).unwrap_or(&text);
+            Error::Config(format!("{source}: cannot read the weights: {why}"))
+        }
         other => other,
     })
 }
