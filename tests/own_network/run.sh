@@ -69,7 +69,7 @@ fi
 # as long a run as it takes to be killed inside
 long=(--set lanczos.steps=60 --set lanczos.probes=6 --set 'data.sequences.number=512' --set 'checkpoint.every="1s"' --set batch.micro_batch=64 --set hessian.slots=4)
 check "a longer run" own run "$config" --output whole "${long[@]}"
-own run "$config" --output killed "${long[@]}" >"$scratch/log" 2>&1 &
+"$PROGRAM" run "$config" --output killed "${long[@]}" >"$scratch/log" 2>&1 &
 victim=$!
 for _ in $(seq 100); do
     sleep 0.1
