@@ -210,6 +210,7 @@ fn the_value_of_an_unknown_key_is_not_repeated() {
     let said = folder.hesspec("plan tiny.toml --no-timing");
     assert!(!said.stderr.contains("hunter2"), "{}", said.stderr);
     said.failed(2, &["tiny.toml:", "output.secret: unknown key"]);
+    let folder = Folder::new();
     let said = folder.hesspec("plan tiny.toml --no-timing --set blocks.exclude=[\"s3://id:hunter2@bucket\"]");
     said.failed(2, &["blocks.exclude", "no URLs"]);
 }
