@@ -165,7 +165,7 @@ fn groups_that_are_not_kept_leave_nothing() {
 #[test]
 fn a_group_that_is_not_of_the_plan_is_refused() {
     let refused = |number: usize, group: &str, held: &Contents, planned: Option<Contents>, why: &str| {
-        let checkpoint = Checkpoint::open(&format!("memory://checkpoint-plan-{number}"), "r").unwrap();
+        let checkpoint = Checkpoint::open(format!("memory://checkpoint-plan-{number}"), "r").unwrap();
         checkpoint.begin(group, held).unwrap();
         let error = checkpoint.begun(&|_| planned.clone(), &name).unwrap_err();
         let text = error.to_string();
