@@ -95,11 +95,11 @@ fn open_unit(stream: &mut ChaCha8Rng) -> f64 {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
 
     /// Sample standard deviation within five standard errors, sigma / sqrt(2 n), and mean within five, sigma / sqrt(n).
-    pub(crate) fn assert_normal(values: &[f64], sigma: f64) {
+    fn assert_normal(values: &[f64], sigma: f64) {
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
         let deviation = (values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();

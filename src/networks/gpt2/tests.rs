@@ -1,7 +1,6 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::models::init::tests::assert_normal;
 use crate::models::{initialise, parameters, read};
 use burn::tensor::{DType, Int, TensorData};
 
@@ -199,6 +198,15 @@ fn values<B: Backend>(scheme: Initialisation, seed: u64, dtype: DType) -> BTreeM
         values.insert(name.to_owned(), data.iter::<f64>().collect());
     });
     values
+}
+
+/// Sample standard deviation within five standard errors, sigma / sqrt(2 n), and mean within five, sigma / sqrt(n).
+fn assert_normal(values: &[f64], sigma: f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let deviation = (values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
+    assert!(mean.abs() < 5.0 * sigma / n.sqrt(), "mean {mean}");
+    assert!((deviation - sigma).abs() < 5.0 * sigma / (2.0 * n).sqrt(), "deviation {deviation}, expected {sigma}");
 }
 
 #[test]
