@@ -66,7 +66,7 @@ fn fail_on_last(comm: &Comm, failure: impl FnOnce() -> Result<()>) -> Result<()>
 
 /// Steps until any rank has a stop request; all leave after the same step.
 fn until_signal(comm: &Comm) -> Result<()> {
-    signal::install()?;
+    signal::install(None)?;
     println!("rank {} pid {}", comm.rank(), std::process::id());
     for step in 0.. {
         sleep(Duration::from_millis(20));
