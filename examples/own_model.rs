@@ -2,17 +2,17 @@
 //!
 //!     cargo run --example own_model
 //!
-//! Everything between the two lines is ordinary burn; the spectrum is the last twenty lines of `main`.
+//! Everything between the two lines is ordinary burn; the curvature is one expression in `main`.
 
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::sigmoid;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
+use hesspec::Analysis;
 use hesspec::engine::SecondOrder;
-use hesspec::hessian::{Listed, Problem, Settings, spectrum};
-use hesspec::models::{Names, Partition, Structure, parameters, partition};
-use hesspec::spectrum::{AxisChoice, DistanceSettings, Metric, Sigma, moments};
+use hesspec::hessian::{Listed, Problem};
+use hesspec::spectrum::Metric;
 
 // ------------------------------------------------------------------------------------------------------------------
 
@@ -91,29 +91,12 @@ fn main() -> hesspec::Result<()> {
     let batches = (0..4).map(|_| sequences::<B>(64, 12, &device)).collect();
     let data = Listed::new(batches, |batch| Problem::<B>::weight(&Adding, batch));
 
-    let layout = parameters(&model, &Names::BURN);
-    let mut blocks = partition(&layout, &Structure::UNKNOWN, Partition::Parameter)?;
-    blocks.push(layout.full());
-    let settings = Settings { steps: 40, ..Settings::default() };
-    let spectra = spectrum::<f32, _, _, _>(&Adding, &model, &data, &layout, &blocks, &settings)?;
+    let curvature = Analysis::new(&Adding, &model, &data).steps(40).run()?;
+    println!("{curvature}");
+    println!("the largest eigenvalue of the whole network: {:.3}", curvature["full"].moments().lambda_max);
 
-    println!(
-        "{:<18} {:>9} {:>11} {:>9} {:>11} {:>11} {:>11}",
-        "block", "dimension", "trace", "+-", "Frobenius", "min", "max"
-    );
-    for block in &spectra.blocks {
-        let m = moments(&block.spectrum);
-        let dim = block.spectrum.dim;
-        println!(
-            "{:<18} {dim:>9} {:>11.3e} {:>9.1e} {:>11.3e} {:>11.3e} {:>11.3e}",
-            block.block.name, m.trace, m.trace_sem, m.frobenius, m.lambda_min, m.lambda_max
-        );
-    }
-    let metrics = vec![Metric::Js];
-    let distance =
-        DistanceSettings { metrics, axis: AxisChoice::Asinh(None), sigma: Sigma::Relative(None), grid_points: 0 };
     println!("\nJensen-Shannon distance between blocks, in [0, 1]");
-    for row in spectra.distances(&distance)?.iter().filter(|row| row.metric == "js" && row.block_a != row.block_b) {
+    for row in curvature.distances(Metric::Js)?.iter().filter(|row| row.metric == "js" && row.block_a != row.block_b) {
         println!("{:<18} {:<18} {:.3}", row.block_a, row.block_b, row.value.unwrap_or(f64::NAN));
     }
     Ok(())

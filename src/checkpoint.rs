@@ -9,8 +9,8 @@
 //!   sweep-<j>-<segment>.bin                                             segment rows so far; written last
 //! ```
 //!
-//! Every object ends in the SHA-256 of its name and of what is before it, so that a changed bit is seen, and an object in
-//! another's place. What `group.bin` says is held against the plan, and everything else against `group.bin`: ranges must
+//! Every object ends in the SHA-256 of the run's identity, of its name and of what is before it, so that a changed bit is seen, and an
+//! object of another run or in another's place. What `group.bin` says is held against the plan, and everything else against `group.bin`: ranges must
 //! make up whole vectors, steps and segments be those of the plan. Steps are immutable and counted from 1 (step 0 has the start
 //! vectors); sweeps replace each other. Ranges are global, so any number of ranks can read what any other wrote.
 //! Everything goes when the group's tables are written.
@@ -45,6 +45,8 @@ const CONTENTS_BEFORE: &str = "group.json";
 pub struct Checkpoint {
     location: Location,
     folder: String,
+    /// What tells the run from others of its name.
+    identity: String,
 }
 
 /// Where a group stands.
@@ -60,9 +62,11 @@ pub struct Position {
 pub type Rows = Vec<Vec<Vec<f64>>>;
 
 impl Checkpoint {
-    /// The checkpoints of a run below an output URL.
-    pub fn open(url: impl Into<Url>, run: &str) -> Result<Self> {
-        Ok(Self { location: Location::open(url, Access::Write)?, folder: format!("_runs/{run}/checkpoint") })
+    /// The checkpoints of a run below an output URL. `identity`: what tells it from other runs of its name
+    /// ([`RunStore::identity`](crate::output::RunStore::identity)).
+    pub fn open(url: impl Into<Url>, run: &str, identity: &str) -> Result<Self> {
+        let (location, folder) = (Location::open(url, Access::Write)?, format!("_runs/{run}/checkpoint"));
+        Ok(Self { location, folder, identity: identity.into() })
     }
 
     fn path(&self, group: &str, object: &str) -> String {
@@ -289,7 +293,7 @@ impl Checkpoint {
     }
 
     fn put(&self, group: &str, name: &str, mut bytes: Vec<u8>) -> Result<()> {
-        let hash = hash(group, name, &bytes);
+        let hash = self.hash(group, name, &bytes);
         bytes.extend_from_slice(&hash);
         self.location.put(&self.path(group, name), bytes)
     }
@@ -299,8 +303,8 @@ impl Checkpoint {
         let bytes = self.location.get(&path)?.ok_or_else(|| self.damaged(group, name, "it is not there"))?;
         let (body, found) =
             bytes.split_last_chunk::<HASH>().ok_or_else(|| self.damaged(group, name, "it is too short"))?;
-        if hash(group, name, body) != *found {
-            return Err(self.damaged(group, name, "its hash is wrong"));
+        if self.hash(group, name, body) != *found {
+            return Err(self.damaged(group, name, "its hash is wrong: it was changed, or another run wrote it"));
         }
         Ok(body.to_vec())
     }
@@ -340,6 +344,14 @@ impl Checkpoint {
         Err(self.damaged(group, prefix, &why))
     }
 
+    /// SHA-256 of an object in its place.
+    fn hash(&self, group: &str, name: &str, bytes: &[u8]) -> [u8; HASH] {
+        let mut hasher = Sha256::new();
+        hasher.update(format!("{}/{group}/{name}\n", self.identity));
+        hasher.update(bytes);
+        hasher.finalize().into()
+    }
+
     fn damaged(&self, group: &str, object: &str, why: &str) -> Error {
         Error::Storage(format!(
             "checkpoint `{}` under `{}`: {why}. Restore it, or delete the folder `{}/{group}` to compute the group anew; \
@@ -349,14 +361,6 @@ impl Checkpoint {
             self.folder
         ))
     }
-}
-
-/// SHA-256 of an object in its place.
-fn hash(group: &str, name: &str, bytes: &[u8]) -> [u8; HASH] {
-    let mut hasher = Sha256::new();
-    hasher.update(format!("{group}/{name}\n"));
-    hasher.update(bytes);
-    hasher.finalize().into()
 }
 
 fn step_name(step: usize) -> String {

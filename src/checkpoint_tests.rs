@@ -42,7 +42,7 @@ fn save_step(checkpoint: &Checkpoint, group: &str, step: usize, slots: &[Option<
 
 #[test]
 fn steps_are_read_back_bit_for_bit_and_a_slot_may_end_early() {
-    let checkpoint = Checkpoint::open("memory://checkpoint-steps", "r").unwrap();
+    let checkpoint = Checkpoint::open("memory://checkpoint-steps", "r", "identity").unwrap();
     let (long, short) = (matrix(5), matrix(3));
     checkpoint.begin("g0-1", &contents(&PAIRS)).unwrap();
     for step in 1..=5 {
@@ -60,7 +60,7 @@ fn steps_are_read_back_bit_for_bit_and_a_slot_may_end_early() {
 /// A slot with short recursions after its long one has steps without rows of segments, beside one that has not.
 #[test]
 fn steps_without_segments_are_read_back() {
-    let checkpoint = Checkpoint::open("memory://checkpoint-short", "r").unwrap();
+    let checkpoint = Checkpoint::open("memory://checkpoint-short", "r", "identity").unwrap();
     let (long, mut flat) = (matrix(5), matrix(3));
     flat.alpha.extend([2.0, 3.0]);
     flat.beta.extend([0.5, 0.25]);
@@ -73,7 +73,7 @@ fn steps_without_segments_are_read_back() {
 
 #[test]
 fn any_number_of_ranks_reads_what_any_other_wrote() {
-    let checkpoint = Checkpoint::open("memory://checkpoint-ranks", "r").unwrap();
+    let checkpoint = Checkpoint::open("memory://checkpoint-ranks", "r", "identity").unwrap();
     let vector: Vec<f32> = (0..11).map(|i| i as f32 / 7.0).collect();
     for rank in 0..3 {
         let shard = Shard::new(rank, 3, 11);
@@ -96,7 +96,7 @@ fn any_number_of_ranks_reads_what_any_other_wrote() {
 
 #[test]
 fn a_sweep_replaces_the_one_before_and_a_flipped_bit_is_seen() {
-    let checkpoint = Checkpoint::open("memory://checkpoint-sweep", "r").unwrap();
+    let checkpoint = Checkpoint::open("memory://checkpoint-sweep", "r", "identity").unwrap();
     let shard = Shard::new(0, 1, 2);
     for segments in 1..=3 {
         let at = Position { step: 0, segments };
@@ -118,7 +118,7 @@ fn a_sweep_replaces_the_one_before_and_a_flipped_bit_is_seen() {
 /// Two ranks are killed while they save step 3 and its sweep; three go on from step 2 and save the same.
 #[test]
 fn what_was_half_saved_is_forgotten_before_other_ranks_save_it() {
-    let checkpoint = Checkpoint::open("memory://checkpoint-half", "r").unwrap();
+    let checkpoint = Checkpoint::open("memory://checkpoint-half", "r", "identity").unwrap();
     let vector: Vec<f64> = (0..11).map(f64::from).collect();
     let save = |ranks: usize, step: usize, half: bool| {
         for rank in 0..ranks {
@@ -150,7 +150,7 @@ fn what_was_half_saved_is_forgotten_before_other_ranks_save_it() {
 
 #[test]
 fn groups_that_are_not_kept_leave_nothing() {
-    let checkpoint = Checkpoint::open("memory://checkpoint-keep", "r").unwrap();
+    let checkpoint = Checkpoint::open("memory://checkpoint-keep", "r", "identity").unwrap();
     for group in ["a", "ab", "b"] {
         checkpoint.begin(group, &contents(&[(0, 0)])).unwrap();
         save_step(&checkpoint, group, 1, &[Some(&matrix(1))]);
@@ -165,7 +165,7 @@ fn groups_that_are_not_kept_leave_nothing() {
 #[test]
 fn a_group_that_is_not_of_the_plan_is_refused() {
     let refused = |number: usize, group: &str, held: &Contents, planned: Option<Contents>, why: &str| {
-        let checkpoint = Checkpoint::open(format!("memory://checkpoint-plan-{number}"), "r").unwrap();
+        let checkpoint = Checkpoint::open(format!("memory://checkpoint-plan-{number}"), "r", "identity").unwrap();
         checkpoint.begin(group, held).unwrap();
         let error = checkpoint.begun(&|_| planned.clone(), &name).unwrap_err();
         let text = error.to_string();
@@ -186,12 +186,12 @@ fn a_group_that_is_not_of_the_plan_is_refused() {
     };
     refused(4, "g0-1", &held, Some(Contents::new(8, 3, slots(&PAIRS))), "2 segments, the run has 8 and 3");
     refused(5, "g0-1", &held, Some(Contents::new(4, 2, slots(&PAIRS))), "entries of 8 bytes");
-    let checkpoint = Checkpoint::open("memory://checkpoint-twice", "r").unwrap();
+    let checkpoint = Checkpoint::open("memory://checkpoint-twice", "r", "identity").unwrap();
     checkpoint.begin("g0-1", &held).unwrap();
     checkpoint.begin("g4-0", &contents(&[(4, 0)])).unwrap();
     assert!(begun(&checkpoint).unwrap_err().to_string().contains("belong into another group"));
     // a version before wrote the pairs alone
-    let checkpoint = Checkpoint::open("memory://checkpoint-before", "r").unwrap();
+    let checkpoint = Checkpoint::open("memory://checkpoint-before", "r", "identity").unwrap();
     checkpoint.location.put(&checkpoint.path("g0-1", "group.json"), "[[0,1],[4,0]]").unwrap();
     assert!(begun(&checkpoint).unwrap_err().to_string().contains("Go on with that version"));
 }
@@ -199,7 +199,7 @@ fn a_group_that_is_not_of_the_plan_is_refused() {
 /// The hash is that of an object in its place.
 #[test]
 fn every_flipped_bit_and_every_object_in_another_place_is_seen() {
-    let checkpoint = Checkpoint::open("memory://checkpoint-bits", "r").unwrap();
+    let checkpoint = Checkpoint::open("memory://checkpoint-bits", "r", "identity").unwrap();
     checkpoint.begin("g0-1", &contents(&PAIRS)).unwrap();
     save_step(&checkpoint, "g0-1", 1, &[Some(&matrix(1)), Some(&matrix(1))]);
     let change =
@@ -215,6 +215,8 @@ fn every_flipped_bit_and_every_object_in_another_place_is_seen() {
         }
         change(object, &whole);
     }
+    let another = Checkpoint::open("memory://checkpoint-bits", "r", "another run").unwrap();
+    assert!(begun(&another).unwrap_err().to_string().contains("another run wrote it"));
     let first = checkpoint.location.get(&checkpoint.path("g0-1", "step-00001.bin")).unwrap().unwrap();
     change("step-00002.bin", &first);
     assert!(checkpoint.load_steps("g0-1", 2, &contents(&PAIRS)).unwrap_err().to_string().contains("step-00002.bin"));

@@ -17,7 +17,7 @@ use crate::config::{self, Config};
 use crate::doctor::{self, MatmulError};
 use crate::engine::Kernels;
 use crate::hessian::{Outcome as CheckOutcome, Precision, ProductError, Settings, product_errors, self_tests};
-use crate::job::{self, Job, On, Task, dispatch};
+use crate::job::{self, Inputs, Job, On, Task, dispatch};
 use crate::krylov::Reorthogonalize;
 use crate::lock::Lock;
 use crate::metrics::StepMetrics;
@@ -33,6 +33,8 @@ use crate::{Error, Result, announce};
 
 /// What the run's shape is remembered as.
 const SHAPE: &str = "shape";
+/// What its data and weights are remembered as.
+const INPUTS: &str = "inputs";
 /// More samples than fit into any memory.
 const MOST_SAMPLES: usize = 1 << 32;
 
@@ -100,7 +102,16 @@ pub fn run(config: &Config, comm: &Comm, progress: &dyn Progress) -> Result<Outc
         announce::opening(config, &plan, &choice, found, comm.size()).iter().for_each(|line| progress.log(line));
     }
     let task = Run { store: &mut store, lock: lock.as_ref(), comm, resources, shape: choice.shape, progress };
-    let computed = dispatch(config, task)?;
+    let computed = dispatch(config, task).inspect_err(|error| {
+        // a name is not kept for what could not be computed
+        let released = match (&store, error) {
+            (None, _) | (_, Error::Interrupted(_)) => Ok(()),
+            (Some(store), _) => store.release(),
+        };
+        if let Err(error) = released {
+            progress.log(&format!("the name of run `{}` could not be given up: {error}", config.run.name));
+        }
+    })?;
     outcome.groups_computed = computed.groups;
     outcome.num_products = computed.products;
     outcome.seconds = begin.elapsed().as_secs_f64();
@@ -259,7 +270,10 @@ impl Task for Run<'_> {
         let planned = self.shape.fixed(config);
         let settings = settings(config);
         let checkpoint = match config.checkpoint.basis {
-            config::Basis::Keep => Some(Checkpoint::open(&config.output.url, &config.run.name)?),
+            config::Basis::Keep => {
+                let identity = told(self.comm, self.store.as_ref().map(|store| store.identity().to_owned()))?;
+                Some(Checkpoint::open(&config.output.url, &config.run.name, &identity)?)
+            }
             config::Basis::None => None,
         };
         let matmul = doctor::matmul_error::<K, T>(&on.device, doctor::SHORT_PRODUCTS)?; // each rank its own device
@@ -366,6 +380,7 @@ impl Run<'_> {
         checkpoint: Option<&Checkpoint>,
     ) -> Result<Start> {
         self.progress.log(&matmul.to_string());
+        hold_inputs(&job.config, store, &job.inputs()?)?;
         guard(job, settings, self.progress)?;
         let finished = finished_pairs(store, &job.blocks)?;
         let planned = |pairs: &[Pair]| worker::contents(job, settings, pairs);
@@ -394,6 +409,23 @@ impl Run<'_> {
         }
         Ok(errors)
     }
+}
+
+/// Refuses to continue a run on other data or weights than it was begun on.
+fn hold_inputs(config: &Config, store: &RunStore, found: &Inputs) -> Result<()> {
+    let Some(before) = store.recall::<Inputs>(INPUTS)? else { return store.remember(INPUTS, found) };
+    let changed = match (before.samples == found.samples, before.weights == found.weights) {
+        (true, true) => return Ok(()),
+        (false, _) => format!("the data of [data.{}] is not what it was", config.network.data_kind()),
+        (true, false) => {
+            let weights = config.network.weights().map_or(String::new(), |url| format!(" (`{url}`)"));
+            format!("the network's weights{weights} are not what they were")
+        }
+    };
+    Err(Error::Config(format!(
+        "run `{}` at `{}` cannot go on: {changed} when it was begun. Restore it, or choose another run.name",
+        config.run.name, config.output.url
+    )))
 }
 
 /// Groups that were begun and have no tables yet; the checkpoints of all others go.

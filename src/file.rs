@@ -1,4 +1,5 @@
-//! Local files as inputs: regular ones only. A named pipe without a writer would be waited for for ever, a device never ends.
+//! Files as inputs: what they are by their first bytes, and local ones: regular ones only. A named pipe without a writer would be
+//! waited for for ever, a device never ends.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result};
@@ -41,6 +42,52 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 /// As [`open`]; [`ErrorKind::InvalidData`] for what is not UTF-8.
 pub fn read_to_string(path: &Path) -> Result<String> {
     String::from_utf8(read(path)?).map_err(|error| Error::new(ErrorKind::InvalidData, error.utf8_error()))
+}
+
+/// Bytes that must be text before something is called text.
+const FEWEST_OF_TEXT: usize = 32;
+
+/// What kind of file begins with these bytes, as a sentence, for files that are neither tokens nor weights that this program reads.
+/// `None` for what it does not know, numbers among it.
+pub fn kind(header: &[u8]) -> Option<&'static str> {
+    const KINDS: [(&[u8], &str); 14] = [
+        (b"\x1f\x8b", "it is compressed with gzip"),
+        (b"\x28\xb5\x2f\xfd", "it is compressed with zstd"),
+        (b"\xfd7zXZ\x00", "it is compressed with xz"),
+        (b"BZh", "it is compressed with bzip2"),
+        (b"PK\x03\x04", "it is a zip archive (NumPy's .npz, or a file of torch.save)"),
+        (b"PAR1", "it is a Parquet file"),
+        (b"ARROW1", "it is an Arrow file"),
+        (b"\x89HDF", "it is an HDF5 file (Keras, TensorFlow)"),
+        (b"\x93NUMPY", "it is a NumPy file"),
+        (b"GGUF", "it is a GGUF model (llama.cpp)"),
+        (b"\x80\x02", "it is a Python pickle"),
+        (b"\xc6\xd7\x34\x01", "it is a model of llm.c"), // magic 20240326
+        (b"\x82\xa8metadata", "it is a record of burn"),
+        (b"version https://git-lfs", "it is a pointer of Git LFS, whose file was not fetched (git lfs pull)"),
+    ];
+    let kind = KINDS.iter().find(|(magic, _)| header.starts_with(magic)).map(|(_, what)| *what);
+    kind.or_else(|| {
+        let text = text_of(header)?.trim_start();
+        let begins = |with: &str| text.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with));
+        Some(match () {
+            () if begins("<!doctype") || begins("<html") => "it is a web page, no download",
+            () if text.starts_with(['{', '[']) => "it is JSON",
+            () => "it is text",
+        })
+    })
+}
+
+/// The bytes as text, if they are nothing but text.
+fn text_of(header: &[u8]) -> Option<&str> {
+    let text = match std::str::from_utf8(header) {
+        Ok(text) => text,
+        // a character that the end cuts
+        Err(error) if error.error_len().is_none() => std::str::from_utf8(&header[..error.valid_up_to()]).ok()?,
+        Err(_) => return None,
+    };
+    let is_text = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
+    (text.len() >= FEWEST_OF_TEXT && text.chars().all(is_text)).then_some(text)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Hessian spectra of neural networks by stochastic Lanczos quadrature, blockwise and full, for any burn model.
 //!
-//! The program is `hesspec` (see README.md). As a library: implement [`Problem`] for your model and call [`spectrum`]
-//! (the function); `examples/own_model.rs` does it in one file. [`engine`] is second-order differentiation for burn by
+//! The program is `hesspec` (see README.md). As a library: implement [`Problem`] for your model and run an [`Analysis`];
+//! `examples/own_model.rs` does it in one file. [`engine`] is second-order differentiation for burn by
 //! itself. ARCHITECTURE.md is the map of the rooms below.
 
 pub mod error;
@@ -26,6 +26,7 @@ pub mod models;
 pub mod output;
 
 // L2: composition
+pub mod analysis;
 pub mod config;
 pub mod datasets;
 pub mod hessian;
@@ -49,6 +50,7 @@ pub mod cli;
 pub mod program;
 pub mod report;
 
+pub use analysis::{Analysis, Curvature};
 pub use error::{Error, Result};
 pub use hessian::{Problem, spectrum};
 pub use program::program;

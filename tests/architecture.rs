@@ -29,6 +29,7 @@ const ROOMS: &[(&str, u32)] = &[
     ("datasets", 21),
     ("networks", 22),
     ("config", 23),
+    ("analysis", 24),
     // L3: the run
     ("job", 30),
     ("plan", 31),

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::common::{local, print, print_json};
 use super::progress::Counter;
 use crate::cluster::signal;
-use crate::data::{self, Advance, Inspection, Meta, Preparation, Prepared, Tokenizer};
+use crate::data::{self, Advance, Inspection, Meta, OnError, Preparation, Prepared, TextFormat, TokenType, Tokenizer};
 use crate::shown::Url;
 use crate::{Error, Result};
 
@@ -31,11 +31,17 @@ pub struct Prepare {
     /// the preparation goes on after the last whole shard.
     #[arg(long, value_name = "N")]
     shard_tokens: Option<u64>,
-    /// Field of a JSON line, or column of a Parquet file, that has the text.
+    /// Field of a JSON line, or column of a Parquet file, that has the text; a.b is the field b of a nested column a.
     #[arg(long, value_name = "FIELD", default_value = "text")]
     text_field: String,
-    /// Paths, globs in quotes, URLs: text files, .jsonl (a document a line), .parquet (a document a row), .tar (a document a
-    /// file); all but Parquet also with .gz or .zst.
+    /// What all inputs are: text, jsonl, parquet or tar. Default: what their names and content say.
+    #[arg(long)]
+    format: Option<TextFormat>,
+    /// stop, or skip: pass over lines and rows that have no text, count them and list them in skipped.txt.
+    #[arg(long, default_value = "stop")]
+    on_error: OnError,
+    /// Paths, globs in quotes, URLs: text files, .jsonl or .json (a document a line), .parquet (a document a row), .tar (a
+    /// document a file); all but Parquet also with .gz, .zst or .xz.
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<Url>,
 }
@@ -44,19 +50,22 @@ pub struct Prepare {
 pub struct Inspect {
     /// A file, or a glob in quotes; path or URL.
     path: Url,
+    /// uint16 or uint32: the file is nothing but such numbers, whatever it looks like (`data.tokens.dtype`).
+    #[arg(long)]
+    dtype: Option<TokenType>,
 }
 
 /// Does one of them.
 pub fn main(command: Command, json: bool) -> Result<()> {
     match command {
         Command::Prepare(arguments) => prepare(arguments, json),
-        Command::Inspect(arguments) => inspect(&arguments.path, json),
+        Command::Inspect(arguments) => inspect(&arguments, json),
     }
 }
 
 fn prepare(arguments: Prepare, json: bool) -> Result<()> {
-    let Prepare { tokenizer, output, shard_tokens, text_field, inputs } = arguments;
-    let request = Preparation { inputs, output: output.clone(), tokenizer, text_field, shard_tokens };
+    let Prepare { tokenizer, output, shard_tokens, text_field, format, on_error, inputs } = arguments;
+    let request = Preparation { inputs, format, on_error, output: output.clone(), tokenizer, text_field, shard_tokens };
     signal::install(Some(
         c"\nhesspec: heard; stopping after the piece of text at hand. A second Ctrl-C leaves at once\n",
     ))?;
@@ -75,9 +84,16 @@ fn prepare(arguments: Prepare, json: bool) -> Result<()> {
         None => ("already done: ", String::new()),
         Some(state) => ("", format!("\n{}", summary(&state, meter.seconds()))),
     };
-    let Meta { num_tokens, num_documents, vocabulary_size, .. } = meta;
+    let Meta { num_tokens, num_documents, num_skipped, vocabulary_size, .. } = meta;
+    let skipped = match num_skipped {
+        0 => String::new(),
+        count => format!(
+            "\nskipped: {count} lines or rows without a text; {} lists them",
+            output.join("skipped.txt").display()
+        ),
+    };
     print(&format!(
-        "{}: {done}{num_tokens} tokens of {num_documents} documents, vocabulary {vocabulary_size}{now}",
+        "{}: {done}{num_tokens} tokens of {num_documents} documents, vocabulary {vocabulary_size}{skipped}{now}",
         file.display()
     ))
 }
@@ -125,8 +141,8 @@ fn millions(tokens: u64) -> String {
     format!("{:.1} M tokens", tokens as f64 / 1e6)
 }
 
-fn inspect(path: &Url, json: bool) -> Result<()> {
-    let found = data::inspect(path)?;
+fn inspect(arguments: &Inspect, json: bool) -> Result<()> {
+    let found = data::inspect(&arguments.path, arguments.dtype)?;
     if json { print_json(&found) } else { print(&describe(&found)) }
 }
 

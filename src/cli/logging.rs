@@ -80,10 +80,17 @@ impl<'a> MakeWriter<'a> for RankFiles {
 }
 
 /// Starts logging; `json`: to these files as well.
-pub fn start(shows_progress: bool, json: Option<RankFiles>) {
+///
+/// # Errors
+/// [`Error::Config`] for a variable that is no filter.
+pub fn start(shows_progress: bool, json: Option<RankFiles>) -> Result<()> {
     let default = if shows_progress { "hesspec=info,warn" } else { "warn" };
-    let asked = ["HESSPEC_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok());
-    let filter = EnvFilter::builder().parse_lossy(asked.as_deref().unwrap_or(default));
+    let asked = ["HESSPEC_LOG", "RUST_LOG"].iter().find_map(|name| Some((*name, std::env::var(name).ok()?)));
+    let (name, text) = asked.as_ref().map_or(("", default), |(name, text)| (name, text.as_str()));
+    let filter = EnvFilter::builder().parse(text).map_err(|error| {
+        let expected = "expected off, error, warn, info, debug, trace, or PART=LEVEL, several with commas between";
+        Error::Config(format!("{name}: `{text}` is no filter ({error}); {expected}"))
+    })?;
     let for_people = fmt::layer().with_writer(std::io::stderr).with_target(false);
     let for_people = for_people.with_filter(filter.and(filter_fn(may_be_shown)));
     let for_programs = json.map(|files| {
@@ -91,6 +98,7 @@ pub fn start(shows_progress: bool, json: Option<RankFiles>) {
         layer.with_filter(EnvFilter::builder().parse_lossy("hesspec=debug"))
     });
     tracing_subscriber::registry().with(for_programs).with(for_people).init();
+    Ok(())
 }
 
 fn may_be_shown(metadata: &Metadata<'_>) -> bool {

@@ -86,7 +86,7 @@ pub fn main(name: &'static str, networks: &Registry) -> Result<()> {
         Command::Run(_) | Command::Hvp(_) | Command::Lanczos(_) | Command::Data(data::Command::Prepare(_))
     );
     let json_log = if let Command::Run(arguments) = &command { arguments.log_files()? } else { None };
-    logging::start(shows_progress, json_log);
+    logging::start(shows_progress, json_log)?;
     match command {
         Command::Run(arguments) => run::main(&arguments, networks, json),
         Command::Plan(arguments) => plan::main(&arguments, networks, json),

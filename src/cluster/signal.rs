@@ -1,6 +1,6 @@
-//! Stop requests: USR1, USR2, TERM and INT set a flag, and the run stops at its next safe point.
+//! Stop requests: USR1, USR2, TERM, INT and HUP set a flag, and the run stops at its next safe point.
 //!
-//! Slurm sends USR1 or TERM before a time limit, a user INT. A rank never acts on its own flag: the flags are summed in
+//! Slurm sends USR1 or TERM before a time limit, a user INT, a terminal that closes HUP (unless `nohup` has it ignored). A rank never acts on its own flag: the flags are summed in
 //! the step's reduction, and rank 0 broadcasts the decision, so that all ranks save and leave at the same step. A second
 //! INT leaves at once with code 130 and saves nothing. The first signal is answered at once, by a line on stderr.
 
@@ -16,8 +16,13 @@ static INTERRUPTS: AtomicU32 = AtomicU32::new(0);
 /// What the first signal is answered with: a string that lives as long as the program; null: nothing.
 static ANSWER: AtomicPtr<c_char> = AtomicPtr::new(null_mut());
 
-const SIGNALS: [(libc::c_int, &str); 4] =
-    [(libc::SIGUSR1, "USR1"), (libc::SIGUSR2, "USR2"), (libc::SIGTERM, "TERM"), (libc::SIGINT, "INT")];
+const SIGNALS: [(libc::c_int, &str); 5] = [
+    (libc::SIGUSR1, "USR1"),
+    (libc::SIGUSR2, "USR2"),
+    (libc::SIGTERM, "TERM"),
+    (libc::SIGINT, "INT"),
+    (libc::SIGHUP, "HUP"),
+];
 
 /// Only what is safe in a handler: atomics, `write`, and `_exit`.
 extern "C" fn on_signal(number: libc::c_int) {
@@ -53,9 +58,15 @@ pub fn install(answer: Option<&'static CStr>) -> Result<()> {
 fn install_one(number: libc::c_int, name: &str) -> Result<()> {
     let handler: extern "C" fn(libc::c_int) = on_signal;
     // SAFETY: an all-zero sigaction is valid (no flags, empty mask); the handler is async-signal-safe and lives as long
-    // as the program; the old action is not asked for. SA_RESTART: interrupted system calls of libraries go on.
+    // as the program. SA_RESTART: interrupted system calls of libraries go on.
     let status = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
+        if number == libc::SIGHUP && libc::sigaction(number, std::ptr::null(), &mut action) == 0 {
+            if action.sa_sigaction == libc::SIG_IGN {
+                return Ok(()); // `nohup`: the run is to survive its terminal
+            }
+            action = std::mem::zeroed();
+        }
         action.sa_sigaction = handler as usize;
         action.sa_flags = libc::SA_RESTART;
         libc::sigemptyset(&mut action.sa_mask);
@@ -68,7 +79,7 @@ fn install_one(number: libc::c_int, name: &str) -> Result<()> {
     Err(Error::Environment(format!("no handler for SIG{name}: {cause}; a stop request would kill the run unsaved")))
 }
 
-/// The name of the first stop signal that has arrived ("USR1", "USR2", "TERM", "INT").
+/// The name of the first stop signal that has arrived ("USR1", "USR2", "TERM", "INT", "HUP").
 pub fn requested() -> Option<&'static str> {
     let received = RECEIVED.load(Ordering::SeqCst);
     SIGNALS.iter().find(|(number, _)| *number == received).map(|(_, name)| *name)
@@ -103,9 +114,14 @@ mod tests {
 
     #[test]
     fn every_signal_is_a_request_and_the_first_one_counts() {
-        for (signals, first) in
-            [("USR1", "USR1"), ("USR2", "USR2"), ("TERM", "TERM"), ("INT", "INT"), ("TERM,USR1,INT", "TERM")]
-        {
+        for (signals, first) in [
+            ("USR1", "USR1"),
+            ("USR2", "USR2"),
+            ("TERM", "TERM"),
+            ("INT", "INT"),
+            ("HUP", "HUP"),
+            ("TERM,USR1,INT", "TERM"),
+        ] {
             let output = child_with(signals);
             let text = String::from_utf8_lossy(&output.stdout);
             assert!(output.status.success(), "{signals}: {:?}", output.status);

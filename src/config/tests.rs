@@ -287,7 +287,6 @@ fn values_must_make_sense_together() {
         &["model.gpt2.embedding=100"],
         &["a.toml: model.gpt2.heads = 6 (by default)", "embedding = 100"],
     );
-    assert_refused("", &["model.gpt2.vocabulary=70000"], &["65536"]);
     assert_refused(
         "[lanczos]\nreorthogonalize = \"none\"\nweights = \"variance_reduced\"\n",
         &[],

@@ -77,7 +77,8 @@ fn compute(
     let sizes = study.sizes();
     for (at, tokens) in sizes.iter().copied().enumerate() {
         if comm.is_root() {
-            progress.log(&format!("batch {} of {}: {tokens} tokens", at + 1, sizes.len()));
+            let unit = config.network.unit().prediction;
+            progress.log(&format!("batch {} of {}: {tokens} {unit}s", at + 1, sizes.len()));
         }
         let found = coordinator::run(&batch_config(config, study, tokens), comm, progress)?;
         outcome.groups_found += found.groups_found;
@@ -124,9 +125,9 @@ impl<'a> Root<'a> {
         let before = self.batches.last().map(|batch| batch.spectra.as_slice());
         let verdict = Verdict::new(&batch.spectra, &errors.blocks, before);
         let change = verdict.change.map_or("none yet".into(), |change| format!("{change:.2e}"));
-        let Verdict { block, error, .. } = &verdict;
+        let (unit, Verdict { block, error, .. }) = (self.config.network.unit().prediction, &verdict);
         progress.log(&format!(
-            "batch of {tokens} tokens: error {error:.2e} (block `{block}`), change against the batch before {change}, in spectral ranges"
+            "batch of {tokens} {unit}s: error {error:.2e} (block `{block}`), change against the batch before {change}, in spectral ranges"
         ));
         self.batches.push(batch.without_segments());
         let Some(share) = self.study.stop_below.filter(|share| tokens < self.study.to && verdict.is_enough(*share))
@@ -134,7 +135,7 @@ impl<'a> Root<'a> {
             return Ok(false);
         };
         let why = format!(
-            "stopped at {tokens} of at most {} tokens: error {error:.2e} and change {change} of the spectral range are below \
+            "stopped at {tokens} of at most {} {unit}s: error {error:.2e} and change {change} of the spectral range are below \
              convergence.stop_below = {share}",
             self.study.to
         );
@@ -169,17 +170,18 @@ fn check_data(config: &Config) -> Result<()> {
 
 /// Refuses a study one of whose batches has the name of a run with another configuration.
 fn check_names(config: &Config, study: &Convergence) -> Result<()> {
+    let unit = config.network.unit().prediction;
     study.sizes().into_iter().try_for_each(|tokens| {
         let batch = batch_config(config, study, tokens);
         let (url, run, provenance) = (&batch.output.url, &batch.run.name, tables::provenance(&batch)?);
         if *run == config.run.name {
             return Err(Error::Config(format!(
-                "run.name = \"{run}\" is also the name of this study's batch of {tokens} tokens; choose another run.name"
+                "run.name = \"{run}\" is also the name of this study's batch of {tokens} {unit}s; choose another run.name"
             )));
         }
         RunStore::check(url, run, &provenance, tables::differing).map(drop).map_err(|error| match error {
             Error::Config(text) => Error::Config(format!(
-                "{text}\nHINT: it would be this study's batch of {tokens} tokens; batches are named after \
+                "{text}\nHINT: it would be this study's batch of {tokens} {unit}s; batches are named after \
                  convergence.batches, by default after run.name"
             )),
             other => other,

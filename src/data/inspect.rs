@@ -1,12 +1,13 @@
 //! What a file of tokens holds.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::shard::Shard;
-use super::{Format, Tokenizer, Tokens, file_error};
+use super::{TokenType, Tokenizer, Tokens, file_error};
 use crate::Result;
 use crate::shown::Url;
 
@@ -31,7 +32,7 @@ pub struct Inspection {
     /// Number of tokens in all.
     pub num_tokens: usize,
     /// The largest token: the model's vocabulary must be larger.
-    pub max_token: u16,
+    pub max_token: u32,
     /// Number of different tokens that occur.
     pub num_distinct: usize,
     /// The most frequent tokens, most frequent first.
@@ -48,32 +49,32 @@ pub struct Inspection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Frequency {
     /// The token.
-    pub token: u16,
+    pub token: u32,
     /// Its text, where meta.json says how.
     pub text: Option<String>,
     /// How often.
     pub count: u64,
 }
 
-/// Reads all tokens of a file or glob, and holds each file's SHA-256 against meta.json, where it is listed there.
+/// Reads all tokens of a file or glob (`dtype`: as of [`Tokens::open`]), and holds each file's SHA-256 against meta.json, where it is listed there.
 ///
 /// # Errors
 /// As [`Tokens::open`]; [`crate::Error::Config`] for a file with another hash.
-pub fn inspect(path: impl Into<Url>) -> Result<Inspection> {
+pub fn inspect(path: impl Into<Url>, dtype: Option<TokenType>) -> Result<Inspection> {
     let path = path.into();
-    let tokens = Tokens::open(&path, CACHE)?;
+    let tokens = Tokens::open(&path, CACHE, dtype)?;
     let counts = count(&tokens)?;
     let meta = tokens.meta();
-    let decode = |tokens: &[u16]| meta.map(|meta| meta.decode(tokens));
+    let decode = |tokens: &[u32]| meta.map(|meta| meta.decode(tokens));
 
-    let mut present: Vec<(u16, u64)> = (0..=u16::MAX).zip(counts).filter(|(_, count)| *count > 0).collect();
+    let mut present: Vec<(u32, u64)> = counts.into_iter().collect();
     let max_token = present.last().map_or(0, |(token, _)| *token);
     let num_distinct = present.len();
     present.sort_by_key(|(token, count)| (std::cmp::Reverse(*count), *token));
     let most_frequent = present.iter().take(MOST_FREQUENT);
     Ok(Inspection {
         path,
-        formats: tokens.files().map(|(file, format)| (file.to_string(), name(format))).collect(),
+        formats: tokens.files().map(|(file, format)| (file.to_string(), format.name())).collect(),
         num_verified: tokens.shards().iter().filter(|shard| shard.sha256.is_some()).count(),
         num_tokens: tokens.len(),
         max_token,
@@ -87,27 +88,27 @@ pub fn inspect(path: impl Into<Url>) -> Result<Inspection> {
     })
 }
 
-fn name(format: Format) -> &'static str {
-    match format {
-        Format::NanoGpt => "nanoGPT uint16",
-        Format::LlmC => "llm.c uint16, version 1",
-    }
-}
-
-/// Occurrences of each of the 65,536 tokens; every file with a known hash has it.
-fn count(tokens: &Tokens) -> Result<Vec<u64>> {
-    let mut counts = vec![0u64; 1 << 16];
+/// Occurrences of each token; every file with a known hash has it.
+fn count(tokens: &Tokens) -> Result<BTreeMap<u32, u64>> {
+    let mut narrow = vec![0u64; 1 << 16];
+    let mut wide = BTreeMap::new();
     for shard in tokens.shards() {
         let end = shard.first + shard.len;
         let mut hasher = Sha256::new();
         for start in (shard.first..end).step_by(PIECE) {
             let some = tokens.read(start..(start + PIECE).min(end))?;
-            some.iter().for_each(|token| counts[usize::from(*token)] += 1);
-            hasher.update(some.iter().flat_map(|token| token.to_le_bytes()).collect::<Vec<u8>>());
+            some.iter().for_each(|token| match narrow.get_mut(*token as usize) {
+                Some(count) => *count += 1,
+                None => *wide.entry(*token).or_insert(0) += 1,
+            });
+            let width = shard.format.width();
+            hasher
+                .update(some.iter().flat_map(|token| token.to_le_bytes().into_iter().take(width)).collect::<Vec<u8>>());
         }
         check(shard, &format!("{:x}", hasher.finalize()))?;
     }
-    Ok(counts)
+    let narrow = (0..).zip(narrow).filter(|(_, count)| *count > 0);
+    Ok(narrow.chain(wide).collect())
 }
 
 /// The hash of a file's tokens is that of the file: what meta.json describes has no header.

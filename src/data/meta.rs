@@ -96,6 +96,9 @@ pub struct Meta {
     pub num_tokens: u64,
     /// Number of documents.
     pub num_documents: u64,
+    /// Lines and rows without a text that were passed over; `skipped.txt` lists them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub num_skipped: u64,
     /// What stands between two documents.
     pub separator: String,
     /// SHA-256 of the file; absent where there are shards.
@@ -112,6 +115,10 @@ pub struct Meta {
     /// `char`: the character of each token, by its number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocabulary: Option<Vec<String>>,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Meta {
@@ -152,14 +159,11 @@ impl Meta {
     }
 
     /// The text of some tokens; a character that is cut, or a token beyond the vocabulary, is U+FFFD.
-    pub fn decode(&self, tokens: &[u16]) -> String {
+    pub fn decode(&self, tokens: &[u32]) -> String {
         match self.tokenizer {
             Tokenizer::Char => {
                 let vocabulary = self.vocabulary.as_deref().unwrap_or_default();
-                tokens
-                    .iter()
-                    .map(|token| vocabulary.get(usize::from(*token)).map_or("\u{fffd}", String::as_str))
-                    .collect()
+                tokens.iter().map(|token| vocabulary.get(*token as usize).map_or("\u{fffd}", String::as_str)).collect()
             }
             Tokenizer::Byte => {
                 // 255 occurs in no UTF-8 text
@@ -171,8 +175,8 @@ impl Meta {
     }
 }
 
-fn decode_gpt2(tokens: &[u16]) -> String {
-    let bytes_of = |token: &u16| match r50k_base_singleton().decode_bytes(&[u32::from(*token)]) {
+fn decode_gpt2(tokens: &[u32]) -> String {
+    let bytes_of = |token: &u32| match r50k_base_singleton().decode_bytes(&[*token]) {
         Ok(bytes) => bytes,
         Err(_) => "\u{fffd}".into(), // 50257 and above: the padding of a vocabulary of 50304
     };

@@ -1,10 +1,11 @@
 //! Token files and the batches cut from them.
 //!
-//! This room owns the formats on disk (`shard`, `tokens`, over a network `remote`), how files of text become them (`prepare`,
+//! This room owns the formats on disk (`format`, `shard`, `tokens`, over a network `remote`), how files of text become them (`prepare`,
 //! `settings`), how that is written down and held against what is there (`meta`, `beside`), what they hold (`inspect`), and how a
 //! batch is ordered and cut (`permutation`, `micro_batches`). It knows no tensors and no models: tokens leave as integers.
 
 mod beside;
+mod format;
 mod idx;
 mod inspect;
 mod meta;
@@ -16,14 +17,14 @@ mod settings;
 mod shard;
 mod tokens;
 
+pub use format::{Format, TokenType};
 pub use idx::Idx;
 pub use inspect::{Frequency, Inspection, inspect};
 pub use meta::{Described, Meta, TokenFile, Tokenizer};
 pub use micro_batches::{Cut, MicroBatch, MicroBatches};
 pub use permutation::{Order, Permutation};
 pub use prepare::{Advance, OnAdvance, Preparation, Prepared, prepare};
-pub use settings::{Settings, Source};
-pub use shard::Format;
+pub use settings::{OnError, Settings, Source, TextFormat};
 pub use tokens::Tokens;
 
 use std::fmt::Display;

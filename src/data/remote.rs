@@ -10,7 +10,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::shard::HEADER_BYTES;
+use super::format::HEADER_BYTES;
 use crate::storage::Location;
 use crate::{Error, Result};
 

@@ -1,9 +1,62 @@
 //! What decides about prepared tokens: compared before anything is made again or gone on with.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::meta::Tokenizer;
 use crate::storage::Input;
+
+/// What a file of text is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TextFormat {
+    /// One document.
+    Text,
+    /// A document a line.
+    #[serde(rename = "jsonl")]
+    JsonLines,
+    /// A document a row.
+    Parquet,
+    /// A document a file.
+    Tar,
+}
+
+/// What happens at a line or row that has no text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnError {
+    /// The preparation ends.
+    #[default]
+    Stop,
+    /// It is counted, listed and passed over.
+    Skip,
+}
+
+impl std::str::FromStr for TextFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        named(text, "format", "text, jsonl, parquet, tar")
+    }
+}
+
+impl std::str::FromStr for OnError {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        named(text, "way to go on", "stop, skip")
+    }
+}
+
+/// A value by the name that serde gives it.
+fn named<T: DeserializeOwned>(text: &str, what: &str, allowed: &str) -> Result<T, String> {
+    serde_json::from_value(text.into()).map_err(|_| format!("there is no {what} {text:?}; allowed: {allowed}"))
+}
+
+/// The name that serde gives a value.
+fn name_of(value: &impl Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| Some(value.as_str()?.to_owned())).unwrap_or_else(|| "none".into())
+}
 
 /// How tokens are made, and of what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +65,12 @@ pub struct Settings {
     pub tokenizer: Tokenizer,
     /// Field of a JSON line or column of a Parquet file.
     pub text_field: String,
+    /// What all sources are; `None`: what name and content say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<TextFormat>,
+    /// What happens at a line or row that has no text.
+    #[serde(default)]
+    pub on_error: OnError,
     /// Tokens of a shard; `None`: one file.
     pub shard_tokens: Option<u64>,
     /// Most bytes of a piece of a document: places count pieces.
@@ -53,6 +112,8 @@ impl Settings {
         let pairs = [
             ("--tokenizer", self.tokenizer.to_string(), now.tokenizer.to_string()),
             ("--text-field", self.text_field.clone(), now.text_field.clone()),
+            ("--format", name_of(&self.format), name_of(&now.format)),
+            ("--on-error", name_of(&self.on_error), name_of(&now.on_error)),
             ("--shard-tokens", shards(self.shard_tokens), shards(now.shard_tokens)),
             ("bytes of a piece", self.piece_bytes.to_string(), now.piece_bytes.to_string()),
             ("number of sources", self.sources.len().to_string(), now.sources.len().to_string()),

@@ -1,12 +1,13 @@
-//! Files of 16-bit tokens, one after the other: local ones memory-mapped, those on object storage read in ranges.
+//! Files of tokens, one after the other: local ones memory-mapped, those on object storage read in ranges.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::beside;
+use super::format::{Format, TokenType};
 use super::meta::Meta;
 use super::remote::Remote;
-use super::shard::{Content, Format, Shard};
+use super::shard::{Content, Shard};
 use crate::shown::Url;
 use crate::storage::{Access, Location, expand, local_path};
 use crate::{Error, Result};
@@ -24,18 +25,18 @@ pub struct Tokens {
 
 impl Tokens {
     /// Opens a file, or all files that a glob matches, sorted by name; a path or a URL. Of a URL at most `cache` bytes are
-    /// kept in memory.
+    /// kept in memory. `dtype`: the numbers that the files consist of, if that is not to be told by their content.
     ///
     /// # Errors
     /// [`Error::Config`]: no such file, or not a whole number of tokens, or not what its header or the meta.json beside it
     /// says, or of an unfinished preparation; [`Error::Environment`] for a URL whose feature is not built; [`Error::Storage`] where it does not answer.
-    pub fn open(path: impl Into<Url>, cache: u64) -> Result<Self> {
+    pub fn open(path: impl Into<Url>, cache: u64, dtype: Option<TokenType>) -> Result<Self> {
         let path = path.into();
         let names = expand(&path)?;
         let mut tokens = match local_path(&path)? {
-            Some(_) => Self::local(path.exposed(), &names)?,
-            None if path.has_query() => Self::behind_query(&path, cache)?,
-            None => Self::on_storage(path.exposed(), &names, cache)?,
+            Some(_) => Self::local(path.exposed(), &names, dtype)?,
+            None if path.has_query() => Self::behind_query(&path, cache, dtype)?,
+            None => Self::on_storage(path.exposed(), &names, cache, dtype)?,
         };
         for shard in &mut tokens.shards {
             shard.first = tokens.len;
@@ -45,7 +46,7 @@ impl Tokens {
     }
 
     /// Local files, mapped.
-    fn local(pattern: &str, names: &[Url]) -> Result<Self> {
+    fn local(pattern: &str, names: &[Url], dtype: Option<TokenType>) -> Result<Self> {
         let paths = names.iter().map(|name| Ok(local_path(name)?.unwrap_or_default()));
         let paths: Vec<PathBuf> = paths.collect::<Result<_>>()?;
         let (mut shards, mut metas) = (Vec::new(), Vec::new());
@@ -58,7 +59,7 @@ impl Tokens {
                 beside::check(&folder.to_string_lossy(), pattern, meta, &found)?;
             }
             for path in files {
-                shards.push(Shard::map(path, meta.as_ref())?);
+                shards.push(Shard::map(path, meta.as_ref(), dtype)?);
             }
             metas.push(meta);
         }
@@ -66,15 +67,15 @@ impl Tokens {
     }
 
     /// One file whose URL is good for it alone: nothing beside it is asked for.
-    fn behind_query(url: &Url, cache: u64) -> Result<Self> {
+    fn behind_query(url: &Url, cache: u64, dtype: Option<TokenType>) -> Result<Self> {
         let (location, object) = Location::of_object(url)?;
         let remote = Remote::new(location, vec![object], cache)?;
         let (bytes, header) = remote.describe(0)?;
-        let shard = Shard::new(url.to_string(), Content::Object(0), bytes, &header, None)?;
+        let shard = Shard::new(url.to_string(), Content::Object(0), bytes, &header, None, dtype)?;
         Ok(Self { shards: vec![shard], len: 0, remote: Some(remote), meta: None })
     }
 
-    fn on_storage(pattern: &str, names: &[Url], cache: u64) -> Result<Self> {
+    fn on_storage(pattern: &str, names: &[Url], cache: u64, dtype: Option<TokenType>) -> Result<Self> {
         let parent = names.first().map(|name| name.split().0).unwrap_or_default();
         let location = Location::open(&parent, Access::Read)?;
         let inside = |name: &Url| match name.split() {
@@ -92,7 +93,8 @@ impl Tokens {
         let mut shards = Vec::new();
         for (object, name) in names.iter().enumerate() {
             let (bytes, header) = remote.describe(object)?;
-            shards.push(Shard::new(name.to_string(), Content::Object(object), bytes, &header, meta.as_ref())?);
+            let content = Content::Object(object);
+            shards.push(Shard::new(name.to_string(), content, bytes, &header, meta.as_ref(), dtype)?);
         }
         Ok(Self { shards, len: 0, remote: Some(remote), meta })
     }
@@ -127,11 +129,16 @@ impl Tokens {
         self.meta.as_ref()
     }
 
+    /// Bytes of the widest file's tokens: 2 or 4.
+    pub fn width(&self) -> usize {
+        self.shards.iter().map(|shard| shard.format.width()).max().unwrap_or(2)
+    }
+
     /// The tokens at these positions, across shards.
     ///
     /// # Errors
     /// [`Error::Config`] beyond the end, [`Error::Storage`] where the storage does not answer.
-    pub fn read(&self, range: Range<usize>) -> Result<Vec<u16>> {
+    pub fn read(&self, range: Range<usize>) -> Result<Vec<u32>> {
         if range.end > self.len {
             return Err(Error::Config(format!(
                 "{}: tokens {} to {} are asked for, and there are {}",
@@ -143,11 +150,12 @@ impl Tokens {
         }
         let mut out = Vec::with_capacity(range.len());
         for (shard, bytes) in self.parts(range) {
+            let width = shard.format.width();
             match (&shard.content, &self.remote) {
                 (Content::Object(object), Some(remote)) => {
-                    out.extend(numbers(&remote.read(*object, bytes.start as u64..bytes.end as u64)?));
+                    push_numbers(&mut out, &remote.read(*object, bytes.start as u64..bytes.end as u64)?, width);
                 }
-                (content, _) => out.extend(numbers(content.mapped(bytes))),
+                (content, _) => push_numbers(&mut out, content.mapped(bytes), width),
             }
         }
         Ok(out)
@@ -179,16 +187,16 @@ impl Tokens {
     ///
     /// # Errors
     /// [`Error::Config`] with file and position of the first token that is not.
-    pub fn read_below(&self, range: Range<usize>, vocabulary: usize) -> Result<Vec<u16>> {
+    pub fn read_below(&self, range: Range<usize>, vocabulary: usize) -> Result<Vec<u32>> {
         let start = range.start;
         let tokens = self.read(range)?;
-        match tokens.iter().position(|token| usize::from(*token) >= vocabulary) {
+        match tokens.iter().position(|token| *token as usize >= vocabulary) {
             None => Ok(tokens),
             Some(index) => Err(self.beyond(start + index, tokens[index], vocabulary)),
         }
     }
 
-    fn beyond(&self, position: usize, token: u16, vocabulary: usize) -> Error {
+    fn beyond(&self, position: usize, token: u32, vocabulary: usize) -> Error {
         let place = self.shards.iter().rev().find(|shard| shard.first <= position);
         let (file, position) = match place {
             Some(shard) => (shard.name.clone(), position - shard.first),
@@ -208,14 +216,17 @@ impl Tokens {
     }
 }
 
-/// Little-endian numbers of 16 bits.
-fn numbers(bytes: &[u8]) -> impl Iterator<Item = u16> {
-    bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
+/// Little-endian numbers of `width` bytes, 2 or 4.
+fn push_numbers(out: &mut Vec<u32>, bytes: &[u8], width: usize) {
+    match width {
+        2 => out.extend(bytes.chunks_exact(2).map(|pair| u32::from(u16::from_le_bytes([pair[0], pair[1]])))),
+        _ => out.extend(bytes.chunks_exact(4).map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]))),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::shard::{MAGIC, MAGIC_LLAMA, VERSION};
+    use super::super::format::{MAGIC, MAGIC_LLAMA, VERSION};
     use super::*;
     use std::fs::write;
     use tempfile::TempDir;
@@ -233,7 +244,7 @@ mod tests {
     }
 
     fn open(folder: &TempDir, pattern: &str) -> Result<Tokens> {
-        Tokens::open(folder.path().join(pattern).to_str().unwrap(), 0)
+        Tokens::open(folder.path().join(pattern).to_str().unwrap(), 0, None)
     }
 
     fn assert_refused(bytes: Vec<u8>, parts: &[&str]) {
@@ -259,8 +270,8 @@ mod tests {
         assert_eq!(formats, [Format::NanoGpt, Format::LlmC, Format::NanoGpt]);
         assert_eq!(tokens.read(1998..2004).unwrap(), [1998, 1999, 7, 8, 65535, 9]);
         assert_eq!(tokens.read(2000..2001).unwrap(), [7]);
-        assert_eq!(tokens.read(5..5).unwrap(), [0u16; 0]);
-        assert_eq!(tokens.read(0..2000).unwrap(), long);
+        assert_eq!(tokens.read(5..5).unwrap(), [0u32; 0]);
+        assert_eq!(tokens.read(0..2000).unwrap(), (0..2000).collect::<Vec<u32>>());
         assert!(tokens.read(2000..2005).unwrap_err().to_string().contains("and 2 more"));
     }
 
@@ -275,21 +286,23 @@ mod tests {
             location.put(name, bytes).unwrap();
         }
         let (local, remote) =
-            (open(&folder, "*.bin").unwrap(), Tokens::open("memory://tokens/some/shards/*.bin", 20_000).unwrap());
+            (open(&folder, "*.bin").unwrap(), Tokens::open("memory://tokens/some/shards/*.bin", 20_000, None).unwrap());
         assert!(remote.is_remote() && !local.is_remote() && remote.len() == local.len());
         remote.prefetch(&[5..10, 39_990..40_004]).unwrap();
         for range in [0..40_004, 3..4, 39_990..40_004, 8_000..9_000, 5..5] {
             assert_eq!(remote.read(range.clone()).unwrap(), local.read(range).unwrap());
         }
         location.put("progress.json", "{}").unwrap();
-        assert!(Tokens::open("memory://tokens/some/shards/c.bin", 0).unwrap_err().to_string().contains("unfinished"));
+        assert!(
+            Tokens::open("memory://tokens/some/shards/c.bin", 0, None).unwrap_err().to_string().contains("unfinished")
+        );
         location.delete("progress.json").unwrap();
         location.put("meta.json", "").unwrap();
-        let error = Tokens::open("memory://tokens/some/shards/c.bin", 0).unwrap_err();
+        let error = Tokens::open("memory://tokens/some/shards/c.bin", 0, None).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains("shards/meta.json: not a description"), "{error}");
         location.delete("meta.json").unwrap();
         location.put("c.bin", vec![1, 2, 3]).unwrap();
-        let error = Tokens::open("memory://tokens/some/shards/c.bin", 0).unwrap_err().to_string();
+        let error = Tokens::open("memory://tokens/some/shards/c.bin", 0, None).unwrap_err().to_string();
         assert!(error.contains("c.bin: has 3 bytes"), "{error}");
     }
 
@@ -301,7 +314,8 @@ mod tests {
         assert_refused(shard(MAGIC, VERSION, 2, &[1, 2, 3]), &["says 2 tokens"]);
         assert_refused(shard(MAGIC, VERSION, -1, &[1]), &["says -1 tokens"]);
         assert_refused(shard(MAGIC, 2, 1, &[1]), &["version 2"]);
-        assert_refused(shard(MAGIC_LLAMA, 7, 1, &[1]), &["20240801"]);
+        assert_refused(shard(MAGIC_LLAMA, 1, 1, &[1]), &["20240801"]);
+        assert_refused(shard(MAGIC_LLAMA, 7, 1, &[1]), &["says 1 tokens (4 bytes)", "there are 2 bytes"]);
     }
 
     #[test]
@@ -315,12 +329,12 @@ mod tests {
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains(part), "{error}");
         }
-        let relative = Tokens::open("no-such-file.bin", 0).unwrap_err().to_string();
+        let relative = Tokens::open("no-such-file.bin", 0, None).unwrap_err().to_string();
         assert!(relative.contains(&crate::storage::absolute(Path::new("no-such-file.bin"))), "{relative}");
-        let remote = Tokens::open("memory://no-such-place/x.bin", 0).unwrap_err();
+        let remote = Tokens::open("memory://no-such-place/x.bin", 0, None).unwrap_err();
         assert!(remote.exit_code() == 2 && remote.to_string().contains("no such object"), "{remote}");
         if cfg!(not(feature = "s3")) {
-            let remote = Tokens::open("s3://bucket/x.bin", 0).unwrap_err();
+            let remote = Tokens::open("s3://bucket/x.bin", 0, None).unwrap_err();
             assert!(remote.exit_code() == 3 && remote.to_string().contains("--features s3"), "{remote}");
         }
     }

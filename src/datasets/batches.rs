@@ -1,6 +1,5 @@
 //! The batch of a run on a device: samples cut into segments of micro-batches.
 
-use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
@@ -14,6 +13,8 @@ use crate::hessian::MicroBatches;
 
 /// Samples that are hashed at a time.
 const HASHED: usize = 256;
+/// Samples by which a batch is known again.
+const SAMPLED: usize = 64;
 
 /// Selected samples of some data, by micro-batch.
 pub struct Batches<S, K: Kernels> {
@@ -43,6 +44,12 @@ pub trait RunData {
     /// # Errors
     /// Those of the data.
     fn sha256(&self) -> Result<Option<String>>;
+    /// SHA-256 of the content of up to 64 samples, spread evenly over the batch from its first to its last: enough to see that the
+    /// data was replaced, for next to no reading. `None` where the data shows no content.
+    ///
+    /// # Errors
+    /// Those of the data.
+    fn sampled_sha256(&self) -> Result<Option<String>>;
     /// Reads the whole batch and drops it.
     ///
     /// # Errors
@@ -56,9 +63,22 @@ impl<S: Samples, K: Kernels> Batches<S, K> {
         Self { samples, selection, cuts, unit, place, order: Mutex::default() }
     }
 
-    fn positions(&self, samples: Range<usize>) -> Vec<usize> {
+    fn positions(&self, samples: impl IntoIterator<Item = usize>) -> Vec<usize> {
         let available = self.samples.num_positions().max(1);
-        samples.map(|index| self.selection.position(index) % available).collect() // made-up samples may be fewer than asked for
+        let position = |index| self.selection.position(index) % available; // made-up samples may be fewer than asked for
+        samples.into_iter().map(position).collect()
+    }
+
+    /// SHA-256 of the content of some samples, so many at a time.
+    fn hash(&self, parts: impl IntoIterator<Item = Vec<usize>>) -> Result<Option<String>> {
+        let mut hasher = Sha256::new();
+        for positions in parts {
+            match self.samples.content(&positions)? {
+                Some(bytes) => hasher.update(&bytes),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(format!("{:x}", hasher.finalize())))
     }
 }
 
@@ -116,14 +136,16 @@ impl<S: Samples, K: Kernels> RunData for Batches<S, K> {
     }
 
     fn sha256(&self) -> Result<Option<String>> {
-        let (mut hasher, num_samples) = (Sha256::new(), self.selection.num_samples());
-        for start in (0..num_samples).step_by(HASHED) {
-            match self.samples.content(&self.positions(start..num_samples.min(start + HASHED)))? {
-                Some(bytes) => hasher.update(&bytes),
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(format!("{:x}", hasher.finalize())))
+        let num_samples = self.selection.num_samples();
+        let starts = (0..num_samples).step_by(HASHED);
+        self.hash(starts.map(|start| self.positions(start..num_samples.min(start + HASHED))))
+    }
+
+    fn sampled_sha256(&self) -> Result<Option<String>> {
+        let num_samples = self.selection.num_samples();
+        let last = SAMPLED.min(num_samples).saturating_sub(1);
+        let spread = (0..=last).map(|at| at * (num_samples - 1) / last.max(1));
+        self.hash([self.positions(spread)])
     }
 
     fn check(&self) -> Result<()> {

@@ -98,7 +98,7 @@ pub trait Samples: Send + Sync {
 }
 
 /// What samples are called, and how many predictions each has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Unit {
     /// A sample: `window`, `image`.
     pub sample: &'static str,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Dataset, Place, Samples, Unit};
 use crate::Result;
-use crate::data::Tokens;
+use crate::data::{TokenType, Tokens};
 use crate::document::{Bytes, Check};
 use crate::shown::Url;
 
@@ -19,12 +19,17 @@ use crate::shown::Url;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenFiles {
-    /// File, or glob over several shards; a path or a URL. nanoGPT uint16 or llm.c, told apart by the header.
+    /// File, or glob over several shards; a path or a URL. nanoGPT's raw uint16, llm.c's shards or NumPy's .npy, told apart by their
+    /// content.
     pub path: Url,
     /// Memory of each rank for tokens from a URL, like "1GB". Default: 256 MiB. What does not fit is read again in every
     /// sweep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<Bytes>,
+    /// `uint16` or `uint32`: the files are nothing but such numbers, whatever they look like. Default: told by their content, which
+    /// cannot tell raw uint32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<TokenType>,
 }
 
 /// What a language model asks for.
@@ -59,7 +64,7 @@ impl Dataset for TokenFiles {
     }
 
     fn open(&self, shape: &TokenShape) -> Result<Windows> {
-        let tokens = Arc::new(Tokens::open(&self.path, self.cache.as_ref().map_or(256 << 20, Bytes::get))?);
+        let tokens = Arc::new(Tokens::open(&self.path, self.cache.as_ref().map_or(256 << 20, Bytes::get), self.dtype)?);
         let ahead = tokens.is_remote().then(|| fetcher(tokens.clone()));
         Ok(Windows { source: Source::Files { tokens, ahead }, shape: *shape })
     }
@@ -97,7 +102,7 @@ impl Windows {
         match &self.source {
             Source::Files { tokens, .. } => {
                 let window = tokens.read_below(position..position + context + 1, vocabulary)?;
-                Ok(window.into_iter().map(i32::from).collect())
+                Ok(window.into_iter().map(|token| token as i32).collect()) // below the vocabulary, which fits
             }
             Source::Synthetic => {
                 // windows lie side by side, whatever their number
@@ -150,14 +155,15 @@ impl Samples for Windows {
         }
     }
 
-    /// `context + 1` tokens of each window, as little-endian uint16.
+    /// `context + 1` tokens of each window, as little-endian uint16, or uint32 where files have these.
     fn content(&self, positions: &[usize]) -> Result<Option<Vec<u8>>> {
         let Source::Files { tokens, .. } = &self.source else { return Ok(None) };
         let ranges = self.ranges(positions);
         tokens.prefetch(&ranges)?;
-        let mut bytes = Vec::with_capacity(2 * positions.len() * (self.shape.context + 1));
+        let width = tokens.width();
+        let mut bytes = Vec::with_capacity(width * positions.len() * (self.shape.context + 1));
         for range in ranges {
-            bytes.extend(tokens.read(range)?.iter().flat_map(|token| token.to_le_bytes()));
+            bytes.extend(tokens.read(range)?.iter().flat_map(|token| token.to_le_bytes().into_iter().take(width)));
         }
         Ok(Some(bytes))
     }
@@ -191,7 +197,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.bin");
         std::fs::write(&path, (0..num_tokens).flat_map(u16::to_le_bytes).collect::<Vec<u8>>()).unwrap();
-        let files = TokenFiles { path: path.to_str().unwrap().into(), cache: None };
+        let files = TokenFiles { path: path.to_str().unwrap().into(), cache: None, dtype: None };
         let windows = files.open(&TokenShape { context, vocabulary }).unwrap();
         (folder, windows)
     }

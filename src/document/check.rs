@@ -25,6 +25,11 @@ impl<'a> Check<'a> {
         Self { root, prefix }
     }
 
+    /// Whether a key is written down, and has no default.
+    pub fn is_given(&self, key: &str) -> bool {
+        self.root.find(&format!("{}{key}", self.prefix)).is_some()
+    }
+
     /// `file:line:column: key = value: problem` unless it holds; located at the key or, where that has its default, at the file.
     ///
     /// # Errors

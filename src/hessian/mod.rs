@@ -25,5 +25,6 @@ pub use passes::{OnData, Passes};
 pub use prefix::{Prefix, PrefixBudget};
 pub use problem::{Listed, MicroBatches, Problem, Stages};
 pub use seed::cast;
+pub(crate) use seed::parameter_of_other_type;
 pub use sharded::{Sharded, ShardedBasis, Slice};
 pub use spectra::{BlockResult, Settings, Spectra, block_spectrum, complement, slot_settings, spectrum, start};

@@ -284,7 +284,7 @@ impl<K: Kernels> ModuleVisitor<SecondOrder<K>> for Collector<'_, K> {
 }
 
 /// The first parameter of a layout that is not in this type.
-pub(super) fn parameter_of_other_type<K: Kernels, M: Module<SecondOrder<K>>>(
+pub(crate) fn parameter_of_other_type<K: Kernels, M: Module<SecondOrder<K>>>(
     model: &M,
     names: &Names,
     layout: &Layout,

@@ -1,4 +1,4 @@
-//! The library's front door: the spectrum of every block of a model, in three lines of glue.
+//! The spectrum of every block of a model by one function, in three lines of glue.
 
 use std::rc::Rc;
 
@@ -15,7 +15,9 @@ use crate::cluster::{Comm, solo, world};
 use crate::engine::{Kernels, SecondOrder};
 use crate::krylov::{self, Chain, Reorthogonalize, Schedule, SharedComplement, Short, Tridiagonal};
 use crate::probe::{ProbeKind, probe};
-use crate::spectrum::{self, BlockSpectrum, Weights, deflate, noise_floor, quadrature, reduce_variance};
+use crate::spectrum::{
+    self, BlockSpectrum, Moments, Weights, deflate, moments, noise_floor, quadrature, reduce_variance,
+};
 use crate::{Error, Result};
 
 /// What is computed.
@@ -99,6 +101,13 @@ pub struct BlockResult {
     pub tridiagonals: Vec<Tridiagonal>,
     /// Nodes and weights of each probe.
     pub spectrum: BlockSpectrum,
+}
+
+impl BlockResult {
+    /// Trace, Frobenius norm, extreme eigenvalues and negative mass, with their errors.
+    pub fn moments(&self) -> Moments {
+        moments(&self.spectrum)
+    }
 }
 
 /// What was found of a network.

@@ -17,8 +17,6 @@ pub struct Names {
     pub last: &'static [(&'static str, &'static str)],
     /// Prefix which a weights file may leave out.
     pub optional_prefix: &'static str,
-    /// Prefixes that a weights file may put in front of all names, for what wraps the model.
-    pub wrappers: &'static [&'static str],
     /// How weights files call and lay out the parameters.
     pub namings: &'static [Naming],
     /// Endings of tensors in a weights file that are no parameters.
@@ -31,15 +29,8 @@ pub struct Names {
 
 impl Names {
     /// burn's own paths, for a user's model.
-    pub const BURN: Names = Names {
-        last: &[],
-        optional_prefix: "",
-        wrappers: &[],
-        namings: &[Naming::PLAIN],
-        buffers: &[],
-        copies: &[],
-        rows: &[],
-    };
+    pub const BURN: Names =
+        Names { last: &[], optional_prefix: "", namings: &[Naming::PLAIN], buffers: &[], copies: &[], rows: &[] };
 
     /// The name of a parameter at a burn path.
     pub fn of_path(&self, path: &[String]) -> String {

@@ -26,15 +26,8 @@ const MOST_WIDTH: usize = 10_000_000;
 const MOST_LAYERS: usize = 1000;
 
 /// torchvision's way: `layers.0.weight`, (out, in).
-const NAMES: Names = Names {
-    last: &[],
-    optional_prefix: "",
-    wrappers: &["_orig_mod.", "module."],
-    namings: &[Naming::PLAIN],
-    buffers: &[],
-    copies: &[],
-    rows: &[],
-};
+const NAMES: Names =
+    Names { last: &[], optional_prefix: "", namings: &[Naming::PLAIN], buffers: &[], copies: &[], rows: &[] };
 
 /// `[model.mlp]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

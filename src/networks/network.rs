@@ -36,6 +36,15 @@ pub trait Network: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 
     /// The burn module.
     type Module<B: Backend>: Module<B>;
 
+    /// The network with the keys that the configuration leaves out as its weights have them, where something says so beside these
+    /// ([`describe`](crate::models::weights::describe)); asked before [`Network::check`]. Default: as it was read.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) with the place of a value that contradicts the weights.
+    fn completed(self, _check: &Check<'_>) -> Result<Self> {
+        Ok(self)
+    }
+
     /// What the keys must satisfy beyond their types.
     ///
     /// # Errors

@@ -62,7 +62,9 @@ impl Registry {
 fn read_pair<N: Network>(root: &Node) -> Result<Arc<dyn Setup>> {
     let network: N = read_table(root, &["model", N::KIND])?;
     let data: N::Data = read_table(root, &["data", <N::Data as Dataset>::KIND])?;
-    network.check(&Check::table(root, &format!("model.{}.", N::KIND)))?;
+    let prefix = format!("model.{}.", N::KIND);
+    let network = network.completed(&Check::table(root, &prefix))?;
+    network.check(&Check::table(root, &prefix))?;
     data.check(&Check::table(root, &format!("data.{}.", <N::Data as Dataset>::KIND)))?;
     Ok(Arc::new(Pair { network, data }))
 }

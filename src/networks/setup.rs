@@ -10,6 +10,7 @@ use burn::tensor::TensorData;
 use burn::tensor::backend::Backend;
 use burn_backend::tensor::Device;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::{Network, Profile};
 use crate::block::{Layout, Parameter};
@@ -107,6 +108,8 @@ pub trait Instance<K: Kernels, T: Precision> {
     fn passes(&self) -> Rc<dyn Passes<K, T> + '_>;
     /// The batch.
     fn data(&self) -> &dyn RunData;
+    /// SHA-256 of the parameters' names and values in network order, in the precision that they are held in.
+    fn weights_sha256(&self) -> String;
 }
 
 /// A network and the data that it reads.
@@ -252,6 +255,15 @@ impl<N: Network, K: Kernels, T: Precision> Instance<K, T> for Opened<N, K, T> {
 
     fn data(&self) -> &dyn RunData {
         &self.batches
+    }
+
+    fn weights_sha256(&self) -> String {
+        let mut hasher = Sha256::new();
+        read(&self.module, self.network.names(), |name, value| {
+            hasher.update(name);
+            hasher.update(value.as_bytes());
+        });
+        format!("{:x}", hasher.finalize())
     }
 }
 

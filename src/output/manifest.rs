@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::schema::TABLES;
 
@@ -29,6 +30,9 @@ pub struct Part {
 pub(super) struct Manifest {
     /// Group, or run.
     pub name: String,
+    /// Identity of the run that wrote it, see [`identity`]. Earlier versions wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
     /// When it was written (RFC 3339, UTC).
     pub written: String,
     /// The parts, in the order they were written.
@@ -36,9 +40,16 @@ pub(super) struct Manifest {
 }
 
 impl Manifest {
-    /// What no run writes: a part of a table that there is not, at a place where it does not belong, or twice. `group`: the
-    /// only one whose parts belong here; `None` in the manifest of a whole run.
-    pub fn contradiction(&self, run: &str, group: Option<&str>) -> Option<String> {
+    /// What a run does not write: a manifest of another run, a part of a table that there is not, at a place where it does not
+    /// belong, or twice. `identity`: the run's; `group`: the only one whose parts belong here, `None` in the manifest of a
+    /// whole run.
+    pub fn contradiction(&self, run: &str, identity: &str, group: Option<&str>) -> Option<String> {
+        if self.of.as_deref().is_some_and(|of| of != identity) {
+            return Some(format!(
+                "it was written by another run than the one whose record is `{}`",
+                paths::record(run)
+            ));
+        }
         if self.name != group.unwrap_or(run) {
             return Some(format!("it is of `{}`, not of `{}`", self.name, group.unwrap_or(run)));
         }
@@ -73,6 +84,12 @@ pub struct RunRecord {
     pub versions: String,
     /// When it was begun (RFC 3339, UTC).
     pub created: String,
+}
+
+/// What tells a run from any other, one of the same name and configuration included: the SHA-256 of its record, which is written once
+/// and says when the run was begun.
+pub(super) fn identity(record: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(record))
 }
 
 /// Paths of a run below the output URL.

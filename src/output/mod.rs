@@ -7,6 +7,7 @@
 //! <url>/<table>/run=<name>/part-<group>.parquet   immutable parts, hive layout; `run` is not a column
 //! <url>/_runs/<name>/run.json                     resolved config and versions; claims the name, written first
 //! <url>/_runs/<name>/shape.json                   how its sweeps are cut, so that a continued run cuts them alike
+//! <url>/_runs/<name>/inputs.json                  by what its data and weights are known again
 //! <url>/_runs/<name>/groups/<group>.json          written last of a group: only then the group counts
 //! <url>/_runs/<name>/LOCK                       the job that is at work, while it is (room `lock`)
 //! <url>/_runs/<name>/manifest.json                every part of the run, written after the last part

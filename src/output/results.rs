@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::column::Table;
-use super::manifest::{Manifest, Part, RunRecord, paths};
+use super::manifest::{self, Manifest, Part, RunRecord, paths};
 use super::{parts, seal};
 use crate::shown::Url;
 use crate::storage::{Access, Location};
@@ -126,15 +126,18 @@ pub(super) fn record(location: &Location, run: &str) -> Result<Option<RunRecord>
     json(location, &paths::record(run), ANOTHER_RUN)
 }
 
-fn manifest(location: &Location, path: &str) -> Result<Option<Manifest>> {
-    json(location, path, ANOTHER_RUN)
+/// Identity of the run of this name, which must be there.
+pub(super) fn identity(location: &Location, run: &str) -> Result<String> {
+    let path = paths::record(run);
+    let bytes = location.get(&path)?;
+    bytes.map(|bytes| manifest::identity(&bytes)).ok_or_else(|| location.failed("read", &path, "it is not there"))
 }
 
 /// The manifest of a whole run, if it was written; each part is checked as in [`groups`].
 pub(super) fn finished(location: &Location, run: &str) -> Result<Option<Manifest>> {
     let path = paths::manifest(run);
-    let Some(manifest) = manifest(location, &path)? else { return Ok(None) };
-    if let Some(why) = manifest.contradiction(run, None) {
+    let Some(manifest) = json::<Manifest>(location, &path, ANOTHER_RUN)? else { return Ok(None) };
+    if let Some(why) = manifest.contradiction(run, &identity(location, run)?, None) {
         return Err(damaged(location, &path, &why, ANOTHER_RUN));
     }
     check_sizes(location, &sizes(location, run)?, &manifest, ANOTHER_RUN)?;
@@ -144,13 +147,13 @@ pub(super) fn finished(location: &Location, run: &str) -> Result<Option<Manifest
 /// Manifests of the finished groups, by name; each part is checked to be there in the size that was written. Its hash is
 /// checked when it is read.
 pub(super) fn groups(location: &Location, run: &str) -> Result<Vec<Manifest>> {
-    let sizes = sizes(location, run)?;
+    let (sizes, identity) = (sizes(location, run)?, identity(location, run)?);
     let mut groups = Vec::new();
     for path in location.list(&paths::groups(run))?.keys() {
         let name = path.rsplit('/').next().and_then(|name| name.strip_suffix(".json")).unwrap_or(path);
         let advice = format!("delete `{path}` to compute group `{name}` again");
         let Some(group) = json::<Manifest>(location, path, &advice)? else { continue };
-        if let Some(why) = group.contradiction(run, Some(name)) {
+        if let Some(why) = group.contradiction(run, &identity, Some(name)) {
             return Err(damaged(location, path, &why, &advice));
         }
         check_sizes(location, &sizes, &group, &advice)?;

@@ -48,6 +48,10 @@ pub struct RunStore {
     groups: BTreeMap<String, Vec<Part>>,
     /// Tables that were read from all groups, hash by hash.
     seen: RefCell<BTreeSet<&'static str>>,
+    /// What tells this run from others of its name.
+    identity: String,
+    /// The name was claimed by this call.
+    is_new: bool,
     is_done: bool,
 }
 
@@ -64,16 +68,18 @@ impl RunStore {
     ) -> Result<Self> {
         check_name("run.name", run)?;
         let location = Location::open(url, Access::Write)?;
+        let mut is_new = false;
         if !is_ours(&location, run, provenance, &differing)? {
             check_writable(&location, run)?;
-            claim(&location, run, provenance)?;
+            is_new = claim(&location, run, provenance)?;
             // somebody else may have been faster
             if !is_ours(&location, run, provenance, &differing)? {
                 return Err(location.failed("read", &paths::record(run), "it vanished after it was written"));
             }
         }
         let (metadata, groups, seen) = (metadata(run, provenance), BTreeMap::new(), RefCell::default());
-        let mut store = Self { location, run: run.into(), metadata, groups, seen, is_done: false };
+        let identity = results::identity(&location, run)?;
+        let mut store = Self { location, run: run.into(), metadata, groups, seen, identity, is_new, is_done: false };
         store.look()?;
         Ok(store)
     }
@@ -114,6 +120,26 @@ impl RunStore {
         Ok(())
     }
 
+    /// What tells this run from any other of its name: what it writes beside tables is bound to it.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// Gives up the name, if this call claimed it and nothing is there that took work to compute.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]
+    pub fn release(&self) -> Result<()> {
+        let folder = paths::folder(&self.run);
+        let is_work = |path: &String| path.starts_with(&paths::groups(&self.run)) || path.ends_with(".bin");
+        let objects = self.location.list(&folder)?;
+        if !self.is_new || self.is_done || objects.keys().any(is_work) {
+            return Ok(());
+        }
+        let lock = paths::lock(&self.run);
+        objects.keys().filter(|path| **path != lock).try_for_each(|path| self.location.delete(path))
+    }
+
     /// Whether the run is complete; nothing can be written then.
     pub fn is_done(&self) -> bool {
         self.is_done
@@ -133,7 +159,7 @@ impl RunStore {
         self.check_record()?;
         let parts = self.write_tables(group, tables, |_| false)?;
         let path = paths::group(&self.run, group);
-        self.location.put(&path, manifest(group, parts.clone())?)?;
+        self.location.put(&path, self.manifest(group, parts.clone())?)?;
         self.groups.insert(group.into(), parts);
         self.seen.take();
         Ok(())
@@ -204,13 +230,18 @@ impl RunStore {
         let of_groups: BTreeSet<_> = self.groups.values().flatten().map(|part| part.table.clone()).collect();
         let last = self.write_tables(FINAL, tables, |table| !of_groups.contains(table))?;
         let parts = self.groups.values().flatten().cloned().chain(last).collect();
-        self.location.put(&paths::manifest(&self.run), manifest(&self.run, parts)?)?;
+        self.location.put(&paths::manifest(&self.run), self.manifest(&self.run, parts)?)?;
         let done = paths::done(&self.run);
         if !self.location.create(&done, format!("{}\n", rfc3339(SystemTime::now())))? {
             return Err(self.location.failed("create", &done, "another process has finished this run in the meantime"));
         }
         self.is_done = true;
         Ok(())
+    }
+
+    fn manifest(&self, name: &str, parts: Vec<Part>) -> Result<String> {
+        let of = Some(self.identity.clone());
+        seal::seal(&Manifest { name: name.into(), of, written: rfc3339(SystemTime::now()), parts })
     }
 
     fn write_tables(&self, part: &str, tables: &Tables, even_empty: impl Fn(&str) -> bool) -> Result<Vec<Part>> {
@@ -309,8 +340,9 @@ fn check_writable(location: &Location, run: &str) -> Result<()> {
     location.delete(&paths::probe(run))
 }
 
-/// Writes the run's record. Losing a race for the name is fine: the caller compares with whatever is there.
-fn claim(location: &Location, run: &str, provenance: &Provenance) -> Result<()> {
+/// Writes the run's record, and says whether it was this call that did. Losing a race for the name is fine: the caller compares with
+/// whatever is there.
+fn claim(location: &Location, run: &str, provenance: &Provenance) -> Result<bool> {
     let record = RunRecord {
         schema_version: SCHEMA_VERSION,
         run: run.into(),
@@ -318,7 +350,7 @@ fn claim(location: &Location, run: &str, provenance: &Provenance) -> Result<()> 
         versions: provenance.versions_json(),
         created: rfc3339(SystemTime::now()),
     };
-    location.create(&paths::record(run), seal::seal(&record)?).map(|_| ())
+    location.create(&paths::record(run), seal::seal(&record)?)
 }
 
 fn check_same(
@@ -352,8 +384,4 @@ fn metadata(run: &str, provenance: &Provenance) -> Metadata {
         ("hesspec.versions", provenance.versions_json()),
     ];
     pairs.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
-}
-
-fn manifest(name: &str, parts: Vec<Part>) -> Result<String> {
-    seal::seal(&Manifest { name: name.into(), written: rfc3339(SystemTime::now()), parts })
 }

@@ -90,9 +90,8 @@ pub struct Plan {
     /// Parameters of the network.
     pub num_params: usize,
     /// What samples and predictions are called.
-    #[serde(skip)]
     pub unit: Unit,
-    /// Predictions of the batch; `None` if that is all of data which is not here.
+    /// Predictions of the batch, whatever they are called; `None` if that is all of data which is not here.
     pub tokens: Option<usize>,
     /// Samples per micro-batch.
     pub micro_batch: usize,

@@ -18,7 +18,12 @@ fn run(folder: &Folder) -> Said {
 
 /// Stops a run in the middle of its only group.
 fn stopped(folder: &Folder) -> Said {
-    let command = format!("run tiny.toml --output out {SETTINGS}");
+    stopped_with(folder, "")
+}
+
+/// [`stopped`], with further arguments.
+fn stopped_with(folder: &Folder, more: &str) -> Said {
+    let command = format!("run tiny.toml --output out {SETTINGS} {more}");
     let arguments: Vec<&str> = command.split_whitespace().collect();
     let mut child = folder.command(&arguments).stderr(std::process::Stdio::piped()).spawn().unwrap();
     let begin = Instant::now();
@@ -248,4 +253,65 @@ fn a_run_does_not_end_as_done_with_damaged_parts_or_manifests() {
     undone();
     folder.hesspec(&command).ok();
     assert!(findings(&folder.path("out")) == expected);
+}
+
+/// A run of the same name with another seed, whole or in part, in this one's place.
+#[test]
+fn what_another_run_wrote_is_refused() {
+    let case = Case::new();
+    let other = Folder::new();
+    stopped_with(&other, "--set run.seed=7");
+    let said = case.after("another run's checkpoint", |folder| {
+        std::fs::remove_dir_all(folder.path(GROUP)).unwrap();
+        copy(&other.path(GROUP), &folder.path(GROUP));
+    });
+    assert!(said.code == Some(5) && said.stderr.contains("another run wrote it"), "{}", said.stderr);
+    run(&other).failed(2, &["begun with another configuration", "run.seed"]);
+    other.hesspec(&format!("run tiny.toml --output out {SETTINGS} --set run.seed=7")).ok();
+    case.restore();
+    for part in ["_runs/tiny/groups", "tridiagonal", "segments", "metrics"] {
+        copy(&other.path("out").join(part), &case.folder.path("out").join(part));
+    }
+    run(&case.folder).failed(5, &["groups/b00000-p000.json", "written by another run"]);
+}
+
+#[test]
+fn a_run_goes_on_with_the_data_and_the_weights_that_it_was_begun_on_only() {
+    let folder = Folder::new();
+    let weights = "--set model.gpt2.weights=w.safetensors";
+    folder.hesspec("weights export tiny.toml w.safetensors").ok();
+    stopped_with(&folder, weights);
+    let go_on = || folder.hesspec(&format!("run tiny.toml --output out {SETTINGS} {weights}"));
+    let tokens = std::fs::read(folder.path("train.bin")).unwrap();
+    folder.write(
+        "train.bin",
+        &tokens
+            .iter()
+            .rev()
+            .copied()
+            .collect::<Vec<u8>>()
+            .chunks(2)
+            .flat_map(|pair| [pair[1], pair[0]])
+            .collect::<Vec<u8>>(),
+    );
+    go_on().failed(2, &["cannot go on", "the data of [data.tokens]", "another run.name"]);
+    folder.write("train.bin", &tokens);
+    let whole = std::fs::read(folder.path("w.safetensors")).unwrap();
+    std::fs::remove_file(folder.path("w.safetensors")).unwrap();
+    folder.hesspec("weights export tiny.toml w.safetensors --set run.seed=5").ok();
+    go_on().failed(2, &["cannot go on", "the network's weights (`w.safetensors`)"]);
+    folder.write("w.safetensors", &whole);
+    assert!(go_on().ok().stderr.contains("resumed after step"));
+}
+
+/// What the data is found to be only while it is computed on.
+#[test]
+fn a_run_that_could_compute_nothing_does_not_keep_its_name() {
+    let folder = Folder::new();
+    let tokens = std::fs::read(folder.path("train.bin")).unwrap();
+    folder.write("train.bin", &[&tokens[..60], &[200, 0], &tokens[62..]].concat());
+    folder.hesspec("run tiny.toml --output out").failed(2, &["token 200 at position 30"]);
+    assert!(!folder.path("out/_runs/tiny/run.json").exists());
+    folder.write("train.bin", &tokens);
+    folder.hesspec("run tiny.toml --output out --set lanczos.steps=3").ok();
 }

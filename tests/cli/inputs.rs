@@ -259,3 +259,53 @@ fn messages_name_values_as_the_configuration_does() {
         folder.hesspec(&asked).failed(2, &["--block none", &format!("blocks.partition = \"{partition}\"")]);
     }
 }
+
+/// Tokens of the tiny network in every format, and what only looks like tokens.
+#[test]
+fn tokens_are_told_by_their_content_or_by_what_is_said_of_them() {
+    let folder = Folder::new();
+    let tokens: Vec<u16> = std::fs::read(folder.path("train.bin"))
+        .unwrap()
+        .chunks(2)
+        .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
+        .collect();
+    let loss = |more: &str| folder.hesspec(&format!("hvp tiny.toml --loss --json {more}")).ok().json()["loss"].as_f64();
+    let expected = loss("");
+    let wide: Vec<u8> = tokens.iter().flat_map(|token| u32::from(*token).to_le_bytes()).collect();
+    let numpy = |descr: &str, numbers: &[u8]| {
+        let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({},), }}", tokens.len());
+        let text = format!("{text:<117}\n");
+        [b"\x93NUMPY\x01\x00", &(text.len() as u16).to_le_bytes()[..], text.as_bytes(), numbers].concat()
+    };
+    let narrow = std::fs::read(folder.path("train.bin")).unwrap();
+    let mut header = [0i32; 256];
+    header[..3].copy_from_slice(&[20_240_801, 7, tokens.len() as i32]);
+    let llama = [header.iter().flat_map(|entry| entry.to_le_bytes()).collect(), wide.clone()].concat();
+    for (name, content, more) in [
+        ("wide.bin", wide.clone(), "--set data.tokens.dtype=uint32"),
+        ("narrow.npy", numpy("<u2", &narrow), ""),
+        ("wide.npy", numpy("<u4", &wide), ""),
+        ("llama.bin", llama, ""),
+    ] {
+        folder.write(name, &content);
+        assert_eq!(loss(&format!("--set data.tokens.path={name} {more}")), expected, "{name}");
+    }
+    let doubled: Vec<u8> = tokens.iter().flat_map(|token| i64::from(*token).to_le_bytes()).collect();
+    let swapped: Vec<u8> = tokens.iter().flat_map(|token| token.to_be_bytes()).collect();
+    let text = "To be, or not to be, that is the question: Whether 'tis nobler in the mind to suffer\n".repeat(20);
+    for (name, content, why) in [
+        ("wide.bin", wide, "uint32"),
+        ("doubled.bin", doubled, "int64"),
+        ("swapped.bin", swapped, "big-endian"),
+        ("text.txt", text.clone().into_bytes(), "it is text"),
+        ("lines.jsonl", format!("{{\"text\": {text:?}}}\n").into_bytes(), "it is JSON"),
+        ("long.npy", numpy("<i8", &narrow), "`<i8`"),
+    ] {
+        folder.write(name, &content);
+        for command in ["check tiny.toml --set data.tokens.path=", "data inspect "] {
+            folder.hesspec(&format!("{command}{name}")).failed(2, &[name, why, "HINT"]);
+        }
+    }
+    let said = folder.hesspec("data inspect wide.bin --dtype uint32").ok().stdout;
+    assert!(said.contains("raw uint32") && said.contains("tokens       80"), "{said}");
+}

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use tar::EntryType;
 
 use super::json::json_lines;
-use super::source::{Compression, Kind, Sink, kind, text, unread};
+use super::source::{Reading, Sink, by_content, kind_inside, unread};
 use crate::shown::quoted;
 use crate::storage::Input;
 use crate::{Error, Result};
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 const MOST_HEADERS: u64 = 1 << 20;
 
 /// Sends the documents of an archive, in order.
-pub(super) fn archive(input: &Input, reader: impl Read, text_field: &str, sink: &mut dyn Sink) -> Result<()> {
+pub(super) fn archive(input: &Input, reader: impl Read, reading: Reading<'_>, sink: &mut dyn Sink) -> Result<()> {
     let allowed = Rc::new(Cell::new(u64::MAX));
     let mut archive = tar::Archive::new(Limited { reader, allowed: allowed.clone() });
     let mut entries = archive.entries().map_err(|error| unread(input, &error))?;
@@ -29,17 +29,15 @@ pub(super) fn archive(input: &Input, reader: impl Read, text_field: &str, sink: 
         let mut entry = entry.map_err(|error| unread(input, &error))?;
         let inside = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let name = format!("{}: {}", input.name, quoted(&inside));
-        match (entry.header().entry_type(), kind(&inside)) {
+        match (entry.header().entry_type(), kind_inside(&inside)) {
             (EntryType::GNUSparse, _) => {
                 return Err(Error::Config(format!(
                     "{name}: is stored sparse, which is not read; pack it again without --sparse"
                 )));
             }
-            (EntryType::Regular, (Kind::Text, Compression::None)) => text(input, &name, &mut entry, sink)?,
-            (EntryType::Regular, (Kind::JsonLines, Compression::None)) => {
-                json_lines(input, &name, &mut entry, text_field, sink)?;
-            }
-            (EntryType::Regular, _) => {
+            (EntryType::Regular, Some(Some(_))) => json_lines(input, &name, &mut entry, reading.text_field, sink)?,
+            (EntryType::Regular, Some(None)) => by_content(input, &name, &mut entry, reading, sink)?,
+            (EntryType::Regular, None) => {
                 return Err(Error::Config(format!(
                     "{name}: only texts and JSON lines are read inside an archive; unpack it and name the files"
                 )));

@@ -5,9 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::skipped::Skipped;
 use super::source::Sink;
 use super::utf8::Utf8;
-use crate::Result;
+use crate::{Error, Result};
 
 /// A piece is at most so long, where the text lets itself be cut.
 pub(super) const PIECE_BYTES: usize = 1 << 16;
@@ -73,10 +74,12 @@ fn before_white_space(text: &str) -> Option<usize> {
 }
 
 /// Cuts documents and hands the pieces on.
-pub(super) struct Cutter<E> {
+pub(super) struct Cutter<'a, E> {
     how: Cut,
     limit: usize,
     emit: E,
+    /// Where lines and rows without a text are written down; `None`: the first one ends everything.
+    skipped: Option<&'a Skipped>,
     next: Place,
     starts: bool,
     pending: Vec<u8>,
@@ -85,11 +88,16 @@ pub(super) struct Cutter<E> {
     utf8: Utf8,
 }
 
-impl<E: FnMut(Piece) -> Result<()>> Cutter<E> {
+impl<'a, E: FnMut(Piece) -> Result<()>> Cutter<'a, E> {
     /// Pieces of the source `source` go to `emit`.
     pub fn new(how: Cut, limit: usize, source: usize, emit: E) -> Self {
-        let next = Place { source, piece: 0 };
-        Self { how, limit, emit, next, starts: false, pending: Vec::new(), searched: 0, utf8: Utf8::default() }
+        let (next, pending) = (Place { source, piece: 0 }, Vec::new());
+        Self { how, limit, emit, skipped: None, next, starts: false, pending, searched: 0, utf8: Utf8::default() }
+    }
+
+    /// Passes over lines and rows without a text, and writes them down.
+    pub fn skipping(self, skipped: Option<&'a Skipped>) -> Self {
+        Self { skipped, ..self }
     }
 
     fn hand_on(&mut self, len: usize) -> Result<()> {
@@ -102,7 +110,7 @@ impl<E: FnMut(Piece) -> Result<()>> Cutter<E> {
     }
 }
 
-impl<E: FnMut(Piece) -> Result<()>> Sink for Cutter<E> {
+impl<E: FnMut(Piece) -> Result<()>> Sink for Cutter<'_, E> {
     fn start(&mut self, name: &str) -> Result<()> {
         self.utf8.start(name);
         self.starts = true;
@@ -134,6 +142,13 @@ impl<E: FnMut(Piece) -> Result<()>> Sink for Cutter<E> {
             self.utf8.finish()?;
         }
         if self.starts || !self.pending.is_empty() { self.hand_on(self.pending.len()) } else { Ok(()) }
+    }
+
+    fn bad(&mut self, problem: Error) -> Result<()> {
+        match self.skipped {
+            Some(skipped) => Ok(skipped.add(self.next.source, &problem)),
+            None => Err(problem),
+        }
     }
 }
 

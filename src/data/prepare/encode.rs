@@ -1,6 +1,7 @@
 //! Pieces of text to tokens.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 
 use tiktoken_rs::r50k_base_singleton;
 
@@ -48,9 +49,47 @@ impl Encoder {
     }
 }
 
+/// White characters in a row that tiktoken's pattern takes at a time: its regular expression gives up on very long runs.
+const WHITE: usize = 1024;
+
 /// All ranks of r50k_base are below 50257, so they fit.
+///
+/// A run of more than [`WHITE`] white characters is encoded by so many at a time. That changes nothing where they are alike, for
+/// tokens of one white character have powers of two of it.
 fn gpt2_tokens(text: &str) -> Vec<u16> {
-    r50k_base_singleton().encode_ordinary(text).into_iter().map(|rank| rank as u16).collect()
+    let mut tokens = Vec::new();
+    let mut encode = |text: &str| {
+        tokens.extend(r50k_base_singleton().encode_ordinary(text).into_iter().map(|rank| rank as u16));
+    };
+    let mut rest = text;
+    while let Some(run) = long_white_run(rest) {
+        let (before, after) = rest.split_at(run.start);
+        encode(before);
+        let (run, after) = after.split_at(run.len());
+        // the last one belongs to the word behind it
+        let last = if after.is_empty() { run.len() } else { run.char_indices().next_back().map_or(0, |(at, _)| at) };
+        let cuts = run[..last].char_indices().map(|(at, _)| at).step_by(WHITE).chain([last]).collect::<Vec<_>>();
+        cuts.windows(2).for_each(|cut| encode(&run[cut[0]..cut[1]]));
+        rest = &rest[before.len() + last..];
+    }
+    encode(rest);
+    tokens
+}
+
+/// The first run of more than [`WHITE`] white characters, in bytes.
+fn long_white_run(text: &str) -> Option<Range<usize>> {
+    let (mut start, mut count) = (0, 0);
+    for (at, character) in text.char_indices() {
+        if character.is_whitespace() {
+            start = if count == 0 { at } else { start };
+            count += 1;
+        } else if count > WHITE + 1 {
+            return Some(start..at);
+        } else {
+            count = 0;
+        }
+    }
+    (count > WHITE + 1).then_some(start..text.len())
 }
 
 /// The character tokeniser's table.
@@ -116,6 +155,18 @@ mod tests {
             cutter.end().unwrap();
             assert_eq!(tokens, whole, "limit {limit}");
         }
+    }
+
+    /// Long runs give the tokens that short ones would, put together.
+    #[test]
+    fn a_million_white_characters_are_encoded() {
+        let text = |white: usize| format!("a{}b{}", " ".repeat(white), "\n".repeat(white));
+        for white in [WHITE, WHITE + 1, WHITE + 2, 3 * WHITE + 7] {
+            let whole: Vec<u16> =
+                r50k_base_singleton().encode_ordinary(&text(white)).into_iter().map(|rank| rank as u16).collect();
+            assert_eq!(gpt2_tokens(&text(white)), whole, "{white}");
+        }
+        assert!(gpt2_tokens(&text(1_000_000)).len() > 1000);
     }
 
     #[test]

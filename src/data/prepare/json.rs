@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::source::{PIECE, Sink, unread};
+use super::source::{BYTE_ORDER_MARK, PIECE, Sink, unread};
 use crate::shown::quoted;
 use crate::storage::Input;
 use crate::{Error, Result};
@@ -34,22 +34,42 @@ pub(super) fn json_lines(
             break;
         }
         if line.len() > MOST_LINE {
-            return Err(at(format!(
+            sink.bad(at(format!(
                 "the line has more than {} MiB, too many for a document\nHINT: are these JSON lines? Cut long documents into several",
                 MOST_LINE >> 20
-            )));
-        }
-        if line.trim_ascii().is_empty() {
+            )))?;
+            let passed = pass_line(&mut reader);
+            passed.map_err(|error| unread(input, &error))?;
             continue;
         }
-        match parsed(&line, text_field).map_err(|error| at(format!("not JSON: {}", quoted(&error.to_string()))))? {
-            Found::Text(text) => sink.document(&place, &text)?,
-            Found::Other(what) => return Err(at(format!("the field `{text_field}` is {what}; expected a text"))),
-            Found::Missing(names) => return Err(at(format!("there is no field `{text_field}`; {}", fields(&names)))),
-            Found::NoObject => return Err(at(format!("there is no field `{text_field}`; the line is no object"))),
+        let bytes = if number == 1 { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line) } else { &line };
+        if bytes.trim_ascii().is_empty() {
+            continue;
+        }
+        match parsed(bytes, text_field) {
+            Ok(Found::Text(text)) => sink.document(&place, &text)?,
+            Ok(Found::Other(what)) => sink.bad(at(format!("the field `{text_field}` is {what}; expected a text")))?,
+            Ok(Found::Missing(names)) => {
+                sink.bad(at(format!("there is no field `{text_field}`; {}", fields(&names))))?
+            }
+            Ok(Found::NoObject) => sink.bad(at(format!("there is no field `{text_field}`; the line is no object")))?,
+            Err(error) => sink.bad(at(format!("not JSON: {}", quoted(&error.to_string()))))?,
         }
     }
     Ok(())
+}
+
+/// Reads up to the end of a line, and keeps nothing.
+fn pass_line(reader: &mut impl BufRead) -> std::io::Result<()> {
+    loop {
+        let buffer = reader.fill_buf()?;
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let (len, is_end) = (end.map_or(buffer.len(), |at| at + 1), end.is_some() || buffer.is_empty());
+        reader.consume(len);
+        if is_end {
+            return Ok(());
+        }
+    }
 }
 
 fn fields(names: &[String]) -> String {

@@ -12,11 +12,14 @@ mod json;
 mod lock;
 mod record;
 mod shards;
+mod skipped;
 mod source;
 mod stream;
 mod utf8;
 mod write;
 
+#[cfg(test)]
+mod kinds_tests;
 #[cfg(test)]
 mod source_tests;
 #[cfg(test)]
@@ -31,13 +34,14 @@ use self::encode::{Characters, Encoder};
 use self::lock::Lock;
 use self::record::{Position, Record};
 use self::shards::{PATTERN, SINGLE, Shards};
-use self::source::{Sink, each_document};
+use self::skipped::Skipped;
+use self::source::{Reading, Sink, each_document};
 use self::stream::each_batch;
 use self::utf8::Utf8;
 use self::write::replace;
 use super::file_error;
 use super::meta::{FILE_NAME, Meta, Tokenizer};
-use super::settings::{Settings, Source};
+use super::settings::{OnError, Settings, Source, TextFormat};
 use crate::shown::Url;
 use crate::storage::{Input, expand};
 use crate::{Error, Result};
@@ -45,17 +49,29 @@ use crate::{Error, Result};
 /// What to prepare.
 #[derive(Debug, Clone)]
 pub struct Preparation {
-    /// Paths, globs and URLs. `.jsonl`/`.ndjson`: a document a line; `.parquet`: a document a row; `.tar`: a document a
-    /// file; anything else: one document of text. All but Parquet may be compressed (`.gz`, `.zst`).
+    /// Paths, globs and URLs. `.jsonl`, `.ndjson`, `.jsonlines`, `.json`: a document a line; `.parquet`: a document a row; `.tar`: a
+    /// document a file; anything else: one document of text, unless it looks like something else. All but Parquet may be
+    /// compressed (`.gz`, `.zst`, `.xz`).
     pub inputs: Vec<Url>,
+    /// What all of them are, whatever they are called and look like.
+    pub format: Option<TextFormat>,
+    /// What happens at a line or row that has no text.
+    pub on_error: OnError,
     /// Folder for the tokens and `meta.json`, made where it is missing.
     pub output: PathBuf,
     /// How text becomes tokens.
     pub tokenizer: Tokenizer,
-    /// Field of a JSON line or column of a Parquet file that has the text.
+    /// Field of a JSON line or column of a Parquet file that has the text; in Parquet, `a.b` is the field `b` of the column `a`.
     pub text_field: String,
     /// Tokens of a shard `train_000000.bin`, ...; `None`: one file `train.bin`.
     pub shard_tokens: Option<u64>,
+}
+
+impl Preparation {
+    fn reading(&self) -> Reading<'_> {
+        let takes_any = self.tokenizer == Tokenizer::Byte;
+        Reading { text_field: &self.text_field, format: self.format, takes_any }
+    }
 }
 
 /// How far a preparation is.
@@ -117,6 +133,8 @@ fn settings(request: &Preparation, sources: &[Input]) -> Settings {
     Settings {
         tokenizer: request.tokenizer,
         text_field: request.text_field.clone(),
+        format: request.format,
+        on_error: request.on_error,
         shard_tokens: request.shard_tokens,
         piece_bytes: PIECE_BYTES,
         sources: sources.iter().map(Source::of).collect(),
@@ -151,13 +169,21 @@ fn make(
     advance: &mut OnAdvance<'_>,
 ) -> Result<Meta> {
     let (encoder, vocabulary) = encoder(request, sources, stored.as_ref(), advance)?;
-    let new = || Record { settings, vocabulary: vocabulary.clone(), shards: Vec::new(), position: Position::default() };
-    let record = stored.unwrap_or_else(new);
+    let new = || Record {
+        settings,
+        vocabulary: vocabulary.clone(),
+        shards: Vec::new(),
+        position: Position::default(),
+        skipped: Default::default(),
+    };
+    let mut record = stored.unwrap_or_else(new);
     let from = record.position.place;
-    let mut shards = Shards::new(&request.output, &encoder, record);
+    let skipped = Skipped::before(from.source, std::mem::take(&mut record.skipped));
+    let skips = (request.on_error == OnError::Skip).then_some(&skipped);
+    let mut shards = Shards::new(&request.output, &encoder, &skipped, record);
     let before = shards.num_tokens();
     let mut state = Advance { source: (0, sources.len()), text_bytes: 0, new_tokens: 0, old_tokens: before };
-    each_batch(sources, &request.text_field, &encoder, from, |batch| {
+    each_batch(sources, request.reading(), skips, &encoder, from, |batch| {
         for (piece, tokens) in batch {
             shards.push(piece, tokens)?;
             state.text_bytes += piece.text.len() as u64;
@@ -169,7 +195,7 @@ fn make(
     if shards.num_tokens() == 0 {
         return Err(Error::Config("the inputs hold no text at all; nothing was written".into()));
     }
-    finish(request, sources, vocabulary, shards)
+    finish(request, sources, vocabulary, shards, &skipped)
 }
 
 fn finish(
@@ -177,9 +203,11 @@ fn finish(
     sources: &[Input],
     vocabulary: Option<Vec<String>>,
     shards: Shards<'_>,
+    skipped: &Skipped,
 ) -> Result<Meta> {
     let num_documents = shards.num_documents();
     let files = shards.finish()?;
+    skipped.write(&request.output)?;
     let is_single = request.shard_tokens.is_none();
     let meta = Meta {
         file: if is_single { SINGLE } else { PATTERN }.into(),
@@ -188,6 +216,7 @@ fn finish(
         vocabulary_size: vocabulary_size(request.tokenizer, vocabulary.as_deref()),
         num_tokens: files.iter().map(|file| file.num_tokens).sum(),
         num_documents,
+        num_skipped: skipped.count(),
         separator: separator(request.tokenizer).into(),
         sha256: files.first().filter(|_| is_single).map(|file| file.sha256.clone()),
         shards: if is_single { Vec::new() } else { files },
@@ -243,7 +272,7 @@ fn encoder(
         Tokenizer::Char => {
             let characters = match stored.and_then(|record| record.vocabulary.as_ref()) {
                 Some(vocabulary) => vocabulary.iter().flat_map(|name| name.chars()).collect(),
-                None => all_characters(sources, &request.text_field, advance)?,
+                None => all_characters(sources, request, advance)?,
             };
             let characters = Characters::new(characters)?;
             let vocabulary = characters.names();
@@ -252,12 +281,13 @@ fn encoder(
     }
 }
 
-fn all_characters(sources: &[Input], text_field: &str, advance: &mut OnAdvance<'_>) -> Result<BTreeSet<char>> {
+fn all_characters(sources: &[Input], request: &Preparation, advance: &mut OnAdvance<'_>) -> Result<BTreeSet<char>> {
     let state = Advance { source: (0, sources.len()), text_bytes: 0, new_tokens: 0, old_tokens: 0 };
-    let mut found = Vocabulary { characters: BTreeSet::new(), utf8: Utf8::default(), last: None, state, advance };
+    let (characters, utf8, on_error) = (BTreeSet::new(), Utf8::default(), request.on_error);
+    let mut found = Vocabulary { characters, utf8, last: None, on_error, state, advance };
     for (number, source) in sources.iter().enumerate() {
         found.state.source.0 = number;
-        each_document(source, text_field, &mut found)?;
+        each_document(source, request.reading(), &mut found)?;
     }
     Ok(found.characters)
 }
@@ -267,6 +297,7 @@ struct Vocabulary<'a> {
     characters: BTreeSet<char>,
     utf8: Utf8,
     last: Option<char>,
+    on_error: OnError,
     state: Advance,
     advance: &'a mut OnAdvance<'a>,
 }
@@ -289,5 +320,13 @@ impl Sink for Vocabulary<'_> {
 
     fn end(&mut self) -> Result<()> {
         self.utf8.finish()
+    }
+
+    /// The second pass writes it down.
+    fn bad(&mut self, problem: Error) -> Result<()> {
+        match self.on_error {
+            OnError::Skip => Ok(()),
+            OnError::Stop => Err(problem),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! `progress.json`: how far a preparation has come. It is written after every shard, in any case before the last file is
 //! put in its place, and goes when `meta.json` is there.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,7 @@ use super::super::file_error;
 use super::super::meta::{PROGRESS, TokenFile};
 use super::super::settings::Settings;
 use super::cut::Place;
+use super::skipped::OfSource;
 use super::write::replace;
 use crate::{Error, Result};
 
@@ -34,6 +36,9 @@ pub(super) struct Record {
     /// The shards that are there.
     pub shards: Vec<TokenFile>,
     pub position: Position,
+    /// What was passed over so far, by source.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub skipped: BTreeMap<usize, OfSource>,
 }
 
 impl Record {

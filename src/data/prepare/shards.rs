@@ -7,6 +7,7 @@ use super::super::meta::{PROGRESS, TokenFile};
 use super::cut::Piece;
 use super::encode::Encoder;
 use super::record::{Position, Record, anew};
+use super::skipped::Skipped;
 use super::write::TokenWriter;
 use crate::{Error, Result};
 
@@ -43,6 +44,7 @@ pub(super) fn refuse_unknown(folder: &Path) -> Result<()> {
 pub(super) struct Shards<'a> {
     folder: PathBuf,
     encoder: &'a Encoder,
+    skipped: &'a Skipped,
     record: Record,
     current: Option<TokenWriter>,
     last: Option<u16>,
@@ -53,9 +55,9 @@ pub(super) struct Shards<'a> {
 
 impl<'a> Shards<'a> {
     /// Goes on where `record` stands.
-    pub fn new(folder: &Path, encoder: &'a Encoder, record: Record) -> Self {
+    pub fn new(folder: &Path, encoder: &'a Encoder, skipped: &'a Skipped, record: Record) -> Self {
         let Position { last, num_documents, done, .. } = record.position;
-        Self { folder: folder.into(), encoder, record, current: None, last, num_documents, skip: done }
+        Self { folder: folder.into(), encoder, skipped, record, current: None, last, num_documents, skip: done }
     }
 
     /// Tokens so far.
@@ -84,6 +86,7 @@ impl<'a> Shards<'a> {
             if self.room() == 0 {
                 self.close()?;
                 self.record.position = Position { done, ..before };
+                self.record.skipped = self.skipped.found();
                 self.record.save(&self.folder)?;
             }
         }
@@ -124,6 +127,7 @@ impl<'a> Shards<'a> {
 
     /// Puts the last file in its place; all files, in order. Until meta.json is there, the record says that they are unfinished.
     pub fn finish(mut self) -> Result<Vec<TokenFile>> {
+        self.record.skipped = self.skipped.found();
         self.record.save(&self.folder)?;
         self.close()?;
         Ok(self.record.shards)

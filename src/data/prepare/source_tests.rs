@@ -12,7 +12,8 @@ use crate::storage::{Access, Location};
 
 fn request(folder: &TempDir, inputs: &[String], shard_tokens: Option<u64>) -> Preparation {
     let (tokenizer, text_field, output) = (Tokenizer::Gpt2, "text".into(), folder.path().join("out"));
-    Preparation { inputs: inputs.iter().map(Url::from).collect(), output, tokenizer, text_field, shard_tokens }
+    let (inputs, format, on_error) = (inputs.iter().map(Url::from).collect(), None, OnError::Stop);
+    Preparation { inputs, format, on_error, output, tokenizer, text_field, shard_tokens }
 }
 
 fn run(request: &Preparation) -> Result<Meta> {
@@ -25,8 +26,8 @@ fn into(request: &Preparation, name: &str) -> Preparation {
 }
 
 fn tokens_of(request: &Preparation, pattern: &str) -> Vec<u16> {
-    let tokens = Tokens::open(request.output.join(pattern).to_str().unwrap(), 0).unwrap();
-    tokens.read(0..tokens.len()).unwrap()
+    let tokens = Tokens::open(request.output.join(pattern).to_str().unwrap(), 0, None).unwrap();
+    tokens.read(0..tokens.len()).unwrap().into_iter().map(|token| u16::try_from(token).unwrap()).collect()
 }
 
 /// Text that differs with the seed.
@@ -160,10 +161,10 @@ fn shards_are_the_same_tokens_in_equal_parts() {
     let path = request.output.join("train_000001.bin");
     let bytes = read(&path).unwrap();
     write(&path, &bytes[..bytes.len() - 2]).unwrap();
-    let error = Tokens::open(&shards, 0).unwrap_err().to_string();
+    let error = Tokens::open(&shards, 0, None).unwrap_err().to_string();
     assert!(error.contains("train_000001.bin: has 7000 tokens, but meta.json beside it says 7001"), "{error}");
     write(&path, &bytes).unwrap();
-    assert_eq!(inspect(&shards).unwrap().num_verified, meta.shards.len());
+    assert_eq!(inspect(&shards, None).unwrap().num_verified, meta.shards.len());
 }
 
 #[test]
@@ -174,26 +175,26 @@ fn missing_unlisted_and_exchanged_shards_are_found() {
     let meta = run(&request).unwrap();
     let at = |name: &str| request.output.join(name).display().to_string();
     let refused = |pattern: &str, parts: &[&str]| {
-        let error = Tokens::open(at(pattern), 0).unwrap_err();
+        let error = Tokens::open(at(pattern), 0, None).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         for part in ["meta.json"].iter().chain(parts) {
             assert!(error.to_string().contains(part), "`{part}` is not in: {error}");
         }
     };
     // some of them may be asked for
-    assert_eq!(Tokens::open(at("train_00000[0-1].bin"), 0).unwrap().len(), 58_000);
+    assert_eq!(Tokens::open(at("train_00000[0-1].bin"), 0, None).unwrap().len(), 58_000);
     fs::rename(at("train_000001.bin"), at("away")).unwrap();
     let missing = format!("1 of its {} files are missing: train_000001.bin", meta.shards.len());
     refused("train_*.bin", &[&missing]);
     refused("*", &[&missing]);
     refused("train_00000[0-1].bin", &["train_000001.bin"]);
     assert!(run(&request).unwrap_err().to_string().contains("train_000001.bin: is missing"));
-    assert_eq!(Tokens::open(at("train_000002.bin"), 0).unwrap().len(), 29_000);
+    assert_eq!(Tokens::open(at("train_000002.bin"), 0, None).unwrap().len(), 29_000);
     // equal in size, the wrong way round: only the hash can tell
     fs::rename(at("train_000000.bin"), at("train_000001.bin")).unwrap();
     fs::rename(at("away"), at("train_000000.bin")).unwrap();
-    assert!(Tokens::open(at("train_*.bin"), 0).is_ok());
-    let error = inspect(at("train_*.bin")).unwrap_err().to_string();
+    assert!(Tokens::open(at("train_*.bin"), 0, None).is_ok());
+    let error = inspect(at("train_*.bin"), None).unwrap_err().to_string();
     assert!(error.contains("train_000000.bin: its SHA-256 is"), "{error}");
     fs::copy(at("train_000002.bin"), at("train_000099.bin")).unwrap();
     refused("train_*.bin", &["train_000099.bin is not in it"]);
@@ -222,7 +223,7 @@ fn an_interrupted_preparation_keeps_its_shards_and_goes_on() {
     assert!(run(&stopped).unwrap_err().to_string().contains("d.txt: not UTF-8"));
     let left = read_dir(&stopped.output).unwrap().count();
     assert_eq!(left, expected.shards.len(), "all whole shards and the record");
-    let error = Tokens::open(stopped.output.join("train_*.bin").to_str().unwrap(), 0).unwrap_err();
+    let error = Tokens::open(stopped.output.join("train_*.bin").to_str().unwrap(), 0, None).unwrap_err();
     assert!(error.exit_code() == 2 && error.to_string().contains("unfinished preparation"), "{error}");
 
     let other = Preparation { shard_tokens: Some(7002), ..stopped.clone() };
@@ -264,18 +265,19 @@ fn a_kill_at_the_end_leaves_what_the_same_command_finishes() {
     let meta = run(&request).unwrap();
     let sources = sources(&request.inputs).unwrap();
     let settings = settings(&request, &sources);
-    let record = Record { settings, vocabulary: None, shards: Vec::new(), position: Position::default() };
+    let (shards, position, skipped) = (Vec::new(), Position::default(), Default::default());
+    let record = Record { settings, vocabulary: None, shards, position, skipped };
     let path = request.output.join("train.bin");
     for is_described in [true, false] {
         record.save(&request.output).unwrap();
         if !is_described {
             fs::remove_file(request.output.join("meta.json")).unwrap();
         }
-        let error = Tokens::open(path.to_str().unwrap(), 0).unwrap_err().to_string();
+        let error = Tokens::open(path.to_str().unwrap(), 0, None).unwrap_err().to_string();
         assert!(error.contains("progress.json") && error.contains("unfinished"), "{error}");
         let again = prepare(&request, &mut |_| Ok(())).unwrap();
         assert_eq!(again, Prepared { meta: meta.clone(), was_done: is_described });
-        assert!(Tokens::open(path.to_str().unwrap(), 0).is_ok());
+        assert!(Tokens::open(path.to_str().unwrap(), 0, None).is_ok());
     }
 }
 
@@ -310,10 +312,12 @@ fn records(request: &Preparation) -> Vec<Record> {
     let settings = settings(request, &sources);
     let (encoder, vocabulary) = encoder(request, &sources, None, &mut |_| Ok(())).unwrap();
     fs::create_dir_all(&request.output).unwrap();
-    let record = Record { settings: settings.clone(), vocabulary, shards: Vec::new(), position: Position::default() };
-    let mut shards = Shards::new(&request.output, &encoder, record);
+    let (shards, position) = (Vec::new(), Position::default());
+    let record = Record { settings: settings.clone(), vocabulary, shards, position, skipped: Default::default() };
+    let skipped = Skipped::default();
+    let mut shards = Shards::new(&request.output, &encoder, &skipped, record);
     let mut records = Vec::new();
-    each_batch(&sources, "text", &encoder, Default::default(), |batch| {
+    each_batch(&sources, request.reading(), None, &encoder, Default::default(), |batch| {
         for (piece, tokens) in batch {
             shards.push(piece, tokens)?;
             records.extend(Record::load(&request.output, &settings)?);

@@ -7,7 +7,8 @@ use rayon::prelude::*;
 
 use super::cut::{Cut, Cutter, PIECE_BYTES, Piece, Place};
 use super::encode::Encoder;
-use super::source::{Sink, each_document};
+use super::skipped::Skipped;
+use super::source::{Reading, Sink, each_document};
 use crate::storage::Input;
 use crate::{Error, Result};
 
@@ -24,7 +25,8 @@ pub(super) type Encoded = Vec<(Piece, Vec<u16>)>;
 /// Hands the pieces from `from` on to `consume`, in order, with their tokens.
 pub(super) fn each_batch(
     sources: &[Input],
-    text_field: &str,
+    reading: Reading<'_>,
+    skipped: Option<&Skipped>,
     encoder: &Encoder,
     from: Place,
     mut consume: impl FnMut(&Encoded) -> Result<()>,
@@ -32,7 +34,7 @@ pub(super) fn each_batch(
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(AHEAD);
         let how = encoder.cut();
-        let reader = scope.spawn(move || read(sources, text_field, how, from, sender));
+        let reader = scope.spawn(move || read(sources, reading, skipped, how, from, sender));
         for batch in &receiver {
             let encode = |piece: Piece| encoder.encode(&piece.text).map(|tokens| (piece, tokens));
             let encoded: Encoded = batch.into_par_iter().map(encode).collect::<Result<_>>()?;
@@ -42,12 +44,19 @@ pub(super) fn each_batch(
     })
 }
 
-fn read(sources: &[Input], text_field: &str, how: Cut, from: Place, sender: SyncSender<Vec<Piece>>) -> Result<()> {
+fn read(
+    sources: &[Input],
+    reading: Reading<'_>,
+    skipped: Option<&Skipped>,
+    how: Cut,
+    from: Place,
+    sender: SyncSender<Vec<Piece>>,
+) -> Result<()> {
     let mut batch = Batch { pieces: Vec::new(), bytes: 0, sender };
     for (number, source) in sources.iter().enumerate().skip(from.source) {
         let take = |piece: Piece| if piece.place < from { Ok(()) } else { batch.push(piece) };
-        let mut cutter = Cutter::new(how, PIECE_BYTES, number, take);
-        if let Err(error) = each_document(source, text_field, &mut cutter as &mut dyn Sink) {
+        let mut cutter = Cutter::new(how, PIECE_BYTES, number, take).skipping(skipped);
+        if let Err(error) = each_document(source, reading, &mut cutter as &mut dyn Sink) {
             batch.send()?; // what comes before it is good
             return Err(error);
         }

@@ -24,15 +24,16 @@ fn prepare_in(folder: &TempDir, inputs: &[(&str, &[u8])], tokenizer: Tokenizer) 
 fn request(folder: &TempDir, names: &[&str], tokenizer: Tokenizer) -> Preparation {
     let inputs = names.iter().map(|name| folder.path().join(name).display().to_string().into()).collect();
     let output = folder.path().join("out");
-    Preparation { inputs, output, tokenizer, text_field: "text".into(), shard_tokens: None }
+    let (format, on_error) = (None, OnError::Stop);
+    Preparation { inputs, format, on_error, output, tokenizer, text_field: "text".into(), shard_tokens: None }
 }
 
-fn tokens_in(folder: &TempDir) -> Vec<u16> {
-    let tokens = Tokens::open(folder.path().join("out/train.bin").to_str().unwrap(), 0).unwrap();
+fn tokens_in(folder: &TempDir) -> Vec<u32> {
+    let tokens = Tokens::open(folder.path().join("out/train.bin").to_str().unwrap(), 0, None).unwrap();
     tokens.read(0..tokens.len()).unwrap()
 }
 
-fn prepared(inputs: &[(&str, &[u8])], tokenizer: Tokenizer) -> (Meta, Vec<u16>) {
+fn prepared(inputs: &[(&str, &[u8])], tokenizer: Tokenizer) -> (Meta, Vec<u32>) {
     let folder = tempfile::tempdir().unwrap();
     let meta = prepare_in(&folder, inputs, tokenizer).unwrap();
     (meta, tokens_in(&folder))
@@ -66,7 +67,7 @@ fn characters_are_numbered_in_order_as_nanogpt_does() {
 fn documents_are_separated() {
     let inputs: &[(&str, &[u8])] = &[("a.txt", b"a"), ("b.txt", b"b\n"), ("c.txt", b"c")];
     let (meta, tokens) = prepared(inputs, Tokenizer::Byte);
-    assert_eq!(tokens, b"a\nb\nc".map(u16::from));
+    assert_eq!(tokens, b"a\nb\nc".map(u32::from));
     assert_eq!((meta.vocabulary_size, meta.num_documents, meta.vocabulary), (256, 3, None));
     assert_eq!(prepared(inputs, Tokenizer::Char).1, [1, 0, 2, 0, 3]);
     let (meta, tokens) = prepared(&[("a.txt", b"Hello world"), ("b.txt", b"Hello")], Tokenizer::Gpt2);
@@ -277,7 +278,7 @@ fn an_inspection_shows_what_was_prepared() {
     let folder = tempfile::tempdir().unwrap();
     prepare_in(&folder, &[("a.txt", b"abca\nab")], Tokenizer::Char).unwrap();
     let path = folder.path().join("out/train.bin");
-    let seen = inspect(path.to_str().unwrap()).unwrap();
+    let seen = inspect(path.to_str().unwrap(), None).unwrap();
     assert_eq!((seen.num_tokens, seen.max_token, seen.num_distinct), (7, 3, 4));
     assert_eq!((seen.tokenizer, seen.vocabulary_size), (Some(Tokenizer::Char), Some(4)));
     assert_eq!(seen.excerpt.as_deref(), Some("abca\nab"));
@@ -290,14 +291,14 @@ fn an_inspection_shows_what_was_prepared() {
     let bytes = read(&path).unwrap();
     let swapped = [&bytes[2..4], &bytes[..2], &bytes[4..]].concat();
     write(&path, swapped).unwrap();
-    let error = inspect(path.to_str().unwrap()).unwrap_err();
+    let error = inspect(path.to_str().unwrap(), None).unwrap_err();
     assert!(error.exit_code() == 2 && error.to_string().contains("train.bin: its SHA-256 is"), "{error}");
     write(&path, [0u8; 6]).unwrap();
-    let error = inspect(path.to_str().unwrap()).unwrap_err().to_string();
+    let error = inspect(path.to_str().unwrap(), None).unwrap_err().to_string();
     assert!(error.contains("has 3 tokens, but meta.json beside it says 7"), "{error}");
     write(folder.path().join("out/meta.json"), "{}").unwrap();
-    assert!(inspect(path.to_str().unwrap()).unwrap_err().to_string().contains("not a description of tokens"));
+    assert!(inspect(path.to_str().unwrap(), None).unwrap_err().to_string().contains("not a description of tokens"));
     std::fs::remove_file(folder.path().join("out/meta.json")).unwrap();
-    let bare = inspect(path.to_str().unwrap()).unwrap();
+    let bare = inspect(path.to_str().unwrap(), None).unwrap();
     assert_eq!((bare.excerpt, bare.tokenizer, bare.max_token, bare.num_verified), (None, None, 0, 0));
 }

@@ -36,7 +36,8 @@ impl<'a> Matched<'a> {
         let mut surplus = Named::default();
         let mut copies = Vec::new();
         for (name, tensor) in file {
-            let bare = names.unwrapped(&name, |candidate| wanted.contains_key(candidate));
+            let is_copy = |name: &str| names.copies.iter().any(|(copy, _)| *copy == name);
+            let bare = names.unwrapped(&name, |candidate| wanted.contains_key(candidate) || is_copy(candidate));
             if wanted.contains_key(bare.as_str()) {
                 if tensors.insert(bare.clone(), tensor).is_some() {
                     return Err(Error::Config(format!("{source}: {bare} is there twice, with and without a prefix")));
@@ -45,6 +46,12 @@ impl<'a> Matched<'a> {
                 copies.push((*copy, *original, tensor));
             } else if !names.is_buffer(&bare) {
                 surplus.add(|| format!("{} {:?}", quoted(&name), tensor.shape));
+            }
+        }
+        // save_model of safetensors keeps one of tied tensors, which may be the copy
+        for (_, original, tensor) in &copies {
+            if wanted.contains_key(original) && !tensors.contains_key(*original) {
+                tensors.insert((*original).to_owned(), tensor.clone());
             }
         }
         let problems = problems(&tensors, &parts, surplus);

@@ -4,6 +4,9 @@
 //! A file must hold exactly the module's parameters: nothing is missing, nothing left over, every shape right and
 //! every number finite, or the error says which and what was expected.
 
+mod description;
+mod files;
+mod legacy;
 mod matching;
 mod naming;
 mod pickle;
@@ -11,17 +14,15 @@ mod pytorch;
 mod save;
 mod tensor;
 
+pub use description::{Description, describe};
 pub use naming::{Naming, Part, Rule};
 pub use save::{Format, save};
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::io::Read;
-use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{DType, TensorData, backend::Backend};
-use memmap2::Mmap;
 use safetensors::tensor::{Metadata, SafeTensors, TensorInfo};
 
 use self::matching::Matched;
@@ -29,59 +30,69 @@ use self::tensor::{FileTensor, row_major};
 use super::names::{Names, fill, parameters};
 use crate::block::Layout;
 use crate::error::{Error, Result};
-use crate::shown::Url;
+use crate::shown::{Url, quoted};
 use crate::storage::Input;
 
 /// A file's tensors by name.
 type Tensors<'a> = BTreeMap<String, FileTensor<'a>>;
 
-/// Loads a file of weights, by path or URL, into the module; the parameters get `dtype`.
+/// Loads weights into the module, by path or URL of a file, of an index of shards, or of a folder that has one of these; the
+/// parameters get `dtype`.
 ///
 /// Sources may be f64, f32, f16 or bf16. Errors: see [`load_bytes`]; [`Error::Storage`] where the storage does not answer.
 pub fn load<B: Backend, M: Module<B>>(module: M, names: &Names, source: impl Into<Url>, dtype: DType) -> Result<M> {
-    let input = open(&source.into())?;
-    let source = &input.name.to_string();
-    if let Some(path) = input.path() {
-        return load_bytes(module, names, &mapped(path, source)?, source, dtype);
-    }
-    let mut bytes = Vec::new(); // not of the length that a server claims
-    input.reader(0)?.read_to_end(&mut bytes).map_err(|error| input.error(error))?;
-    load_bytes(module, names, &bytes, source, dtype)
+    let inputs = files::inputs(&source.into())?;
+    let contents = inputs.iter().map(files::content).collect::<Result<Vec<_>>>()?;
+    let parts = inputs.iter().zip(&contents).map(|(input, bytes)| (input.name.to_string(), &**bytes));
+    let (tensors, source) = joined(parts)?;
+    load_tensors(module, names, tensors, &source, dtype)
 }
 
-/// Whether [`load`] will find a file that fits, before anything is spent: it is there, and what it says of its tensors is what
-/// the layout asks for. No numbers are read. Of a PyTorch archive on an object store only that it is there: its table of
+/// Whether [`load`] will find files that fit, before anything is spent: they are there, and what they say of their tensors is what
+/// the layout asks for. No numbers are read. Of a PyTorch file on an object store only that it is there: its table of
 /// tensors has no fixed place.
 ///
 /// # Errors
 /// As [`load`], but for those of numbers.
 pub fn check(layout: &Layout, names: &Names, source: impl Into<Url>) -> Result<()> {
-    let input = open(&source.into())?;
-    let source = &input.name.to_string();
-    if let Some(path) = input.path() {
-        let bytes = mapped(path, source)?;
-        return Matched::new(tensors(&bytes, source)?, layout, names, source)?.check_copies(source);
+    let inputs = files::inputs(&source.into())?;
+    if inputs.iter().all(|input| input.path().is_some()) {
+        let contents = inputs.iter().map(files::content).collect::<Result<Vec<_>>>()?;
+        let (tensors, source) =
+            joined(inputs.iter().zip(&contents).map(|(input, bytes)| (input.name.to_string(), &**bytes)))?;
+        return Matched::new(tensors, layout, names, &source)?.check_copies(&source);
     }
-    let Some(tensors) = described(&input, source)? else { return Ok(()) };
-    Matched::new(tensors, layout, names, source).map(drop)
+    let mut all = Tensors::new();
+    for input in &inputs {
+        let Some(tensors) = described(input, &input.name.to_string())? else { return Ok(()) };
+        join(&mut all, tensors, &input.name.to_string())?;
+    }
+    Matched::new(all, layout, names, &named(inputs.iter().map(|input| input.name.to_string()))).map(drop)
 }
 
-fn open(source: &Url) -> Result<Input> {
-    Input::open(source).map_err(|error| match error {
-        Error::Config(text) => {
-            let why = text.strip_prefix(&format!("{source}: ")).unwrap_or(&text);
-            Error::Config(format!("{source}: cannot read the weights: {why}"))
-        }
-        other => other,
+/// The tensors of several files, and what errors call them together.
+fn joined<'a>(parts: impl Iterator<Item = (String, &'a [u8])> + Clone) -> Result<(Tensors<'a>, String)> {
+    let mut all = Tensors::new();
+    for (name, bytes) in parts.clone() {
+        join(&mut all, tensors(bytes, &name)?, &name)?;
+    }
+    Ok((all, named(parts.map(|(name, _)| name))))
+}
+
+fn join<'a>(all: &mut Tensors<'a>, more: Tensors<'a>, source: &str) -> Result<()> {
+    more.into_iter().try_for_each(|(name, tensor)| match all.insert(name.clone(), tensor) {
+        None => Ok(()),
+        Some(_) => Err(Error::Config(format!("{source}: {} is in another shard as well", quoted(&name)))),
     })
 }
 
-fn mapped(path: &Path, source: &str) -> Result<Mmap> {
-    let cannot = |error: std::io::Error| Error::Config(format!("{source}: cannot read the weights: {error}"));
-    let file = crate::file::open(path).map_err(cannot)?;
-    // SAFETY: the map is read only while the caller runs; a file that another process cuts short meanwhile
-    // ends this process with SIGBUS, as with every memory-mapped reader.
-    unsafe { Mmap::map(&file) }.map_err(cannot)
+/// `first`, or `first and 3 more`.
+fn named(mut names: impl Iterator<Item = String>) -> String {
+    let first = names.next().unwrap_or_default();
+    match names.count() {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
 }
 
 /// Loads the bytes of a file; `source` names it in errors. A zip archive is PyTorch's, everything else safetensors.
@@ -95,8 +106,18 @@ pub fn load_bytes<B: Backend, M: Module<B>>(
     source: &str,
     dtype: DType,
 ) -> Result<M> {
+    load_tensors(module, names, tensors(bytes, source)?, source, dtype)
+}
+
+fn load_tensors<B: Backend, M: Module<B>>(
+    module: M,
+    names: &Names,
+    tensors: Tensors<'_>,
+    source: &str,
+    dtype: DType,
+) -> Result<M> {
     let layout = parameters(&module, names);
-    let matched = Matched::new(tensors(bytes, source)?, &layout, names, source)?;
+    let matched = Matched::new(tensors, &layout, names, source)?;
     matched.check_copies(source)?;
     fill(module, names, dtype, |name, shape| {
         let Some(parameter) = layout.find(name).map(|at| &layout.parameters()[at]) else { return Ok(None) };
@@ -114,12 +135,18 @@ fn tensors<'a>(bytes: &'a [u8], source: &str) -> Result<Tensors<'a>> {
     if bytes.is_empty() {
         return Err(empty(source));
     }
-    if pytorch::is_archive(bytes) { pytorch::tensors(bytes, source) } else { safetensors(bytes, source) }
+    if pytorch::is_archive(bytes) {
+        pytorch::tensors(bytes, source)
+    } else if legacy::is_legacy(bytes) {
+        legacy::tensors(bytes, source)
+    } else {
+        safetensors(bytes, source)
+    }
 }
 
 fn safetensors<'a>(bytes: &'a [u8], source: &str) -> Result<Tensors<'a>> {
     let header = SafeTensors::read_metadata(bytes).and_then(|_| SafeTensors::deserialize(bytes));
-    let file = header.map_err(|error| incomplete(source, &error))?;
+    let file = header.map_err(|error| no_weights(source, bytes).unwrap_or_else(|| incomplete(source, &error)))?;
     let tensors = file.tensors().into_iter().map(|(name, view)| {
         let shape = view.shape().to_vec();
         (name, FileTensor { dtype: view.dtype(), strides: row_major(&shape), shape, bytes: view.data() })
@@ -130,13 +157,17 @@ fn safetensors<'a>(bytes: &'a [u8], source: &str) -> Result<Tensors<'a>> {
 /// Tensors without their numbers, from the header of a safetensors object: its length in 8 bytes, JSON. `None` for an archive.
 fn described(input: &Input, source: &str) -> Result<Option<Tensors<'static>>> {
     const LENGTH: u64 = size_of::<u64>() as u64;
+    const KIND: u64 = 128; // bytes that tell another kind of file
     const MOST: u64 = 100 << 20; // what the format allows
     if input.is_empty() {
         return Err(empty(source));
     }
     let start = input.read_at(0..LENGTH.min(input.len()))?;
-    if pytorch::is_archive(&start) {
+    if pytorch::is_archive(&start) || legacy::is_legacy(&start) {
         return Ok(None);
+    }
+    if let Some(error) = no_weights(source, &input.read_at(0..input.len().min(KIND))?) {
+        return Err(error);
     }
     let end = <[u8; 8]>::try_from(start.as_ref()).ok().and_then(|len| u64::from_le_bytes(len).checked_add(LENGTH));
     let end = end.filter(|end| *end <= input.len().min(MOST));
@@ -157,6 +188,12 @@ fn empty(source: &str) -> Error {
     Error::Config(format!(
         "{source}: the file is empty; expected safetensors, or a checkpoint of torch.save\nHINT: fetch or save it again"
     ))
+}
+
+/// The error for what is no file of weights at all; `None` where it may be a damaged one.
+fn no_weights(source: &str, bytes: &[u8]) -> Option<Error> {
+    let what = crate::file::kind(&bytes[..bytes.len().min(1024)])?;
+    Some(Error::Config(format!("{source}: {what}; expected safetensors, or a checkpoint of torch.save")))
 }
 
 fn incomplete(source: &str, why: &dyn Display) -> Error {

@@ -93,16 +93,33 @@ pub struct Part {
     pub transposed: bool,
 }
 
+/// What puts its name in front of a module inside a model: `torch.compile`, FSDP, activation checkpoints.
+const INNER_WRAPPERS: [&str; 3] = ["_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."];
+/// What puts its name in front of all names: DDP, Lightning and others, Opacus, PEFT.
+const WRAPPERS: [&str; 4] = ["module.", "model.", "_module.", "base_model."];
+
 impl Names {
-    /// The name that a file's tensor has without what wraps the model: `torch.compile` puts `_orig_mod.` in front of all
-    /// names, distributed training `module.`; and with the prefix that a file may leave out.
+    /// The name that a file's tensor has without what wraps the model or modules inside it, and with the prefix that a file may
+    /// leave out. Nothing is taken off a name that is known.
     pub fn unwrapped(&self, name: &str, is_known: impl Fn(&str) -> bool) -> String {
-        let mut bare = name;
-        while let Some(rest) = self.wrappers.iter().find_map(|wrapper| bare.strip_prefix(wrapper)) {
-            bare = rest;
+        let known = |name: &str| {
+            let prefixed = format!("{}{name}", self.optional_prefix);
+            [name.to_owned(), prefixed].into_iter().find(|name| is_known(name))
+        };
+        if let Some(name) = known(name) {
+            return name;
         }
-        let prefixed = format!("{}{bare}", self.optional_prefix);
-        if !is_known(bare) && is_known(&prefixed) { prefixed } else { bare.to_string() }
+        let inner = INNER_WRAPPERS.iter().fold(name.to_owned(), |name, wrapper| name.replace(wrapper, ""));
+        let mut bare = inner.as_str();
+        loop {
+            if let Some(name) = known(bare) {
+                return name;
+            }
+            match WRAPPERS.iter().find_map(|wrapper| bare.strip_prefix(wrapper)) {
+                Some(rest) => bare = rest,
+                None => return bare.to_owned(),
+            }
+        }
     }
 }
 
@@ -110,8 +127,7 @@ impl Names {
 mod tests {
     use super::*;
 
-    const WRAPPED: Names =
-        Names { optional_prefix: "transformer.", wrappers: &["_orig_mod.", "module."], ..Names::BURN };
+    const WRAPPED: Names = Names { optional_prefix: "transformer.", ..Names::BURN };
 
     fn parameter(name: &str, shape: &[usize]) -> Parameter {
         let layout = crate::block::Layout::new([(name.to_string(), shape.to_vec())]);
@@ -141,11 +157,18 @@ mod tests {
     #[test]
     fn wrappers_come_off_and_the_prefix_goes_on() {
         let known = |name: &str| name == "transformer.wte.weight" || name == "lm_head.weight";
-        for name in ["_orig_mod.module.transformer.wte.weight", "module._orig_mod.wte.weight", "wte.weight"] {
+        for name in [
+            "_orig_mod.module.transformer.wte.weight",
+            "module._orig_mod.wte.weight",
+            "wte.weight",
+            "base_model.model.transformer.wte.weight",
+            "_module.transformer.wte.weight",
+            "model._fsdp_wrapped_module.transformer._checkpoint_wrapped_module.wte.weight",
+        ] {
             assert_eq!(WRAPPED.unwrapped(name, known), "transformer.wte.weight");
         }
         assert_eq!(WRAPPED.unwrapped("module.lm_head.weight", known), "lm_head.weight");
         assert_eq!(WRAPPED.unwrapped("module.x", known), "x");
-        assert_eq!(Names::BURN.unwrapped("module.x", known), "module.x");
+        assert_eq!(Names::BURN.unwrapped("model.x", |name| name == "model.x"), "model.x", "a network's own name");
     }
 }

@@ -19,7 +19,7 @@ const MOST_DIMENSIONS: usize = 64;
 #[derive(Debug, Clone)]
 pub(super) enum Value {
     None,
-    Bool,
+    Bool(bool),
     Int(i64),
     Float,
     Text(Rc<str>),
@@ -59,6 +59,8 @@ type Result<T> = std::result::Result<T, String>;
 /// The value of a pickle.
 pub(super) struct Pickle {
     pub root: Value,
+    /// Class of every storage that it refers to, like "FloatStorage", by its key.
+    pub storages: HashMap<String, String>,
     lists: Vec<Vec<Value>>,
 }
 
@@ -68,17 +70,29 @@ impl Pickle {
         let items = if let Value::Table(items) = value { self.lists[items.0].as_slice() } else { &[] };
         items.as_chunks::<2>().0.iter().map(|[key, value]| (key, value))
     }
+
+    /// The values of a list; none of what is no list.
+    pub fn items(&self, value: &Value) -> impl Iterator<Item = &Value> {
+        let items = if let Value::List(items) = value { self.lists[items.0].as_slice() } else { &[] };
+        items.iter()
+    }
 }
 
 /// Rebuilds the value of a pickle.
 pub(super) fn read(bytes: &[u8]) -> Result<Pickle> {
+    read_first(bytes).map(|(pickle, _)| pickle)
+}
+
+/// The pickle at the front, and its number of bytes.
+pub(super) fn read_first(bytes: &[u8]) -> Result<(Pickle, usize)> {
     let (stack, marks, memo, lists) = (Vec::new(), Vec::new(), HashMap::new(), Vec::new());
-    let mut machine = Machine { bytes, at: 0, stack, marks, memo, lists };
+    let mut machine = Machine { bytes, at: 0, stack, marks, memo, lists, storages: HashMap::new() };
     for _ in 0..MOST_INSTRUCTIONS {
         let at = machine.at;
         let code = machine.byte()?;
         if code == b'.' {
-            return Ok(Pickle { root: machine.pop()?, lists: machine.lists });
+            let (root, storages) = (machine.pop()?, machine.storages);
+            return Ok((Pickle { root, storages, lists: machine.lists }, machine.at));
         }
         machine.step(code).map_err(|problem| format!("byte {at} of the pickle: {problem}"))?;
     }
@@ -92,6 +106,7 @@ struct Machine<'a> {
     marks: Vec<usize>,
     memo: HashMap<usize, Value>,
     lists: Vec<Vec<Value>>,
+    storages: HashMap<String, String>,
 }
 
 impl Machine<'_> {
@@ -122,7 +137,7 @@ impl Machine<'_> {
     fn plain(&mut self, code: u8) -> Result<Option<Value>> {
         Ok(Some(match code {
             b'N' => Value::None,                                   // NONE
-            0x88 | 0x89 => Value::Bool,                            // NEWTRUE, NEWFALSE
+            0x88 | 0x89 => Value::Bool(code == 0x88),              // NEWTRUE, NEWFALSE
             b'K' => Value::Int(self.number(1)?),                   // BININT1
             b'M' => Value::Int(self.number(2)?),                   // BININT2
             b'J' => Value::Int(i64::from(self.number(4)? as i32)), // BININT
@@ -297,7 +312,12 @@ impl Machine<'_> {
 
     fn persistent(&mut self) -> Result<Value> {
         match self.pop()? {
-            Value::Tuple(items) => Ok(Value::Persistent(items)),
+            Value::Tuple(items) => {
+                if let [_, Value::Global(class), Value::Text(key), ..] = self.lists[items.0].as_slice() {
+                    self.storages.insert(key.to_string(), class_of(class));
+                }
+                Ok(Value::Persistent(items))
+            }
             _ => Err("outside data that is no tuple".into()),
         }
     }
@@ -348,13 +368,18 @@ impl Machine<'_> {
             return Err(problem());
         }
         Ok(Value::Tensor(Rc::new(TensorPlace {
-            class: class.rsplit('.').next().unwrap_or_default().into(),
+            class: class_of(class),
             storage: key.to_string(),
             offset: usize::try_from(*offset).map_err(|_| problem())?,
             shape,
             strides,
         })))
     }
+}
+
+/// `FloatStorage` of `torch.FloatStorage`.
+fn class_of(global: &str) -> String {
+    global.rsplit('.').next().unwrap_or_default().into()
 }
 
 fn global(module: &str, name: &str) -> Value {

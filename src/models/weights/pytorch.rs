@@ -1,10 +1,12 @@
-//! PyTorch's files: a zip archive of a pickle and the storages that its tensors lie in (`torch.save` since 1.6).
+//! PyTorch's files: a zip archive of a pickle and the storages that its tensors lie in (`torch.save` since 1.6; `legacy` has those
+//! of before).
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Cursor;
 use std::rc::Rc;
 
 use safetensors::tensor::Dtype;
+use serde_json::{Map, Value as Json};
 use zip::{CompressionMethod, ZipArchive};
 
 use super::pickle::{self, Pickle, TensorPlace, Value};
@@ -31,6 +33,35 @@ pub(super) fn is_archive(bytes: &[u8]) -> bool {
 /// [`Error::Config`] for what is no such file, or is cut short.
 pub(super) fn tensors<'a>(bytes: &'a [u8], source: &str) -> Result<BTreeMap<String, FileTensor<'a>>> {
     let problem = |text: String| Error::Config(format!("{source}: {text}"));
+    let (pickle, root, entries) = opened(bytes, source)?;
+    let mut found = BTreeMap::new();
+    for (name, place) in model(&pickle).map_err(problem)? {
+        let storage = entries.get(&format!("{root}data/{}", place.storage)).copied();
+        let tensor = tensor(&place, storage).map_err(|text| problem(format!("{}: {text}", quoted(&name))))?;
+        found.extend(tensor.map(|tensor| (name, tensor)));
+    }
+    Ok(found)
+}
+
+/// nanoGPT's `model_args`: the sizes of the network, numbers and truths; nothing where the checkpoint has none.
+///
+/// # Errors
+/// As [`tensors`].
+pub(super) fn model_args(bytes: &[u8], source: &str) -> Result<Map<String, Json>> {
+    let (pickle, ..) = opened(bytes, source)?;
+    let named = |(key, value): (&Value, &Value)| match (key, value) {
+        (Value::Text(key), Value::Int(value)) => Some((key.to_string(), Json::from(*value))),
+        (Value::Text(key), Value::Bool(value)) => Some((key.to_string(), Json::from(*value))),
+        _ => None,
+    };
+    let is_args = |(key, _): &(&Value, &Value)| matches!(key, Value::Text(name) if &**name == "model_args");
+    let args = pickle.entries(&pickle.root).find(is_args).map(|(_, value)| value);
+    Ok(args.into_iter().flat_map(|args| pickle.entries(args)).filter_map(named).collect())
+}
+
+/// An archive's pickle, what stands in front of its files' names, and the files.
+fn opened<'a>(bytes: &'a [u8], source: &str) -> Result<(Pickle, String, HashMap<String, &'a [u8]>)> {
+    let problem = |text: String| Error::Config(format!("{source}: {text}"));
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| {
         problem(format!(
             "not a complete PyTorch file: {error}\nHINT: it is cut short or damaged; fetch or save it again"
@@ -43,13 +74,7 @@ pub(super) fn tensors<'a>(bytes: &'a [u8], source: &str) -> Result<BTreeMap<Stri
         return Err(problem("written on a big-endian machine, which is not supported; save it again elsewhere".into()));
     }
     let pickle = pickle::read(entries[&format!("{root}data.pkl")]).map_err(problem)?;
-    let mut found = BTreeMap::new();
-    for (name, place) in model(&pickle).map_err(problem)? {
-        let storage = entries.get(&format!("{root}data/{}", place.storage)).copied();
-        let tensor = tensor(&place, storage).map_err(|text| problem(format!("{}: {text}", quoted(&name))))?;
-        found.extend(tensor.map(|tensor| (name, tensor)));
-    }
-    Ok(found)
+    Ok((pickle, root, entries))
 }
 
 /// The archive's files as parts of its bytes: PyTorch compresses nothing.
@@ -72,7 +97,7 @@ fn entries<'a>(
 }
 
 /// Names and places of the model's tensors.
-fn model(pickle: &Pickle) -> std::result::Result<BTreeMap<String, Rc<TensorPlace>>, String> {
+pub(super) fn model(pickle: &Pickle) -> std::result::Result<BTreeMap<String, Rc<TensorPlace>>, String> {
     let tensors = |table: &Value| -> std::result::Result<BTreeMap<String, Rc<TensorPlace>>, String> {
         let mut found = BTreeMap::new();
         for entry in pickle.entries(table) {
@@ -108,20 +133,11 @@ fn model(pickle: &Pickle) -> std::result::Result<BTreeMap<String, Rc<TensorPlace
 }
 
 /// A tensor in its storage; `None` where its type has no place among weights.
-fn tensor<'a>(place: &TensorPlace, storage: Option<&'a [u8]>) -> std::result::Result<Option<FileTensor<'a>>, String> {
-    let dtype = match place.class.as_str() {
-        "DoubleStorage" => Dtype::F64,
-        "FloatStorage" => Dtype::F32,
-        "HalfStorage" => Dtype::F16,
-        "BFloat16Storage" => Dtype::BF16,
-        "LongStorage" => Dtype::I64,
-        "IntStorage" => Dtype::I32,
-        "ShortStorage" => Dtype::I16,
-        "CharStorage" => Dtype::I8,
-        "ByteStorage" => Dtype::U8,
-        "BoolStorage" => Dtype::BOOL,
-        _ => return Ok(None),
-    };
+pub(super) fn tensor<'a>(
+    place: &TensorPlace,
+    storage: Option<&'a [u8]>,
+) -> std::result::Result<Option<FileTensor<'a>>, String> {
+    let Some(dtype) = dtype(&place.class) else { return Ok(None) };
     let storage = storage.ok_or_else(|| format!("its storage {} is missing", place.storage))?;
     let size = dtype.bitsize() / 8;
     let reach = |(len, stride): (&usize, &usize)| len.checked_sub(1)?.checked_mul(*stride);
@@ -142,4 +158,21 @@ fn tensor<'a>(place: &TensorPlace, storage: Option<&'a [u8]>) -> std::result::Re
     }
     let bytes = &storage[(place.offset * size).min(storage.len())..];
     Ok(Some(FileTensor { dtype, shape: place.shape.clone(), strides: place.strides.clone(), bytes }))
+}
+
+/// The type of the numbers in a storage of this class; `None` for one that is not known.
+pub(super) fn dtype(class: &str) -> Option<Dtype> {
+    Some(match class {
+        "DoubleStorage" => Dtype::F64,
+        "FloatStorage" => Dtype::F32,
+        "HalfStorage" => Dtype::F16,
+        "BFloat16Storage" => Dtype::BF16,
+        "LongStorage" => Dtype::I64,
+        "IntStorage" => Dtype::I32,
+        "ShortStorage" => Dtype::I16,
+        "CharStorage" => Dtype::I8,
+        "ByteStorage" => Dtype::U8,
+        "BoolStorage" => Dtype::BOOL,
+        _ => return None,
+    })
 }

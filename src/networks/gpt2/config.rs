@@ -12,9 +12,7 @@ use crate::error::{Error, Result};
 use crate::shown::Url;
 
 /// LayerNorm's epsilon in GPT-2 (Hugging Face `layer_norm_epsilon`, nanoGPT).
-const LAYER_NORM_EPSILON: f64 = 1e-5;
-/// Tokens are stored as uint16.
-const MAX_VOCABULARY: usize = 1 << 16;
+pub(super) const LAYER_NORM_EPSILON: f64 = 1e-5;
 /// Far beyond any network there is; products of sizes stay far from overflow.
 const MOST_LAYERS: usize = 1000;
 const MOST_WIDTH: usize = 10_000_000;
@@ -45,7 +43,7 @@ pub struct Gpt2Config {
     pub gelu: Gelu,
     /// Default: nanogpt.
     pub init: Initialisation,
-    /// Path or URL of safetensors or a PyTorch checkpoint; absent: initialised from `run.seed`.
+    /// Path or URL of safetensors, a PyTorch checkpoint, or a folder of Hugging Face's; absent: initialised from `run.seed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<Url>,
 }
@@ -136,8 +134,6 @@ impl Gpt2Config {
         widths.into_iter().try_for_each(|(key, value)| check.size(key, value, MOST_WIDTH))?;
         let divide = format!("the heads must divide model.gpt2.embedding = {}", self.embedding);
         check.that(self.embedding.is_multiple_of(self.heads), "heads", self.heads, divide)?;
-        let narrow = format!("tokens are 16 bits wide; expected {MAX_VOCABULARY} or less");
-        check.that(self.vocabulary <= MAX_VOCABULARY, "vocabulary", self.vocabulary, narrow)?;
         check.weights("weights", self.weights.as_ref())
     }
 

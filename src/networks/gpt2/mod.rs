@@ -1,6 +1,7 @@
 //! `[model.gpt2]`: GPT-2 as nanoGPT and Hugging Face have it, on tokens.
 
 mod config;
+mod described;
 mod module;
 mod profile;
 
@@ -32,7 +33,6 @@ const STANDARD_DEVIATION: f64 = 0.02;
 pub const NAMES: Names = Names {
     last: &[("gamma", "weight"), ("beta", "bias")],
     optional_prefix: "transformer.",
-    wrappers: &["_orig_mod.", "module."],
     namings: &[Naming::HUGGING_FACE, Naming::NANO_GPT, Naming::PAPER],
     buffers: &[".attn.bias", ".attn.masked_bias"],
     copies: &[("lm_head.weight", "transformer.wte.weight")],
@@ -49,6 +49,10 @@ impl Network for Gpt2Config {
     const KIND: &'static str = "gpt2";
     type Data = TokenFiles;
     type Module<B: Backend> = Gpt2<B>;
+
+    fn completed(self, check: &Check<'_>) -> Result<Self> {
+        described::completed(self, check)
+    }
 
     fn check(&self, check: &Check<'_>) -> Result<()> {
         self.check_keys(check)

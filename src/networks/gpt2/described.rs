@@ -1,0 +1,131 @@
+//! The keys of `[model.gpt2]` that what stands beside the weights says: Hugging Face's `config.json`, nanoGPT's `model_args`. What
+//! the configuration leaves out is taken from there; what contradicts it is refused.
+
+use serde_json::Value;
+
+use super::config::{Gelu, Gpt2Config, LAYER_NORM_EPSILON};
+use crate::document::Check;
+use crate::models::weights::{Description, describe};
+use crate::{Error, Result};
+
+/// Keys of a `config.json` that must have these values where they are there: this network has no other.
+const REQUIRED: [(&str, bool); 3] =
+    [("scale_attn_weights", true), ("scale_attn_by_inverse_layer_idx", false), ("add_cross_attention", false)];
+
+/// The configuration, with the keys that it leaves out as the weights have them.
+///
+/// # Errors
+/// [`Error::Config`] with the place of a key that has another value there, and for a network that is no GPT-2.
+pub(super) fn completed(mut config: Gpt2Config, check: &Check<'_>) -> Result<Gpt2Config> {
+    let Some(url) = config.weights.as_ref().filter(|url| !url.is_empty() && url.refused_as_input().is_none()) else {
+        return Ok(config); // a place that cannot be is refused with all other keys
+    };
+    let Some(description) = describe(url)? else { return Ok(config) };
+    let said = Said::of(&description)?;
+    let Gpt2Config { layers, heads, embedding, mlp, context, vocabulary, .. } = &mut config;
+    let sizes = [
+        ("layers", layers, said.layers),
+        ("heads", heads, said.heads),
+        ("embedding", embedding, said.embedding),
+        ("mlp", mlp, said.mlp),
+        ("context", context, said.context),
+        ("vocabulary", vocabulary, said.vocabulary),
+    ];
+    for (key, ours, theirs) in sizes {
+        agree(check, &description, key, ours, theirs)?;
+    }
+    agree(check, &description, "bias", &mut config.bias, said.bias)?;
+    agree(check, &description, "tied", &mut config.tied, said.tied)?;
+    let gelu = said.gelu.filter(|gelu| *gelu != config.gelu);
+    let refusal = disagreement(&description, "gelu", as_toml(&gelu));
+    check.that(gelu.is_none() || !check.is_given("gelu"), "gelu", as_toml(&config.gelu), refusal)?;
+    config.gelu = said.gelu.unwrap_or(config.gelu);
+    Ok(config)
+}
+
+fn as_toml(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// Sets a key that was not given, and refuses another value of one that was.
+fn agree<V: Copy + PartialEq + std::fmt::Display>(
+    check: &Check<'_>,
+    description: &Description,
+    key: &str,
+    ours: &mut V,
+    theirs: Option<V>,
+) -> Result<()> {
+    let Some(theirs) = theirs.filter(|theirs| *theirs != *ours) else { return Ok(()) };
+    check.that(!check.is_given(key), key, *ours, disagreement(description, key, theirs))?;
+    *ours = theirs;
+    Ok(())
+}
+
+fn disagreement(description: &Description, key: &str, theirs: impl std::fmt::Display) -> String {
+    format!("the weights are of {key} = {theirs} ({}); leave the key out, or use other weights", description.place)
+}
+
+/// What a description says, in our keys.
+#[derive(Debug, Default, PartialEq)]
+struct Said {
+    layers: Option<usize>,
+    heads: Option<usize>,
+    embedding: Option<usize>,
+    mlp: Option<usize>,
+    context: Option<usize>,
+    vocabulary: Option<usize>,
+    bias: Option<bool>,
+    tied: Option<bool>,
+    gelu: Option<Gelu>,
+}
+
+impl Said {
+    fn of(description: &Description) -> Result<Self> {
+        let size = |key: &str| description.keys.get(key).and_then(Value::as_u64).map(|size| size as usize);
+        let is = |key: &str| description.keys.get(key).and_then(Value::as_bool);
+        let wide = size("n_embd").map(|width| 4 * width);
+        let sizes = Self {
+            layers: size("n_layer"),
+            heads: size("n_head"),
+            embedding: size("n_embd"),
+            vocabulary: size("vocab_size"),
+            ..Self::default()
+        };
+        if description.family().is_none() {
+            let (context, bias) = (size("block_size"), is("bias"));
+            return Ok(Self { context, bias, mlp: wide, tied: Some(true), gelu: Some(Gelu::Erf), ..sizes });
+        }
+        let gelu = Some(hugging_face(description)?);
+        let (context, tied) = (size("n_positions").or(size("n_ctx")), is("tie_word_embeddings").or(Some(true)));
+        Ok(Self { context, tied, gelu, mlp: size("n_inner").or(wide), bias: Some(true), ..sizes })
+    }
+}
+
+/// The activation of a GPT-2 of Hugging Face that is one like ours.
+fn hugging_face(description: &Description) -> Result<Gelu> {
+    let refused = |problem: String| Err(Error::Config(format!("{}: {problem}", description.place)));
+    if description.family() != Some("gpt2") {
+        let family = description.family().unwrap_or_default();
+        return refused(format!(
+            "the weights are of a `{}`; [model.gpt2] expected `gpt2`",
+            crate::shown::quoted(family)
+        ));
+    }
+    for (key, expected) in REQUIRED {
+        if description.keys.get(key).and_then(Value::as_bool).is_some_and(|value| value != expected) {
+            return refused(format!("{key} = {}; [model.gpt2] has {expected} only", !expected));
+        }
+    }
+    let epsilon = description.keys.get("layer_norm_epsilon").and_then(Value::as_f64);
+    if let Some(epsilon) = epsilon.filter(|epsilon| *epsilon != LAYER_NORM_EPSILON) {
+        return refused(format!("layer_norm_epsilon = {epsilon:e}; [model.gpt2] has {LAYER_NORM_EPSILON:e} only"));
+    }
+    match description.keys.get("activation_function").and_then(Value::as_str).unwrap_or("gelu_new") {
+        "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Gelu::Tanh),
+        "gelu" | "gelu_python" => Ok(Gelu::Erf),
+        other => refused(format!(
+            "activation_function = `{}`; [model.gpt2] has gelu_new (tanh) and gelu (erf)",
+            crate::shown::quoted(other)
+        )),
+    }
+}
