@@ -130,7 +130,7 @@ fn largest_that_fits(config: &Config, layout: &Layout, blocks: &[Block]) -> Resu
     let num_params = layout.num_params();
     let predictions = plan::micro_batch(config)? * config.network.unit().predictions;
     let lanczos = memory::Lanczos { number: size_of::<f64>(), basis: TEST_VECTORS, ranks: 1 };
-    let memory = Memory::of(&plan::profile(config)?, num_params, predictions, false, lanczos);
+    let memory = Memory::of(&plan::profile(config)?, num_params, predictions, false, config.hessian.operator, lanczos);
     let Resources { budget, .. } = Resources::alone(config)?;
     let first = blocks.first().filter(|_| memory.group(&[(num_params as f64, 1.0)]) > budget);
     Ok(first.cloned().unwrap_or_else(|| layout.full()))

@@ -25,6 +25,7 @@ use std::process::exit;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::Result;
+use crate::cluster::world;
 use crate::networks::Registry;
 use crate::shown::scrubbed;
 
@@ -74,6 +75,22 @@ enum Command {
     },
 }
 
+impl Command {
+    /// The name of a command that one process does by itself: several would write the same files.
+    fn alone(&self) -> Option<&'static str> {
+        match self {
+            Self::Check(_) => Some("check"),
+            Self::Hvp(_) => Some("hvp"),
+            Self::Lanczos(_) => Some("lanczos"),
+            Self::Bench(_) => Some("bench"),
+            Self::Report(_) => Some("report"),
+            Self::Data(_) => Some("data"),
+            Self::Weights(_) => Some("weights"),
+            Self::Run(_) | Self::Plan(_) | Self::Doctor(_) | Self::Completions { .. } => None,
+        }
+    }
+}
+
 /// Parses the command line of a program of this name, and does what it says with these networks.
 ///
 /// # Errors
@@ -85,6 +102,9 @@ pub fn main(name: &'static str, networks: &Registry) -> Result<()> {
         command,
         Command::Run(_) | Command::Hvp(_) | Command::Lanczos(_) | Command::Data(data::Command::Prepare(_))
     );
+    if let Some(name) = command.alone() {
+        world::alone(name, &world::environment())?;
+    }
     let json_log = if let Command::Run(arguments) = &command { arguments.log_files()? } else { None };
     logging::start(shows_progress, json_log)?;
     match command {

@@ -116,6 +116,9 @@ impl Check<'_> {
 
     /// Sizes that are batches, and settings that bring the segment matrices from which errors are computed.
     fn convergence(&self, config: &Config, study: &Convergence) -> Result<()> {
+        let unweighted =
+            "[convergence] takes every prediction to weigh the same; leave the data's weights out, or [convergence]";
+        self.that(!config.network.is_weighted(), "convergence.to", study.to, unweighted)?;
         let key = |name: &str| format!("convergence.{name}");
         let unit = config.network.unit();
         let is_multiple = study.from > 0 && study.from.is_multiple_of(unit.predictions);

@@ -33,6 +33,8 @@ const FEWEST: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenType {
+    /// Bytes: byte-level tokens, weights.
+    Uint8,
     /// Little-endian, 16 bits.
     Uint16,
     /// Little-endian, 32 bits: vocabularies beyond 65,536.
@@ -44,9 +46,10 @@ impl std::str::FromStr for TokenType {
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         match text {
+            "uint8" => Ok(Self::Uint8),
             "uint16" => Ok(Self::Uint16),
             "uint32" => Ok(Self::Uint32),
-            other => Err(format!("there is no type {other:?}; allowed: uint16, uint32")),
+            other => Err(format!("there is no type {other:?}; allowed: uint8, uint16, uint32")),
         }
     }
 }
@@ -54,6 +57,8 @@ impl std::str::FromStr for TokenType {
 /// How a file holds its tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
+    /// Raw uint8.
+    Bytes,
     /// Raw uint16.
     NanoGpt,
     /// Raw uint32.
@@ -66,7 +71,7 @@ pub enum Format {
     Numpy {
         /// Bytes of the header.
         header: usize,
-        /// Bytes of a number: 2 or 4.
+        /// Bytes of a number: 1, 2 or 4.
         width: usize,
     },
 }
@@ -75,7 +80,7 @@ impl Format {
     /// Bytes in front of the first token.
     pub fn header(self) -> usize {
         match self {
-            Self::NanoGpt | Self::Uint32 => 0,
+            Self::Bytes | Self::NanoGpt | Self::Uint32 => 0,
             Self::LlmC | Self::LlmCLlama => HEADER_BYTES,
             Self::Numpy { header, .. } => header,
         }
@@ -84,6 +89,7 @@ impl Format {
     /// Bytes of a token.
     pub fn width(self) -> usize {
         match self {
+            Self::Bytes => 1,
             Self::NanoGpt | Self::LlmC => 2,
             Self::Uint32 | Self::LlmCLlama => 4,
             Self::Numpy { width, .. } => width,
@@ -93,10 +99,12 @@ impl Format {
     /// What people call it.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Bytes => "raw uint8",
             Self::NanoGpt => "nanoGPT uint16",
             Self::Uint32 => "raw uint32",
             Self::LlmC => "llm.c uint16, version 1",
             Self::LlmCLlama => "llm.c uint32, version 7",
+            Self::Numpy { width: 1, .. } => "NumPy uint8",
             Self::Numpy { width: 2, .. } => "NumPy uint16",
             Self::Numpy { .. } => "NumPy uint32",
         }
@@ -108,7 +116,11 @@ impl Format {
 /// # Errors
 /// [`Error::Config`](crate::Error::Config) for a file that is something else, or cut short.
 pub(super) fn recognise(path: &Path, header: &[u8], bytes: u64, asked: Option<TokenType>) -> Result<(Format, usize)> {
+    if asked == Some(TokenType::Uint8) && header.starts_with(NUMPY) {
+        return numpy(path, header, bytes); // weights
+    }
     let format = match (asked, header_entry(header, 0), header_entry(header, 1)) {
+        (Some(TokenType::Uint8), ..) => Format::Bytes,
         (Some(TokenType::Uint16), ..) => Format::NanoGpt,
         (Some(TokenType::Uint32), ..) => Format::Uint32,
         (None, Some(MAGIC), Some(VERSION)) => Format::LlmC,
@@ -209,7 +221,7 @@ fn numpy(path: &Path, header: &[u8], bytes: u64) -> Result<(Format, usize)> {
         file_error(
             path,
             format!(
-                "a NumPy file: {problem}; expected one dimension of little-endian uint16 or uint32\n\
+                "a NumPy file: {problem}; expected one dimension of uint8, or of little-endian uint16 or uint32\n\
                  HINT: numpy.save(path, tokens.astype(\"<u2\")), or \"<u4\" for tokens beyond 65535"
             ),
         )
@@ -227,6 +239,7 @@ fn numpy(path: &Path, header: &[u8], bytes: u64) -> Result<(Format, usize)> {
     let descr = value("descr").and_then(|rest| rest.split(['\'', '"']).next()).unwrap_or_default();
     let shape = value("shape").and_then(|rest| rest.strip_prefix('(')?.split(')').next()).unwrap_or_default();
     let width = match descr {
+        "|u1" => 1,
         "<u2" => 2,
         "<u4" => 4,
         other => return Err(refused(format!("its numbers are `{}`", crate::shown::quoted(other)))),

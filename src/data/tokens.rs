@@ -129,7 +129,7 @@ impl Tokens {
         self.meta.as_ref()
     }
 
-    /// Bytes of the widest file's tokens: 2 or 4.
+    /// Bytes of the widest file's tokens: 1, 2 or 4.
     pub fn width(&self) -> usize {
         self.shards.iter().map(|shard| shard.format.width()).max().unwrap_or(2)
     }
@@ -216,9 +216,10 @@ impl Tokens {
     }
 }
 
-/// Little-endian numbers of `width` bytes, 2 or 4.
+/// Little-endian numbers of `width` bytes: 1, 2 or 4.
 fn push_numbers(out: &mut Vec<u32>, bytes: &[u8], width: usize) {
     match width {
+        1 => out.extend(bytes.iter().map(|byte| u32::from(*byte))),
         2 => out.extend(bytes.chunks_exact(2).map(|pair| u32::from(u16::from_le_bytes([pair[0], pair[1]])))),
         _ => out.extend(bytes.chunks_exact(4).map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]))),
     }

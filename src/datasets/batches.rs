@@ -6,12 +6,12 @@ use sha2::{Digest, Sha256};
 
 use super::ahead::Order;
 use super::{Place, Samples, Selection, Unit};
-use crate::Result;
 use crate::data::MicroBatches as Cuts;
 use crate::engine::{Kernels, SecondOrder};
 use crate::hessian::MicroBatches;
+use crate::{Error, Result};
 
-/// Samples that are hashed at a time.
+/// Samples that are looked at at a time.
 const HASHED: usize = 256;
 /// Samples by which a batch is known again.
 const SAMPLED: usize = 64;
@@ -24,6 +24,8 @@ pub struct Batches<S, K: Kernels> {
     unit: Unit,
     place: Place<SecondOrder<K>>,
     order: Mutex<Order>,
+    /// Sum of all predictions' weights.
+    total_weight: f64,
 }
 
 /// What a run asks of its batch, whatever it consists of.
@@ -58,9 +60,31 @@ pub trait RunData {
 }
 
 impl<S: Samples, K: Kernels> Batches<S, K> {
-    /// These samples of some data, with tensors at a place.
-    pub fn new(samples: S, selection: Selection, cuts: Cuts, unit: Unit, place: Place<SecondOrder<K>>) -> Self {
-        Self { samples, selection, cuts, unit, place, order: Mutex::default() }
+    /// These samples of some data, with tensors at a place. Where predictions have weights, all of these are read.
+    ///
+    /// # Errors
+    /// Those of the data; [`Error::Config`] if no prediction counts.
+    pub fn new(samples: S, selection: Selection, cuts: Cuts, unit: Unit, place: Place<SecondOrder<K>>) -> Result<Self> {
+        let total_weight = (selection.num_samples() * unit.predictions) as f64;
+        let mut batches = Self { samples, selection, cuts, unit, place, order: Mutex::default(), total_weight };
+        let weights = batches.parts().map(|positions| batches.samples.weight(&positions));
+        let weighed: Option<f64> = weights.collect::<Result<Vec<_>>>()?.into_iter().sum();
+        let Some(weighed) = weighed else { return Ok(batches) };
+        if weighed <= 0.0 {
+            let Unit { prediction, .. } = batches.unit;
+            return Err(Error::Config(format!(
+                "the weights of all {total_weight} {prediction}s of the batch are 0; expected one above"
+            )));
+        }
+        batches.total_weight = weighed;
+        Ok(batches)
+    }
+
+    /// Positions of all samples, so many at a time.
+    fn parts(&self) -> impl Iterator<Item = Vec<usize>> {
+        let num_samples = self.selection.num_samples();
+        let starts = (0..num_samples).step_by(HASHED);
+        starts.map(move |start| self.positions(start..num_samples.min(start + HASHED)))
     }
 
     fn positions(&self, samples: impl IntoIterator<Item = usize>) -> Vec<usize> {
@@ -107,7 +131,7 @@ impl<S: Samples, K: Kernels> MicroBatches for Batches<S, K> {
     }
 
     fn total_weight(&self) -> f64 {
-        self.num_predictions() as f64
+        self.total_weight
     }
 }
 
@@ -136,9 +160,7 @@ impl<S: Samples, K: Kernels> RunData for Batches<S, K> {
     }
 
     fn sha256(&self) -> Result<Option<String>> {
-        let num_samples = self.selection.num_samples();
-        let starts = (0..num_samples).step_by(HASHED);
-        self.hash(starts.map(|start| self.positions(start..num_samples.min(start + HASHED))))
+        self.hash(self.parts())
     }
 
     fn sampled_sha256(&self) -> Result<Option<String>> {

@@ -21,7 +21,7 @@ pub use batches::{Batches, RunData};
 pub use images::{ImageBatch, ImageFiles, ImageShape};
 pub use place::Place;
 pub use selection::{Choice, Selection};
-pub use tokens::{TokenBatch, TokenFiles, TokenShape};
+pub use tokens::{Counted, TokenBatch, TokenFiles, TokenShape};
 
 use crate::Result;
 use crate::document::Check;
@@ -38,6 +38,11 @@ pub trait Dataset: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 
     /// What a sample is called, and how many predictions it has.
     fn unit(_shape: &Self::Shape) -> Unit {
         Unit::SAMPLE
+    }
+
+    /// Whether predictions have weights of their own.
+    fn is_weighted(&self) -> bool {
+        false
     }
 
     /// What the keys must satisfy beyond their types.
@@ -86,6 +91,14 @@ pub trait Samples: Send + Sync {
     /// Will be called with the positions that are probably asked for next, before they are: where data comes over a network, it
     /// can be fetched meanwhile. Default: nothing happens.
     fn expect(&self, _positions: &[usize]) {}
+
+    /// Sum of the weights of the predictions of the samples at these positions; `None` where each weighs 1.
+    ///
+    /// # Errors
+    /// As [`Samples::batch`].
+    fn weight(&self, _positions: &[usize]) -> Result<Option<f64>> {
+        Ok(None)
+    }
 
     /// Bytes that are the same wherever the samples at these positions come from: the batch's identity is the SHA-256 of all
     /// of them. `None`: this data has none to show.

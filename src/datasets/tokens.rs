@@ -10,10 +10,10 @@ use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{Dataset, Place, Samples, Unit};
-use crate::Result;
 use crate::data::{TokenType, Tokens};
 use crate::document::{Bytes, Check};
 use crate::shown::Url;
+use crate::{Error, Result};
 
 /// `[data.tokens]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +30,10 @@ pub struct TokenFiles {
     /// cannot tell raw uint32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dtype: Option<TokenType>,
+    /// File or glob with the weight of every token as a prediction, one uint8 a token: 0 does not count, 1 counts once, up to 255.
+    /// Raw or NumPy's .npy. Default: every token counts once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<Url>,
 }
 
 /// What a language model asks for.
@@ -46,8 +50,35 @@ pub struct TokenShape {
 pub struct TokenBatch<B: Backend> {
     /// (windows, context).
     pub inputs: Tensor<B, 2, Int>,
-    /// The tokens to predict, (windows * context).
+    /// The tokens to predict, (windows * context); where tokens have weights, those that count, each as often as it weighs.
     pub targets: Tensor<B, 1, Int>,
+    /// Where tokens have weights: which predictions the targets belong to.
+    pub counted: Option<Counted<B>>,
+}
+
+/// The predictions that count.
+#[derive(Debug, Clone)]
+pub struct Counted<B: Backend> {
+    /// Their numbers, as the targets are: 0 for the first token of the first window. One without weight, if there are no others.
+    pub rows: Tensor<B, 1, Int>,
+    /// Sum of their weights.
+    pub weight: f64,
+}
+
+impl<B: Backend> TokenBatch<B> {
+    /// The rows that count, of all predictions' rows (windows * context, width): each as often as its token weighs, so that a mean over
+    /// them is the weighted mean.
+    pub fn counted<const D: usize>(&self, rows: Tensor<B, D>) -> Tensor<B, D> {
+        match &self.counted {
+            None => rows,
+            Some(counted) => rows.select(0, counted.rows.clone()),
+        }
+    }
+
+    /// Sum of the weights of all predictions.
+    pub fn weight(&self) -> f64 {
+        self.counted.as_ref().map_or(self.targets.dims()[0] as f64, |counted| counted.weight)
+    }
 }
 
 impl Dataset for TokenFiles {
@@ -60,13 +91,21 @@ impl Dataset for TokenFiles {
     }
 
     fn check(&self, check: &Check<'_>) -> Result<()> {
-        check.place("path", &self.path, self.path.refused_as_input())
+        check.place("path", &self.path, self.path.refused_as_input())?;
+        let Some(weights) = &self.weights else { return Ok(()) };
+        check.place("weights", weights, weights.refused_as_input())
+    }
+
+    fn is_weighted(&self) -> bool {
+        self.weights.is_some()
     }
 
     fn open(&self, shape: &TokenShape) -> Result<Windows> {
-        let tokens = Arc::new(Tokens::open(&self.path, self.cache.as_ref().map_or(256 << 20, Bytes::get), self.dtype)?);
+        let cache = self.cache.as_ref().map_or(256 << 20, Bytes::get);
+        let tokens = Arc::new(Tokens::open(&self.path, cache, self.dtype)?);
+        let weights = self.weights.as_ref().map(|url| weights_of(url, cache, &tokens)).transpose()?;
         let ahead = tokens.is_remote().then(|| fetcher(tokens.clone()));
-        Ok(Windows { source: Source::Files { tokens, ahead }, shape: *shape })
+        Ok(Windows { source: Source::Files { tokens, weights, ahead }, shape: *shape })
     }
 
     fn synthetic(&self, shape: &TokenShape) -> Result<Windows> {
@@ -74,10 +113,25 @@ impl Dataset for TokenFiles {
     }
 }
 
+/// Opens the weights of all tokens.
+fn weights_of(url: &Url, cache: u64, tokens: &Tokens) -> Result<Tokens> {
+    let weights = Tokens::open(url, cache, Some(TokenType::Uint8))?;
+    if weights.len() == tokens.len() {
+        return Ok(weights);
+    }
+    Err(Error::Config(format!(
+        "{url}: has {} weights for {} tokens; expected one uint8 for each token of data.tokens.path",
+        weights.len(),
+        tokens.len()
+    )))
+}
+
 /// Where tokens come from.
 enum Source {
     Files {
         tokens: Arc<Tokens>,
+        /// One number for each token.
+        weights: Option<Tokens>,
         /// To the thread that fetches; `None` for local files.
         ahead: Option<SyncSender<Vec<Range<usize>>>>,
     },
@@ -95,6 +149,12 @@ impl Windows {
     /// The tokens of windows, the last target included: `context + 1` of each.
     fn ranges(&self, positions: &[usize]) -> Vec<Range<usize>> {
         positions.iter().map(|begin| *begin..begin + self.shape.context + 1).collect()
+    }
+
+    /// The weights of a window's predictions, where tokens have some.
+    fn weights(&self, position: usize) -> Result<Option<Vec<u32>>> {
+        let Source::Files { weights: Some(weights), .. } = &self.source else { return Ok(None) };
+        weights.read(position + 1..position + self.shape.context + 1).map(Some)
     }
 
     fn window(&self, position: usize) -> Result<Vec<i32>> {
@@ -132,20 +192,40 @@ impl Samples for Windows {
     }
 
     fn batch<B: Backend>(&self, positions: &[usize], place: &Place<B>) -> Result<TokenBatch<B>> {
-        if let Source::Files { tokens, ahead: Some(_) } = &self.source {
+        if let Source::Files { tokens, ahead: Some(_), .. } = &self.source {
             tokens.prefetch(&self.ranges(positions))?; // in one request, where it was not guessed before
         }
         let (context, count) = (self.shape.context, positions.len() * self.shape.context);
         let (mut inputs, mut targets) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        for position in positions {
+        let mut rows = Vec::new();
+        for (number, position) in positions.iter().enumerate() {
             let window = self.window(*position)?;
             inputs.extend_from_slice(&window[..context]);
             targets.extend_from_slice(&window[1..]);
+            let weights = self.weights(*position)?.unwrap_or_default().into_iter().enumerate();
+            rows.extend(weights.flat_map(|(at, weight)| vec![(number * context + at) as i32; weight as usize]));
         }
-        Ok(TokenBatch {
-            inputs: place.integers(inputs, [positions.len(), context]),
-            targets: place.integers(targets, [count]),
-        })
+        let inputs = place.integers(inputs, [positions.len(), context]);
+        if !matches!(&self.source, Source::Files { weights: Some(_), .. }) {
+            return Ok(TokenBatch { inputs, targets: place.integers(targets, [count]), counted: None });
+        }
+        let weight = rows.len() as f64;
+        if rows.is_empty() {
+            rows.push(0); // weighs nothing; a tensor has a row
+        }
+        let targets = rows.iter().map(|row| targets[*row as usize]).collect::<Vec<_>>();
+        let len = [rows.len()];
+        let counted = Some(Counted { rows: place.integers(rows, len), weight });
+        Ok(TokenBatch { inputs, targets: place.integers(targets, len), counted })
+    }
+
+    fn weight(&self, positions: &[usize]) -> Result<Option<f64>> {
+        let mut sum = None;
+        for position in positions {
+            let Some(weights) = self.weights(*position)? else { return Ok(None) };
+            sum = Some(sum.unwrap_or(0.0) + f64::from(weights.iter().sum::<u32>()));
+        }
+        Ok(sum)
     }
 
     fn expect(&self, positions: &[usize]) {
@@ -155,7 +235,7 @@ impl Samples for Windows {
         }
     }
 
-    /// `context + 1` tokens of each window, as little-endian uint16, or uint32 where files have these.
+    /// `context + 1` tokens of each window, as little-endian uint16, or uint32 where files have these, then the weights of all.
     fn content(&self, positions: &[usize]) -> Result<Option<Vec<u8>>> {
         let Source::Files { tokens, .. } = &self.source else { return Ok(None) };
         let ranges = self.ranges(positions);
@@ -164,6 +244,9 @@ impl Samples for Windows {
         let mut bytes = Vec::with_capacity(width * positions.len() * (self.shape.context + 1));
         for range in ranges {
             bytes.extend(tokens.read(range)?.iter().flat_map(|token| token.to_le_bytes().into_iter().take(width)));
+        }
+        for position in positions {
+            bytes.extend(self.weights(*position)?.into_iter().flatten().map(|weight| weight as u8));
         }
         Ok(Some(bytes))
     }
@@ -197,7 +280,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.bin");
         std::fs::write(&path, (0..num_tokens).flat_map(u16::to_le_bytes).collect::<Vec<u8>>()).unwrap();
-        let files = TokenFiles { path: path.to_str().unwrap().into(), cache: None, dtype: None };
+        let files = TokenFiles { path: path.to_str().unwrap().into(), cache: None, dtype: None, weights: None };
         let windows = files.open(&TokenShape { context, vocabulary }).unwrap();
         (folder, windows)
     }
@@ -232,7 +315,7 @@ mod tests {
             let selection = Selection::new(&choice, windows.num_positions(), unit, &windows.size()).unwrap();
             let cuts = Cuts::new(num_samples, 1, None, Cut::Samples).unwrap();
             let place = Place::new(Default::default(), DType::F32);
-            Batches::<_, Plain>::new(windows, selection, cuts, unit, place).sha256().unwrap().unwrap()
+            Batches::<_, Plain>::new(windows, selection, cuts, unit, place).unwrap().sha256().unwrap().unwrap()
         };
         let bytes: Vec<u8> = [0u16, 1, 2, 3, 4, 4, 5, 6, 7, 8].iter().flat_map(|token| token.to_le_bytes()).collect();
         assert_eq!(hash(2, Order::Sequential), format!("{:x}", Sha256::digest(&bytes)));

@@ -22,7 +22,7 @@ use crate::{Error, Result};
 fn tiny() -> Pair<Gpt2Config> {
     let sizes =
         Gpt2Config { layers: 2, heads: 2, embedding: 32, mlp: 64, context: 40, vocabulary: 50, ..Gpt2Config::nano() };
-    Pair { network: sizes, data: TokenFiles { path: "none".into(), cache: None, dtype: None } }
+    Pair { network: sizes, data: TokenFiles { path: "none".into(), cache: None, dtype: None, weights: None } }
 }
 /// Everything else.
 const DEFAULTS: &str = "[model.gpt2]\n[data.tokens]\npath = \"none\"\n";

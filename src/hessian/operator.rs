@@ -87,7 +87,7 @@ impl<'a, K: Kernels, T: Precision> BlockOperator<'a, K, T> {
     fn share(&self, weight: f64) -> f64 {
         match self.reduction {
             Reduction::Mean => weight / self.passes.total_weight(),
-            Reduction::Sum => 1.0,
+            Reduction::Sum => counts(weight),
         }
     }
 
@@ -98,7 +98,7 @@ impl<'a, K: Kernels, T: Precision> BlockOperator<'a, K, T> {
     fn factor_and_divisor(&self, weight: f64) -> (f64, f64) {
         match self.reduction {
             Reduction::Mean => (weight, self.passes.total_weight()),
-            Reduction::Sum => (1.0, 1.0),
+            Reduction::Sum => (counts(weight), 1.0),
         }
     }
 
@@ -346,4 +346,9 @@ impl<K: Kernels, T: Precision> Operator for BlockOperator<'_, K, T> {
         }
         sweep.finish(&totals)
     }
+}
+
+/// 1 for a micro-batch that has a prediction which counts, else 0: its mean loss is then none.
+fn counts(weight: f64) -> f64 {
+    f64::from(u8::from(weight > 0.0))
 }

@@ -34,7 +34,7 @@ pub trait Passes<K: Kernels, T: Precision> {
     /// Weight of a micro-batch in the mean: its number of predictions.
     ///
     /// # Errors
-    /// [`Error::Config`] for a weight that is not above 0 and finite; those of the data.
+    /// [`Error::Config`] for a weight that is below 0 or not finite, or if all of them are 0; those of the data.
     fn weight(&self, index: usize) -> Result<f64>;
     /// The network with tangents on its parameters.
     fn seeded<'s>(&'s self, seeds: &Seeds<'_, T>) -> Box<dyn Seeded<K, T> + 's>;
@@ -123,11 +123,12 @@ where
     fn weighted(&self, index: usize) -> Result<(P::Batch, f64)> {
         let batch = self.data.get(index)?;
         let weight = self.problem.weight(&batch);
-        if weight > 0.0 && weight.is_finite() {
+        if weight >= 0.0 && weight.is_finite() && self.data.total_weight() > 0.0 {
             return Ok((batch, weight));
         }
         Err(Error::Config(format!(
-            "micro-batch {index}: Problem::weight is {weight}; expected its number of predictions, above 0"
+            "micro-batch {index}: Problem::weight is {weight}, {} in all; expected its number of predictions, and above 0 in all",
+            self.data.total_weight()
         )))
     }
 }

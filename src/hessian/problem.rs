@@ -29,7 +29,8 @@ pub trait Problem<B: Backend> {
     /// The *mean* loss over the micro-batch's predictions, shape `[1]`.
     fn loss(&self, outputs: Tensor<B, 2>, batch: &Self::Batch) -> Tensor<B, 1>;
 
-    /// Number of predictions (tokens, samples): the micro-batch's weight in the mean.
+    /// Number of predictions (tokens, samples): the micro-batch's weight in the mean. With weights of single predictions it is their
+    /// sum; 0 for a micro-batch of which nothing counts, whose loss must be finite nevertheless.
     fn weight(&self, batch: &Self::Batch) -> f64;
 
     /// `false` if the micro-batch itself is part of the definition of the loss (BatchNorm in train mode): results then

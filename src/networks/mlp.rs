@@ -204,6 +204,7 @@ impl Network for MlpConfig {
             recomputed: Some(Recomputed { kept: entries, at_once: 4.0 * widest }),
             scores: 0.0,
             entry: self.sizes[1..self.num_layers()].iter().copied().max().unwrap_or(0) as f64,
+            outputs: self.sizes.last().copied().unwrap_or(0) as f64,
         })
     }
 }

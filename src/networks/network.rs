@@ -73,7 +73,8 @@ pub trait Network: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 
     /// The *mean* loss over the micro-batch's predictions, shape `[1]`.
     fn loss<B: Backend>(&self, outputs: Tensor<B, 2>, batch: &BatchOf<Self, B>) -> Tensor<B, 1>;
 
-    /// Number of predictions of a micro-batch: its weight in the mean.
+    /// Number of predictions of a micro-batch, or the sum of their weights: its weight in the mean. 0 if none of them counts; the loss must
+    /// then be finite nevertheless.
     fn weight<B: Backend>(&self, batch: &BatchOf<Self, B>) -> f64;
 
     /// `loss(outputs(batch))`; override it where both can be had at once for less memory, as

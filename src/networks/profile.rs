@@ -19,6 +19,8 @@ pub struct Profile {
     pub scores: f64,
     /// Numbers that enter a stage; 0 for a network without stages.
     pub entry: f64,
+    /// Numbers of the outputs (the logits), which Gauss-Newton products form as a whole; 0 where they are not known.
+    pub outputs: f64,
 }
 
 impl Profile {
@@ -37,7 +39,15 @@ impl Profile {
             let multiply_adds = layout.num_params() as f64;
             products.push(Product { parameter: None, multiply_adds, branch: 0 });
         }
-        Self { products, bottom: Vec::new(), kept: widths.sum(), recomputed: None, scores: 0.0, entry: 0.0 }
+        Self {
+            products,
+            bottom: Vec::new(),
+            kept: widths.sum(),
+            recomputed: None,
+            scores: 0.0,
+            entry: 0.0,
+            outputs: 0.0,
+        }
     }
 }
 

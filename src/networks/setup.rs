@@ -54,6 +54,8 @@ pub trait Setup: OnBackends + Debug + Send + Sync {
     fn weights(&self) -> Option<&Url>;
     /// [`Network::is_separable`]
     fn is_separable(&self) -> bool;
+    /// [`Dataset::is_weighted`]
+    fn is_weighted(&self) -> bool;
     /// What samples and predictions are called.
     fn unit(&self) -> Unit;
     /// Opens the data: the number of samples that a batch has there.
@@ -162,6 +164,10 @@ impl<N: Network> Setup for Pair<N> {
         self.network.is_separable()
     }
 
+    fn is_weighted(&self) -> bool {
+        self.data.is_weighted()
+    }
+
     fn unit(&self) -> Unit {
         N::Data::unit(&self.network.shape())
     }
@@ -192,7 +198,7 @@ impl<N: Network, K: Kernels, T: Precision> Opens<K, T> for Pair<N> {
         let weights = network.weights().filter(|_| is_data);
         let module = with_weights::<N, K, T>(network, weights, opening.seed, device)?;
         let cuts = Cuts::new(selection.num_samples(), opening.micro_batch, opening.segments, opening.cut)?;
-        let batches = Batches::new(samples, selection, cuts, unit, Place::new(device.clone(), T::DTYPE));
+        let batches = Batches::new(samples, selection, cuts, unit, Place::new(device.clone(), T::DTYPE))?;
         let (network, layout) = (network.clone(), network.layout()?);
         Ok(Box::new(Opened::<N, K, T> { network, module, layout, batches, precision: PhantomData }))
     }

@@ -54,7 +54,8 @@ impl fmt::Display for Source {
 /// The profile of a network that brings none. Measured once in a process.
 pub(super) fn profile(config: &Config, layout: &Layout) -> Result<(Profile, Source)> {
     static FOUND: Mutex<BTreeMap<String, Option<f64>>> = Mutex::new(BTreeMap::new());
-    let key = format!("{} {}", config.network.network_json()?, config.network.data_json()?);
+    let (network, data) = (config.network.network_json()?, config.network.data_json()?);
+    let key = format!("{network} {data} {:?}", config.hessian.operator);
     let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner); // one at a time: others would be measured with it
     let kept = match found.get(&key) {
         Some(kept) => *kept,

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use super::limits::Limits;
 #[cfg(feature = "cuda")]
 use crate::config::Backend;
-use crate::config::Config;
+use crate::config::{Config, Operator};
 use crate::networks::{Profile, Recomputed};
 use crate::{Error, Result};
 
@@ -26,6 +26,9 @@ const CONTEXT: f64 = 1e9;
 /// What CubeCL's pools take on an accelerator beyond what is in use: 1.03 measured (24.5 GB for GPT-2 124M with 4 windows and 4
 /// slots), and some for the pages of larger tensors.
 const OVERHEAD_ON_DEVICE: f64 = 1.15;
+/// Matrices of the outputs' size that a Gauss-Newton product has at once, per component: outputs, their logarithmic softmax, adjoints of
+/// both, what the loss's curvature makes of the tangents, and the start of the reverse pass (measured, tests/memory/check.py).
+const OUTPUTS_AT_ONCE: f64 = 5.0;
 /// Matrices of (time, time) that attention has at once there, per component: weights, scores, and their adjoints.
 const SCORES_AT_ONCE: f64 = 4.0;
 /// Bytes of an f64.
@@ -40,7 +43,8 @@ pub struct Memory {
     pub number: f64,
     /// Numbers that the forward pass of one prediction keeps, per component (primal, or one slot).
     pub per_prediction: f64,
-    /// Numbers that one prediction keeps inside the stage that is computed again, if that is how it is: for every component, whatever its share.
+    /// Numbers of one prediction inside the stage that is computed again, and of its outputs, where they are formed as a whole: for every
+    /// component, whatever its share.
     pub at_once: f64,
     /// Attention's weights of one layer, which accelerators form as matrices: numbers per prediction and component.
     pub scores: f64,
@@ -69,14 +73,22 @@ pub struct Lanczos {
 
 impl Memory {
     /// Memory of a network with `num_params` parameters, and so many predictions per micro-batch; `recompute`: of passes that compute
-    /// their stages again, if the network has any.
-    pub fn of(profile: &Profile, num_params: usize, predictions: usize, recompute: bool, lanczos: Lanczos) -> Self {
+    /// their stages again, if the network has any; `kind`: of the products.
+    pub fn of(
+        profile: &Profile,
+        num_params: usize,
+        predictions: usize,
+        recompute: bool,
+        kind: Operator,
+        lanczos: Lanczos,
+    ) -> Self {
         let kept = Recomputed { kept: profile.kept, at_once: 0.0 };
         let Recomputed { kept, at_once } = profile.recomputed.filter(|_| recompute).unwrap_or(kept);
+        let outputs = if kind == Operator::GaussNewton { OUTPUTS_AT_ONCE * profile.outputs } else { 0.0 };
         Self {
             number: lanczos.number as f64,
             per_prediction: kept,
-            at_once,
+            at_once: at_once + outputs,
             scores: profile.scores,
             predictions: predictions as f64,
             num_params: num_params as f64,

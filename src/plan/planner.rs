@@ -49,7 +49,8 @@ impl<'a> Planner<'a> {
         let of = |samples| {
             let lanczos = memory::Lanczos { number, basis, ranks };
             let recompute = config.hessian.recompute;
-            let memory = Memory::of(profile, num_params, samples * predictions, recompute, lanczos);
+            let memory =
+                Memory::of(profile, num_params, samples * predictions, recompute, config.hessian.operator, lanczos);
             if config.batch.segments == Some(1) { memory.of_one_segment() } else { memory }
         };
         let mut micro_batch = micro_batch(config)?;

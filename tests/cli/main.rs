@@ -16,4 +16,5 @@ mod runs;
 mod scripts;
 mod secrets;
 mod surroundings;
+mod weighted;
 mod weights;

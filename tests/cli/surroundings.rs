@@ -109,3 +109,19 @@ fn blocks_without_curvature_are_a_result() {
         folder.hesspec(&format!("report {url}")).ok();
     }
 }
+
+/// Several processes of a launcher would each do all of it, and write the same files.
+#[test]
+fn commands_of_one_process_refuse_to_be_one_of_several() {
+    let folder = Folder::new();
+    folder.save("v.safetensors", &folder.vector(1), safetensors::tensor::Dtype::F64);
+    for command in
+        ["check tiny.toml", "hvp tiny.toml --vectors v.safetensors --out hv.safetensors", "data inspect train.bin"]
+    {
+        let mut process = folder.command(&command.split(' ').collect::<Vec<_>>());
+        let output = process.env("OMPI_COMM_WORLD_RANK", "1").env("OMPI_COMM_WORLD_SIZE", "2").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(3) && said.contains("works in one process"), "{command}: {said}");
+        assert!(!folder.path("hv.safetensors").exists());
+    }
+}

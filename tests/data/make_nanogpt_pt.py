@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Makes nanogpt.pt beside this file: a checkpoint as nanoGPT's train.py writes it, by the real torch.save (here of torch 2.15).
+"""Makes nanogpt.pt and nanogpt_legacy.pt beside this file: a checkpoint as nanoGPT's train.py writes it, by the real torch.save (here
+of torch 2.15), in its present format and in the one of before 1.6.
 
 A network of 1 layer, 2 heads, width 4, mlp 6, context 3, vocabulary 5, with biases. Entry i of its parameters, in hesspec's
 order and layout, is i / 8. `wpe` is a transposed view, so that its strides matter.
@@ -38,3 +39,4 @@ checkpoint = dict(
     best_val_loss=torch.tensor(1e9), config=dict(learning_rate=6e-4, compile=True, seed=2**40, init_from="scratch", out=None),
 )
 torch.save(checkpoint, pathlib.Path(__file__).with_name("nanogpt.pt"))
+torch.save(checkpoint, pathlib.Path(__file__).with_name("nanogpt_legacy.pt"), _use_new_zipfile_serialization=False)

@@ -38,6 +38,15 @@ CASES = {
     "early blocks, eight slots, recomputed, 4096 tokens": NANO + ["batch.tokens=4096", "batch.micro_batch=16", "batch.segments=1",
                                                                   "lanczos.steps=2", "lanczos.probes=2", "blocks.full=false",
                                                                   "hessian.recompute=true", EARLY],
+    # Gauss-Newton products form the logits as a whole
+    "Gauss-Newton, a vocabulary of 50,304": ["model.gpt2.embedding=16", "model.gpt2.heads=2", "model.gpt2.mlp=64", "model.gpt2.layers=2",
+                                             "model.gpt2.vocabulary=50304", "batch.tokens=1024", "batch.micro_batch=4", "batch.segments=1",
+                                             "lanczos.steps=3", "lanczos.full_probes=1", "lanczos.probes=1",
+                                             'hessian.operator="gauss_newton"', 'blocks.include=["*.ln_f.*"]'],
+    "Gauss-Newton, four slots": ["model.gpt2.embedding=16", "model.gpt2.heads=2", "model.gpt2.mlp=64", "model.gpt2.layers=2",
+                                 "model.gpt2.vocabulary=10000", "batch.tokens=2048", "batch.micro_batch=8", "batch.segments=1",
+                                 "lanczos.steps=3", "lanczos.full_probes=4", 'hessian.operator="gauss_newton"',
+                                 'blocks.include=["*.ln_f.*"]'],
     # what is tested and measured in f64 before the first group takes more than the group
     "f64 dominates, an embedding of 31 M entries": ["model.gpt2.embedding=768", "model.gpt2.heads=12", "model.gpt2.mlp=3072",
                                                     "model.gpt2.layers=2", "model.gpt2.vocabulary=40000", "batch.tokens=256", "batch.segments=1",

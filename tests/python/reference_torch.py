@@ -11,6 +11,10 @@ Random weights are saved by the real programs, read by hesspec, and the loss mus
     ddp        the same without biases, out of DistributedDataParallel (`module.`), in bfloat16
     paper      the paper's naming, attn.wq, wk, wv, wo
 
+    bare       the same and more with nothing but `weights` in the configuration, sizes and variants from what stands beside them: folders
+               of save_pretrained (whole, in shards, bfloat16, pytorch_model.bin), save_model of the tied network, nanoGPT's
+               model_args, torch.save of before 1.6, names wrapped by PEFT and FSDP
+
     mlp        the paper's perceptron, 784-300-128-64-10, as a torch.nn module's state_dict, on 64 made-up images; also H v of the
                whole and of a layer, for c = 1 and 3, to 1e-5 of double backward in f64
 
@@ -28,7 +32,7 @@ import sys
 import numpy as np
 import torch
 import torch.nn as nn
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_file, save_model
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -258,6 +262,51 @@ def exports(place, name, bias, reference):
             check(f"{name}: as {out}, {len(missing)} names differ", relative(found, reference) + len(missing), 1e-5)
 
 
+def bare(place):
+    """Nothing is configured but where the weights are."""
+    m = place.m
+    torch.manual_seed(8)
+    args = dict(
+        n_layer=m["layers"], n_head=m["heads"], n_embd=m["embedding"], block_size=m["context"], vocab_size=m["vocabulary"], bias=True,
+        dropout=0.0,
+    )
+    hf, nano = randomised(transformers_gpt2(m)), randomised(Gpt(m))
+    config = (place.folder / "hf/config.json").read_text()
+
+    def folder(name, write):
+        (place.folder / name).mkdir()
+        (place.folder / name / "config.json").write_text(config)
+        write(place.folder / name)
+        return name
+
+    hf.save_pretrained(place.folder / "whole")
+    hf.save_pretrained(place.folder / "shards", max_shard_size="10KB")
+    shards = len(list((place.folder / "shards").glob("*.safetensors")))
+    check(f"bare: {shards} shards", 0.0 if shards > 2 else 1.0, 0.0)
+    rounded = randomised(transformers_gpt2(m)).bfloat16()
+    rounded.save_pretrained(place.folder / "brain")
+    wrapped = {f"base_model.model.{k.replace('.h.', '.h._fsdp_wrapped_module.')}": v for k, v in hf.state_dict().items()}
+    torch.save(dict(model=nano.state_dict(), model_args=args), place.folder / "args.pt")
+    old = dict(model=nano.state_dict(), model_args=args, optimizer=dict(step=torch.tensor(3), moments=[torch.ones(3).half()]))
+    torch.save(old, place.folder / "old.pt", _use_new_zipfile_serialization=False)
+    cases = [
+        ("whole", hf, "whole"),
+        ("shards", hf, "shards"),
+        ("brain", rounded.float(), "brain"),
+        ("bin", hf, folder("bin", lambda at: torch.save(hf.state_dict(), at / "pytorch_model.bin"))),
+        ("wrapped", hf, folder("wrapped", lambda at: torch.save(wrapped, at / "pytorch_model.bin"))),
+        ("tied", hf, folder("tied", lambda at: save_model(hf, str(at / "model.safetensors")))),
+        ("args", nano, "args.pt"),
+        ("old", nano, "old.pt"),
+    ]
+    for name, model, weights in cases:
+        text = f'[model.gpt2]\nweights = "{weights}"\n[data.tokens]\npath = "train.bin"\n'
+        (place.folder / f"bare-{name}.toml").write_text(text)
+        with torch.no_grad():
+            reference = loss(model, place.tokens, m).item()
+        check(f"bare, {name}: loss {reference:.6f}", relative(place.loss(f"bare-{name}"), reference), 1e-5)
+
+
 class Perceptron(nn.Module):
     """The paper's Table 3: every layer's output times c."""
 
@@ -352,6 +401,7 @@ def main():
     program = str(pathlib.Path(options.hesspec).resolve())
     small = Place(options.dir / "small", program, SMALL, WINDOWS)
     losses(small)
+    bare(small)
     perceptron(small, 1.0)
     perceptron(small, 3.0)
     if options.large:

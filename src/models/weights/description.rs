@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{files, pytorch};
+use super::{files, legacy, pytorch};
 use crate::Result;
 use crate::shown::Url;
 
@@ -32,7 +32,7 @@ pub fn describe(source: &Url) -> Result<Option<Description>> {
     let inputs = match files::inputs(source) {
         Ok(inputs) => inputs,
         // whoever needs the weights says so; plans do not
-        Err(crate::Error::Config(_) | crate::Error::Environment(_)) => return Ok(None),
+        Err(crate::Error::Config(_) | crate::Error::Environment(_)) if !files::is_folder(source)? => return Ok(None),
         Err(error) => return Err(error),
     };
     let Some(first) = inputs.first() else { return Ok(None) };
@@ -43,7 +43,11 @@ pub fn describe(source: &Url) -> Result<Option<Description>> {
         return Ok(None);
     }
     let bytes = files::content(first)?;
-    let keys = pytorch::is_archive(&bytes).then(|| pytorch::model_args(&bytes, &first.name.to_string())).transpose()?;
-    let keys = keys.filter(|keys| !keys.is_empty());
-    Ok(keys.map(|keys| Description { place: format!("{}: model_args", first.name), keys }))
+    let name = first.name.to_string();
+    let keys = match () {
+        () if pytorch::is_archive(&bytes) => pytorch::model_args(&bytes, &name)?,
+        () if legacy::is_legacy(&bytes) => legacy::model_args(&bytes, &name)?,
+        () => Map::new(),
+    };
+    Ok((!keys.is_empty()).then(|| Description { place: format!("{}: model_args", first.name), keys }))
 }

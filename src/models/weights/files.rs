@@ -69,7 +69,8 @@ fn cannot_read(source: &Url, text: &str) -> Error {
     Error::Config(format!("{source}: cannot read the weights: {why}"))
 }
 
-fn is_folder(source: &Url) -> Result<bool> {
+/// Whether it is a folder of this machine.
+pub(super) fn is_folder(source: &Url) -> Result<bool> {
     let is_folder = |path: &Path| path.metadata().is_ok_and(|found| found.is_dir());
     Ok(local_path(source)?.is_some_and(|path| is_folder(&path)))
 }

@@ -4,8 +4,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde_json::{Map, Value as Json};
+
 use super::pickle::{self, Pickle, Value};
-use super::pytorch::{dtype, model, tensor};
+use super::pytorch::{args_of, dtype, model, tensor};
 use super::tensor::FileTensor;
 use crate::shown::quoted;
 use crate::{Error, Result};
@@ -32,6 +34,15 @@ pub(super) fn tensors<'a>(bytes: &'a [u8], source: &str) -> Result<BTreeMap<Stri
         found.extend(tensor.map(|tensor| (name, tensor)));
     }
     Ok(found)
+}
+
+/// nanoGPT's `model_args`, as in [`pytorch`](super::pytorch::model_args).
+///
+/// # Errors
+/// As [`tensors`].
+pub(super) fn model_args(bytes: &[u8], source: &str) -> Result<Map<String, Json>> {
+    let (pickle, _) = parts(bytes).map_err(|text| Error::Config(format!("{source}: {text}")))?;
+    Ok(args_of(&pickle))
 }
 
 /// What was saved, and the entries of each storage by its key.

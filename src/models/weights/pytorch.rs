@@ -43,12 +43,16 @@ pub(super) fn tensors<'a>(bytes: &'a [u8], source: &str) -> Result<BTreeMap<Stri
     Ok(found)
 }
 
-/// nanoGPT's `model_args`: the sizes of the network, numbers and truths; nothing where the checkpoint has none.
+/// nanoGPT's `model_args` in an archive: the sizes of the network, numbers and truths; nothing where the checkpoint has none.
 ///
 /// # Errors
 /// As [`tensors`].
 pub(super) fn model_args(bytes: &[u8], source: &str) -> Result<Map<String, Json>> {
-    let (pickle, ..) = opened(bytes, source)?;
+    Ok(args_of(&opened(bytes, source)?.0))
+}
+
+/// The numbers and truths under `model_args`.
+pub(super) fn args_of(pickle: &Pickle) -> Map<String, Json> {
     let named = |(key, value): (&Value, &Value)| match (key, value) {
         (Value::Text(key), Value::Int(value)) => Some((key.to_string(), Json::from(*value))),
         (Value::Text(key), Value::Bool(value)) => Some((key.to_string(), Json::from(*value))),
@@ -56,7 +60,7 @@ pub(super) fn model_args(bytes: &[u8], source: &str) -> Result<Map<String, Json>
     };
     let is_args = |(key, _): &(&Value, &Value)| matches!(key, Value::Text(name) if &**name == "model_args");
     let args = pickle.entries(&pickle.root).find(is_args).map(|(_, value)| value);
-    Ok(args.into_iter().flat_map(|args| pickle.entries(args)).filter_map(named).collect())
+    args.into_iter().flat_map(|args| pickle.entries(args)).filter_map(named).collect()
 }
 
 /// An archive's pickle, what stands in front of its files' names, and the files.

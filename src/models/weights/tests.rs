@@ -235,6 +235,26 @@ fn a_checkpoint_of_nanogpt_is_read_with_its_strides_wrappers_and_buffers() {
     assert_eq!(from_checkpoint(CHECKPOINT, &small()).unwrap(), eighths(&small()));
 }
 
+/// The format of before PyTorch 1.6, with an optimizer's storages between the model's.
+#[test]
+fn the_legacy_format_holds_the_same_numbers() {
+    const LEGACY: &[u8] = include_bytes!("../../../tests/data/nanogpt_legacy.pt");
+    assert_eq!(from_checkpoint(LEGACY, &small()).unwrap(), eighths(&small()));
+    let args = legacy::model_args(LEGACY, "ckpt.pt").unwrap();
+    assert_eq!((args["n_layer"].as_u64(), args["bias"].as_bool()), (Some(1), Some(true)));
+    assert_eq!(args, pytorch::model_args(CHECKPOINT, "ckpt.pt").unwrap());
+    for cut in [100, 2000, LEGACY.len() - 5] {
+        let error = from_checkpoint(&LEGACY[..cut], &small()).unwrap_err().to_string();
+        assert!(error.starts_with("ckpt.pt: "), "{error}");
+    }
+    let mut damaged = LEGACY.to_vec();
+    for at in (0..3000).step_by(11) {
+        damaged[at] ^= 0x11;
+        let _ = from_checkpoint(&damaged, &small()); // an error or harmless, never a panic
+        damaged[at] ^= 0x11;
+    }
+}
+
 #[test]
 fn a_checkpoint_that_does_not_fit_is_explained() {
     let refused = |bytes: &[u8], config: Gpt2Config| {
@@ -245,7 +265,7 @@ fn a_checkpoint_that_does_not_fit_is_explained() {
     let text = refused(CHECKPOINT, Gpt2Config { vocabulary: 8, ..small() });
     assert!(text.contains("(nanogpt)") && text.contains("wte.weight is [5, 4], expected [8, 4]"), "{text}");
     assert!(text.contains("set model.gpt2.vocabulary = 5"), "{text}");
-    assert!(refused(CHECKPOINT, Gpt2Config { context: 4, ..small() }).contains("set model.gpt2.context = 3"));
+    assert!(refused(CHECKPOINT, Gpt2Config { context: 4, ..small() }).contains("set model.gpt2.positions = 3"));
     let text = refused(CHECKPOINT, Gpt2Config { bias: false, ..small() });
     assert!(text.contains("7 not in the model: _orig_mod.transformer.h.0.attn.c_attn.bias [12]"), "{text}");
     let text = refused(CHECKPOINT, Gpt2Config { layers: 2, ..small() });

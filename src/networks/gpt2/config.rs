@@ -29,8 +29,11 @@ pub struct Gpt2Config {
     pub embedding: usize,
     /// Width of the MLP's hidden layer.
     pub mlp: usize,
-    /// Tokens per window, and number of position embeddings.
+    /// Tokens per window.
     pub context: usize,
+    /// Number of position embeddings: no less than `context`, which it is by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub positions: Option<usize>,
     /// Number of distinct tokens.
     pub vocabulary: usize,
     /// Biases in linear layers and LayerNorms. Default: false.
@@ -88,6 +91,7 @@ struct Keys {
     embedding: Option<usize>,
     mlp: Option<usize>,
     context: Option<usize>,
+    positions: Option<usize>,
     vocabulary: Option<usize>,
     bias: Option<bool>,
     tied: Option<bool>,
@@ -109,6 +113,7 @@ impl From<Keys> for Gpt2Config {
             embedding: keys.embedding.unwrap_or(preset.embedding),
             mlp: keys.mlp.unwrap_or(preset.mlp),
             context: keys.context.unwrap_or(preset.context),
+            positions: keys.positions,
             vocabulary: keys.vocabulary.unwrap_or(preset.vocabulary),
             bias: keys.bias.unwrap_or(preset.bias),
             tied: keys.tied.unwrap_or(preset.tied),
@@ -132,9 +137,17 @@ impl Gpt2Config {
             ("vocabulary", self.vocabulary),
         ];
         widths.into_iter().try_for_each(|(key, value)| check.size(key, value, MOST_WIDTH))?;
+        let short = format!("expected at least model.gpt2.context = {}", self.context);
+        check.that(self.num_positions() >= self.context, "positions", self.num_positions(), short)?;
+        check.size("positions", self.num_positions(), MOST_WIDTH)?;
         let divide = format!("the heads must divide model.gpt2.embedding = {}", self.embedding);
         check.that(self.embedding.is_multiple_of(self.heads), "heads", self.heads, divide)?;
         check.weights("weights", self.weights.as_ref())
+    }
+
+    /// Rows of the position embedding.
+    pub fn num_positions(&self) -> usize {
+        self.positions.unwrap_or(self.context)
     }
 
     /// nanoGPT's character-level Shakespeare model, 10.7 M parameters.
@@ -145,6 +158,7 @@ impl Gpt2Config {
             embedding: 384,
             mlp: 1536,
             context: 256,
+            positions: None,
             vocabulary: 65,
             bias: false,
             tied: true,
@@ -194,7 +208,7 @@ impl Gpt2Config {
         self.validate()?;
         let transformer = Transformer {
             wte: self.table(self.vocabulary, device),
-            wpe: self.table(self.context, device),
+            wpe: self.table(self.num_positions(), device),
             h: (0..self.layers).map(|_| self.layer(device)).collect(),
             ln_f: self.norm(device),
         };
@@ -208,7 +222,7 @@ impl Gpt2Config {
         let width = self.embedding;
         let mut found = vec![
             ("transformer.wte.weight".to_owned(), vec![self.vocabulary, width]),
-            ("transformer.wpe.weight".to_owned(), vec![self.context, width]),
+            ("transformer.wpe.weight".to_owned(), vec![self.num_positions(), width]),
         ];
         let mut module = |name: String, weight: Vec<usize>| {
             let bias = vec![weight[weight.len() - 1]];

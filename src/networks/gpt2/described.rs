@@ -22,13 +22,13 @@ pub(super) fn completed(mut config: Gpt2Config, check: &Check<'_>) -> Result<Gpt
     };
     let Some(description) = describe(url)? else { return Ok(config) };
     let said = Said::of(&description)?;
-    let Gpt2Config { layers, heads, embedding, mlp, context, vocabulary, .. } = &mut config;
+    place_positions(check, &description, &mut config, said.positions)?;
+    let Gpt2Config { layers, heads, embedding, mlp, vocabulary, .. } = &mut config;
     let sizes = [
         ("layers", layers, said.layers),
         ("heads", heads, said.heads),
         ("embedding", embedding, said.embedding),
         ("mlp", mlp, said.mlp),
-        ("context", context, said.context),
         ("vocabulary", vocabulary, said.vocabulary),
     ];
     for (key, ours, theirs) in sizes {
@@ -41,6 +41,27 @@ pub(super) fn completed(mut config: Gpt2Config, check: &Check<'_>) -> Result<Gpt
     check.that(gelu.is_none() || !check.is_given("gelu"), "gelu", as_toml(&config.gelu), refusal)?;
     config.gelu = said.gelu.unwrap_or(config.gelu);
     Ok(config)
+}
+
+/// Windows may be shorter than the positions of the weights reach.
+fn place_positions(
+    check: &Check<'_>,
+    description: &Description,
+    config: &mut Gpt2Config,
+    theirs: Option<usize>,
+) -> Result<()> {
+    let Some(theirs) = theirs else { return Ok(()) };
+    let ours = config.num_positions();
+    let agrees = !check.is_given("positions") || ours == theirs;
+    check.that(agrees, "positions", ours, disagreement(description, "positions", theirs))?;
+    if check.is_given("context") {
+        let long = format!("the weights have {theirs} positions ({}); expected no more", description.place);
+        check.that(config.context <= theirs, "context", config.context, long)?;
+    } else {
+        config.context = theirs;
+    }
+    config.positions = (theirs > config.context).then_some(theirs);
+    Ok(())
 }
 
 fn as_toml(value: &impl serde::Serialize) -> String {
@@ -72,7 +93,7 @@ struct Said {
     heads: Option<usize>,
     embedding: Option<usize>,
     mlp: Option<usize>,
-    context: Option<usize>,
+    positions: Option<usize>,
     vocabulary: Option<usize>,
     bias: Option<bool>,
     tied: Option<bool>,
@@ -92,12 +113,12 @@ impl Said {
             ..Self::default()
         };
         if description.family().is_none() {
-            let (context, bias) = (size("block_size"), is("bias"));
-            return Ok(Self { context, bias, mlp: wide, tied: Some(true), gelu: Some(Gelu::Erf), ..sizes });
+            let (positions, bias) = (size("block_size"), is("bias"));
+            return Ok(Self { positions, bias, mlp: wide, tied: Some(true), gelu: Some(Gelu::Erf), ..sizes });
         }
         let gelu = Some(hugging_face(description)?);
-        let (context, tied) = (size("n_positions").or(size("n_ctx")), is("tie_word_embeddings").or(Some(true)));
-        Ok(Self { context, tied, gelu, mlp: size("n_inner").or(wide), bias: Some(true), ..sizes })
+        let (positions, tied) = (size("n_positions").or(size("n_ctx")), is("tie_word_embeddings").or(Some(true)));
+        Ok(Self { positions, tied, gelu, mlp: size("n_inner").or(wide), bias: Some(true), ..sizes })
     }
 }
 

@@ -36,7 +36,7 @@ pub const NAMES: Names = Names {
     namings: &[Naming::HUGGING_FACE, Naming::NANO_GPT, Naming::PAPER],
     buffers: &[".attn.bias", ".attn.masked_bias"],
     copies: &[("lm_head.weight", "transformer.wte.weight")],
-    rows: &[("wte.weight", "model.gpt2.vocabulary"), ("wpe.weight", "model.gpt2.context")],
+    rows: &[("wte.weight", "model.gpt2.vocabulary"), ("wpe.weight", "model.gpt2.positions")],
 };
 
 /// Fused attention: q, k and v side by side.
@@ -44,7 +44,7 @@ pub fn structure(heads: usize) -> Structure {
     Structure { fused: &[("attn.c_attn", &["q", "k", "v"])], head_rows: &["attn.c_proj"], heads }
 }
 
-/// Next-token prediction: mean cross-entropy over all predicted tokens.
+/// Next-token prediction: mean cross-entropy over all predicted tokens, weighted where tokens have weights.
 impl Network for Gpt2Config {
     const KIND: &'static str = "gpt2";
     type Data = TokenFiles;
@@ -83,7 +83,7 @@ impl Network for Gpt2Config {
     }
 
     fn outputs<B: Backend>(&self, model: &Gpt2<B>, batch: &TokenBatch<B>) -> Tensor<B, 2> {
-        model.forward(batch.inputs.clone()).flatten(0, 1)
+        model.logits(batch.counted(model.hidden(batch.inputs.clone()).flatten(0, 1)))
     }
 
     fn loss<B: Backend>(&self, outputs: Tensor<B, 2>, batch: &TokenBatch<B>) -> Tensor<B, 1> {
@@ -92,7 +92,7 @@ impl Network for Gpt2Config {
     }
 
     fn weight<B: Backend>(&self, batch: &TokenBatch<B>) -> f64 {
-        batch.targets.dims()[0] as f64
+        batch.weight()
     }
 
     /// Head and cross-entropy as one operation: nothing of size (tokens, vocabulary) survives.
@@ -101,7 +101,7 @@ impl Network for Gpt2Config {
         model: &Gpt2<SecondOrder<K>>,
         batch: &TokenBatch<SecondOrder<K>>,
     ) -> Tensor<SecondOrder<K>, 1> {
-        let hidden = model.hidden(batch.inputs.clone()).flatten(0, 1);
+        let hidden = batch.counted(model.hidden(batch.inputs.clone()).flatten(0, 1));
         linear_cross_entropy(hidden, model.head_weight(), batch.targets.clone())
     }
 
@@ -189,7 +189,7 @@ fn hidden_from<K: Kernels>(
     entry: Tensor<SecondOrder<K>, 2>,
     batch: &TokenBatch<SecondOrder<K>>,
 ) -> Tensor<SecondOrder<K>, 2> {
-    model.norm(model.stream(entry, stage - 1..model.num_branches(), batch.inputs.dims()))
+    batch.counted(model.norm(model.stream(entry, stage - 1..model.num_branches(), batch.inputs.dims())))
 }
 
 #[cfg(test)]

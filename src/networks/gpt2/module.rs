@@ -33,7 +33,7 @@ pub struct Gpt2<B: Backend> {
 pub struct Transformer<B: Backend> {
     /// Token embedding, (vocabulary, embedding).
     pub wte: Embedding<B>,
-    /// Position embedding, (context, embedding).
+    /// Position embedding, (positions, embedding).
     pub wpe: Embedding<B>,
     /// The layers, from the input up.
     pub h: Vec<Layer<B>>,
@@ -133,7 +133,7 @@ impl<B: Backend> Gpt2<B> {
     /// The residual stream at the entry of layer 0: `tokens` (batch, time) to (batch * time, embedding).
     pub fn embed(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 2> {
         let [_, time] = tokens.dims();
-        let positions = self.transformer.wpe.weight.val(); // (context, embedding)
+        let positions = self.transformer.wpe.weight.val(); // (positions, embedding)
         let [context, _] = positions.dims();
         assert!(time <= context, "a window of {time} tokens is longer than the model's context of {context}");
         let positions = positions.narrow(0, 0, time).unsqueeze::<3>(); // (1, time, embedding)

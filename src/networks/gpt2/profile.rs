@@ -34,5 +34,6 @@ pub(super) fn profile(sizes: &Gpt2Config) -> Profile {
         recomputed: Some(Recomputed { kept: 2.0 * sizes.layers as f64 * width, at_once: branch + 4.0 * width }),
         scores: (sizes.heads * sizes.context) as f64,
         entry: width,
+        outputs: sizes.vocabulary as f64,
     }
 }
