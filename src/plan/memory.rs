@@ -26,9 +26,11 @@ const CONTEXT: f64 = 1e9;
 /// What CubeCL's pools take on an accelerator beyond what is in use: 1.03 measured (24.5 GB for GPT-2 124M with 4 windows and 4
 /// slots), and some for the pages of larger tensors.
 const OVERHEAD_ON_DEVICE: f64 = 1.15;
-/// Matrices of the outputs' size that a Gauss-Newton product has at once, per component: outputs, their logarithmic softmax, adjoints of
-/// both, what the loss's curvature makes of the tangents, and the start of the reverse pass (measured, tests/memory/check.py).
-const OUTPUTS_AT_ONCE: f64 = 5.0;
+/// Matrices of the outputs' size that a Gauss-Newton product has at once, of the primal and of each slot: outputs, their logarithmic
+/// softmax, adjoints of both, what the loss's curvature makes of the tangents, and the start of the reverse pass (measured,
+/// tests/memory/check.py).
+const OUTPUTS_OF_PRIMAL: f64 = 6.0;
+const OUTPUTS_OF_SLOT: f64 = 3.0;
 /// Matrices of (time, time) that attention has at once there, per component: weights, scores, and their adjoints.
 const SCORES_AT_ONCE: f64 = 4.0;
 /// Bytes of an f64.
@@ -43,9 +45,10 @@ pub struct Memory {
     pub number: f64,
     /// Numbers that the forward pass of one prediction keeps, per component (primal, or one slot).
     pub per_prediction: f64,
-    /// Numbers of one prediction inside the stage that is computed again, and of its outputs, where they are formed as a whole: for every
-    /// component, whatever its share.
+    /// Numbers that one prediction keeps inside the stage that is computed again, if that is how it is: for every component, whatever its share.
     pub at_once: f64,
+    /// Numbers of one prediction's outputs, where products form them as a whole.
+    pub outputs: f64,
     /// Attention's weights of one layer, which accelerators form as matrices: numbers per prediction and component.
     pub scores: f64,
     /// Predictions of a micro-batch.
@@ -84,11 +87,12 @@ impl Memory {
     ) -> Self {
         let kept = Recomputed { kept: profile.kept, at_once: 0.0 };
         let Recomputed { kept, at_once } = profile.recomputed.filter(|_| recompute).unwrap_or(kept);
-        let outputs = if kind == Operator::GaussNewton { OUTPUTS_AT_ONCE * profile.outputs } else { 0.0 };
+        let outputs = if kind == Operator::GaussNewton { profile.outputs } else { 0.0 };
         Self {
             number: lanczos.number as f64,
             per_prediction: kept,
-            at_once: at_once + outputs,
+            at_once,
+            outputs,
             scores: profile.scores,
             predictions: predictions as f64,
             num_params: num_params as f64,
@@ -108,7 +112,7 @@ impl Memory {
         let total = |of: &dyn Fn(f64, f64) -> f64| slots.iter().map(|(dim, share)| of(*dim, *share)).sum::<f64>();
         let highest = slots.iter().map(|(_, share)| *share).fold(0.0, f64::max);
         let components = highest + total(&|_, share| share);
-        let at_once = (1.0 + slots.len() as f64) * self.at_once;
+        let at_once = self.at_once(slots.len());
         let activations = self.predictions * self.number * (components * self.per_prediction + at_once);
         let adjoints = total(&|dim, _| dim * self.number);
         // a slot's tangent and a segment's sum are whole on every rank; the sum so far, a product and the basis are cut
@@ -117,13 +121,19 @@ impl Memory {
         PROCESS + OVERHEAD * (self.num_params * self.number + activations.max(adjoints) + whole + cut)
     }
 
+    /// Numbers of one prediction that are there for a while only, with so many slots.
+    fn at_once(&self, slots: usize) -> f64 {
+        let slots = slots as f64;
+        (1.0 + slots) * self.at_once + (OUTPUTS_OF_PRIMAL + OUTPUTS_OF_SLOT * slots) * self.outputs
+    }
+
     /// Bytes of a group on an accelerator, which holds the network, its tangents, what a pass makes of them, and the sums; slots
     /// as for [`Memory::group`], but the dimension is that of all parameters that the block has a piece of.
     pub fn on_device(&self, slots: &[(f64, f64)]) -> f64 {
         let total = |of: &dyn Fn(f64, f64) -> f64| slots.iter().map(|(dim, share)| of(*dim, *share)).sum::<f64>();
         let highest = slots.iter().map(|(_, share)| *share).fold(0.0, f64::max);
         let components = highest + total(&|_, share| share);
-        let at_once = (1.0 + slots.len() as f64) * self.at_once;
+        let at_once = self.at_once(slots.len());
         let activations =
             self.predictions * self.number * (components * self.per_prediction + at_once) + self.scores(slots.len());
         let dims = total(&|dim, _| dim);
@@ -138,7 +148,7 @@ impl Memory {
 
     /// Bytes of the same group on the host: weights, tangents and sums on their way, the sum so far, and the basis.
     pub fn beside_device(&self, slots: &[(f64, f64)]) -> f64 {
-        Self { per_prediction: 0.0, at_once: 0.0, ..self.clone() }.group(slots)
+        Self { per_prediction: 0.0, at_once: 0.0, outputs: 0.0, ..self.clone() }.group(slots)
     }
 
     /// Bytes of products in f64 beside those in f32, on one rank; slots as for [`Memory::group`].
@@ -149,7 +159,7 @@ impl Memory {
         // v in both precisions, H v in f32, the tangent; then H v in f64 on the parameters and in vectors
         let (held, adjoints) = (dims * 2.0 * (self.number + WIDE), dims * 2.0 * WIDE);
         let components = (highest + total(&|_, share| share)) * self.per_prediction;
-        let at_once = (1.0 + slots.len() as f64) * self.at_once;
+        let at_once = self.at_once(slots.len());
         self.before(held, components + at_once, adjoints)
     }
 
@@ -159,7 +169,7 @@ impl Memory {
         // v and H v in all precisions, one gradient, the block's parameters moved along v; then the other gradient on the
         // parameters and in one vector, into which it goes parameter by parameter
         let held = 2.0 * dim * (self.precisions() + WIDE);
-        self.before(held, share * self.per_prediction + self.at_once, WIDE * (2.0 * dim + largest))
+        self.before(held, share * self.per_prediction + self.at_once(0), WIDE * (2.0 * dim + largest))
     }
 
     /// Bytes of what is done in f64 before the first group: beside the models, vectors, and activations (numbers per prediction) or
