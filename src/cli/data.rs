@@ -21,9 +21,13 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct Prepare {
-    /// How text becomes tokens: char, byte or gpt2.
+    /// How text becomes tokens: char, byte, gpt2, or a tokenizer.json of Hugging Face's by path or URL (builds with the feature
+    /// `tokenizers`).
     #[arg(long)]
-    tokenizer: Tokenizer,
+    tokenizer: Url,
+    /// With a tokenizer.json: the token between documents. Default: <|endoftext|>, </s> or the like, where it has one.
+    #[arg(long, value_name = "TOKEN")]
+    separator: Option<String>,
     /// Folder for the tokens and meta.json. Where they are, the same command does nothing and another one is refused.
     #[arg(long, value_name = "DIR", value_parser = local)]
     output: PathBuf,
@@ -64,8 +68,19 @@ pub fn main(command: Command, json: bool) -> Result<()> {
 }
 
 fn prepare(arguments: Prepare, json: bool) -> Result<()> {
-    let Prepare { tokenizer, output, shard_tokens, text_field, format, on_error, inputs } = arguments;
-    let request = Preparation { inputs, format, on_error, output: output.clone(), tokenizer, text_field, shard_tokens };
+    let Prepare { tokenizer, separator, output, shard_tokens, text_field, format, on_error, inputs } = arguments;
+    let (tokenizer, tokenizer_file) = tokenizer_of(tokenizer)?;
+    let request = Preparation {
+        inputs,
+        format,
+        on_error,
+        output: output.clone(),
+        tokenizer,
+        tokenizer_file,
+        separator,
+        text_field,
+        shard_tokens,
+    };
     signal::install(Some(
         c"\nhesspec: heard; stopping after the piece of text at hand. A second Ctrl-C leaves at once\n",
     ))?;
@@ -96,6 +111,15 @@ fn prepare(arguments: Prepare, json: bool) -> Result<()> {
         "{}: {done}{num_tokens} tokens of {num_documents} documents, vocabulary {vocabulary_size}{skipped}{now}",
         file.display()
     ))
+}
+
+/// A tokenizer by its name, or the file of one.
+fn tokenizer_of(named: Url) -> Result<(Tokenizer, Option<Url>)> {
+    match named.exposed().parse() {
+        Ok(tokenizer) => Ok((tokenizer, None)),
+        Err(_) if named.without_query().ends_with(".json") => Ok((Tokenizer::HuggingFace, Some(named))),
+        Err(problem) => Err(Error::Config(format!("--tokenizer: {problem}"))),
+    }
 }
 
 /// # Errors

@@ -41,6 +41,28 @@ pub enum TokenType {
     Uint32,
 }
 
+impl TokenType {
+    /// Bytes of a number.
+    pub fn width(self) -> usize {
+        match self {
+            Self::Uint8 => 1,
+            Self::Uint16 => 2,
+            Self::Uint32 => 4,
+        }
+    }
+
+    /// The narrowest for tokens of a vocabulary.
+    pub fn of_vocabulary(size: usize) -> Self {
+        if size > 1 << 16 { Self::Uint32 } else { Self::Uint16 }
+    }
+}
+
+impl Default for TokenType {
+    fn default() -> Self {
+        Self::Uint16
+    }
+}
+
 impl std::str::FromStr for TokenType {
     type Err = String;
 

@@ -65,7 +65,7 @@ pub fn inspect(path: impl Into<Url>, dtype: Option<TokenType>) -> Result<Inspect
     let tokens = Tokens::open(&path, CACHE, dtype)?;
     let counts = count(&tokens)?;
     let meta = tokens.meta();
-    let decode = |tokens: &[u32]| meta.map(|meta| meta.decode(tokens));
+    let decode = |tokens: &[u32]| meta.and_then(|meta| meta.decode(tokens));
 
     let mut present: Vec<(u32, u64)> = counts.into_iter().collect();
     let max_token = present.last().map_or(0, |(token, _)| *token);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tiktoken_rs::r50k_base_singleton;
 
 use super::file_error;
+use super::format::TokenType;
 use super::settings::Settings;
 use crate::Result;
 
@@ -16,7 +17,7 @@ pub(super) const FILE_NAME: &str = "meta.json";
 pub(super) const PROGRESS: &str = "progress.json";
 
 /// GPT-2's token between documents.
-pub(super) const END_OF_TEXT: u16 = 50256;
+pub(super) const END_OF_TEXT: u32 = 50256;
 
 /// How text becomes tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,8 @@ pub enum Tokenizer {
     Byte,
     /// GPT-2's byte-pair encoding.
     Gpt2,
+    /// A `tokenizer.json` of Hugging Face's.
+    HuggingFace,
 }
 
 impl fmt::Display for Tokenizer {
@@ -36,6 +39,7 @@ impl fmt::Display for Tokenizer {
             Self::Char => "char",
             Self::Byte => "byte",
             Self::Gpt2 => "gpt2",
+            Self::HuggingFace => "huggingface",
         })
     }
 }
@@ -48,7 +52,9 @@ impl std::str::FromStr for Tokenizer {
             "char" => Ok(Self::Char),
             "byte" => Ok(Self::Byte),
             "gpt2" => Ok(Self::Gpt2),
-            other => Err(format!("there is no tokenizer {other:?}; allowed: char, byte, gpt2")),
+            other => Err(format!(
+                "there is no tokenizer {other:?}; allowed: char, byte, gpt2, or the path of a tokenizer.json"
+            )),
         }
     }
 }
@@ -86,8 +92,8 @@ pub struct Described<'a> {
 pub struct Meta {
     /// The tokens' file, or a glob of its shards, in the same folder.
     pub file: String,
-    /// Always "uint16", little-endian, no header.
-    pub dtype: String,
+    /// "uint16" or "uint32", little-endian, no header.
+    pub dtype: TokenType,
     /// How text became tokens.
     pub tokenizer: Tokenizer,
     /// Tokens are below this: what the model's vocabulary must be at least.
@@ -158,9 +164,11 @@ impl Meta {
         self.shards.iter().map(TokenFile::described).chain(single)
     }
 
-    /// The text of some tokens; a character that is cut, or a token beyond the vocabulary, is U+FFFD.
-    pub fn decode(&self, tokens: &[u32]) -> String {
-        match self.tokenizer {
+    /// The text of some tokens; a character that is cut, or a token beyond the vocabulary, is U+FFFD. `None` where a tokenizer of Hugging
+    /// Face's would have to be at hand.
+    pub fn decode(&self, tokens: &[u32]) -> Option<String> {
+        Some(match self.tokenizer {
+            Tokenizer::HuggingFace => return None,
             Tokenizer::Char => {
                 let vocabulary = self.vocabulary.as_deref().unwrap_or_default();
                 tokens.iter().map(|token| vocabulary.get(*token as usize).map_or("\u{fffd}", String::as_str)).collect()
@@ -171,7 +179,7 @@ impl Meta {
                 String::from_utf8_lossy(&bytes).into_owned()
             }
             Tokenizer::Gpt2 => decode_gpt2(tokens),
-        }
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::format::TokenType;
 use super::meta::Tokenizer;
 use crate::storage::Input;
 
@@ -63,6 +64,15 @@ fn name_of(value: &impl Serialize) -> String {
 pub struct Settings {
     /// How text becomes tokens.
     pub tokenizer: Tokenizer,
+    /// With a tokenizer of Hugging Face's: the SHA-256 of its file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer_sha256: Option<String>,
+    /// What goes between documents, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub separator: Option<String>,
+    /// Width of the tokens.
+    #[serde(default)]
+    pub dtype: TokenType,
     /// Field of a JSON line or column of a Parquet file.
     pub text_field: String,
     /// What all sources are; `None`: what name and content say.
@@ -111,6 +121,8 @@ impl Settings {
         let shards = |tokens: Option<u64>| tokens.map_or("none".to_string(), |tokens| tokens.to_string());
         let pairs = [
             ("--tokenizer", self.tokenizer.to_string(), now.tokenizer.to_string()),
+            ("SHA-256 of the tokenizer", name_of(&self.tokenizer_sha256), name_of(&now.tokenizer_sha256)),
+            ("--separator", name_of(&self.separator), name_of(&now.separator)),
             ("--text-field", self.text_field.clone(), now.text_field.clone()),
             ("--format", name_of(&self.format), name_of(&now.format)),
             ("--on-error", name_of(&self.on_error), name_of(&now.on_error)),

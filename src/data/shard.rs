@@ -83,8 +83,8 @@ impl Shard {
         dtype: Option<TokenType>,
     ) -> Result<Self> {
         let path = Path::new(&name);
-        let is_ours = meta.is_some_and(|meta| described(path, meta).is_some()); // then raw uint16, whatever they look like
-        let (format, len) = recognise(path, header, bytes, dtype.or(is_ours.then_some(TokenType::Uint16)))?;
+        let ours = meta.filter(|meta| described(path, meta).is_some()).map(|meta| meta.dtype); // whatever they look like
+        let (format, len) = recognise(path, header, bytes, dtype.or(ours))?;
         let sha256 = check_meta(path, len, meta)?;
         Ok(Self { format, content, first: 0, len, name, sha256 })
     }

@@ -16,6 +16,9 @@ pub(super) const PIECE_BYTES: usize = 1 << 16;
 /// Text without a place for a cut is held in memory up to here.
 pub(super) const MOST_BYTES: usize = 16 << 20;
 
+/// A document that cannot be cut is held in memory up to here.
+const MOST_WHOLE: usize = 256 << 20;
+
 /// Where a piece comes from; ordered as the pieces are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub(super) struct Place {
@@ -43,13 +46,17 @@ pub(super) enum Cut {
     Characters,
     /// Where no token of GPT-2 can span the cut.
     Words,
+    /// Nowhere: a document is encoded as a whole.
+    Never,
 }
 
 impl Cut {
     /// The last place in `text[..limit]` where it may be cut.
     fn last(self, text: &[u8], limit: usize) -> Option<usize> {
-        if self == Self::Bytes {
-            return Some(limit);
+        match self {
+            Self::Bytes => return Some(limit),
+            Self::Never => return None,
+            Self::Characters | Self::Words => {}
         }
         // the text is valid UTF-8, but `limit` may lie within a character
         let valid = match std::str::from_utf8(&text[..limit]) {
@@ -120,14 +127,22 @@ impl<E: FnMut(Piece) -> Result<()>> Sink for Cutter<'_, E> {
     fn text(&mut self, bytes: &[u8]) -> Result<()> {
         match self.how {
             Cut::Bytes => self.pending.extend_from_slice(bytes),
-            Cut::Characters | Cut::Words => self.pending.extend_from_slice(self.utf8.push(bytes)?.as_bytes()),
+            Cut::Characters | Cut::Words | Cut::Never => {
+                self.pending.extend_from_slice(self.utf8.push(bytes)?.as_bytes())
+            }
         }
         while self.pending.len() > (self.searched + 1) * self.limit {
             match self.how.last(&self.pending, (self.searched + 1) * self.limit).filter(|at| *at > 0) {
                 Some(at) => self.hand_on(at)?,
                 None => self.searched += 1,
             }
-            if self.searched * self.limit >= MOST_BYTES {
+            if self.how == Cut::Never && self.searched * self.limit >= MOST_WHOLE {
+                return Err(self.utf8.problem(&format!(
+                    "the document has more than {} MiB, and this tokenizer takes it as a whole\nHINT: cut it into several",
+                    MOST_WHOLE >> 20
+                )));
+            }
+            if self.how != Cut::Never && self.searched * self.limit >= MOST_BYTES {
                 return Err(self.utf8.problem(&format!(
                     "there is no white space in {} MiB; is it text?\nHINT: use --tokenizer byte, which takes any file",
                     MOST_BYTES >> 20

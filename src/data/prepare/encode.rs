@@ -7,6 +7,8 @@ use tiktoken_rs::r50k_base_singleton;
 
 use super::super::meta::END_OF_TEXT;
 use super::cut::Cut;
+#[cfg(feature = "tokenizers")]
+use super::hugging_face::HuggingFace;
 use crate::{Error, Result};
 
 /// Number of GPT-2's tokens, end-of-text included.
@@ -17,6 +19,8 @@ pub(super) enum Encoder {
     Char(Characters),
     Byte,
     Gpt2,
+    #[cfg(feature = "tokenizers")]
+    HuggingFace(Box<HuggingFace>),
 }
 
 impl Encoder {
@@ -26,25 +30,52 @@ impl Encoder {
             Self::Char(_) => Cut::Characters,
             Self::Byte => Cut::Bytes,
             Self::Gpt2 => Cut::Words,
+            #[cfg(feature = "tokenizers")]
+            Self::HuggingFace(_) => Cut::Never,
+        }
+    }
+
+    /// What stands between documents, for meta.json.
+    pub fn separator_name(&self) -> String {
+        match self {
+            Self::Char(_) | Self::Byte => "newline".into(),
+            Self::Gpt2 => "<|endoftext|>".into(),
+            #[cfg(feature = "tokenizers")]
+            Self::HuggingFace(tokenizer) => tokenizer.separator.0.clone(),
+        }
+    }
+
+    /// Tokens are below this.
+    pub fn vocabulary_size(&self) -> usize {
+        match self {
+            Self::Char(characters) => characters.names.len(),
+            Self::Byte => 256,
+            Self::Gpt2 => GPT2_VOCABULARY,
+            #[cfg(feature = "tokenizers")]
+            Self::HuggingFace(tokenizer) => tokenizer.vocabulary_size,
         }
     }
 
     /// The token between a document that ended in `last` and the next one.
-    pub fn separator(&self, last: Option<u16>) -> Option<u16> {
+    pub fn separator(&self, last: Option<u32>) -> Option<u32> {
         match self {
             Self::Char(characters) => characters.token('\n').filter(|newline| last.is_some() && last != Some(*newline)),
-            Self::Byte => Some(u16::from(b'\n')).filter(|newline| last.is_some() && last != Some(*newline)),
+            Self::Byte => Some(u32::from(b'\n')).filter(|newline| last.is_some() && last != Some(*newline)),
             Self::Gpt2 => Some(END_OF_TEXT),
+            #[cfg(feature = "tokenizers")]
+            Self::HuggingFace(tokenizer) => Some(tokenizer.separator.1),
         }
     }
 
     /// The tokens of a piece.
-    pub fn encode(&self, piece: &[u8]) -> Result<Vec<u16>> {
+    pub fn encode(&self, piece: &[u8]) -> Result<Vec<u32>> {
         let text = || std::str::from_utf8(piece).map_err(|error| Error::Other(format!("a piece of text: {error}")));
         match self {
-            Self::Byte => Ok(piece.iter().map(|byte| u16::from(*byte)).collect()),
+            Self::Byte => Ok(piece.iter().map(|byte| u32::from(*byte)).collect()),
             Self::Char(characters) => characters.encode(text()?),
             Self::Gpt2 => Ok(gpt2_tokens(text()?)),
+            #[cfg(feature = "tokenizers")]
+            Self::HuggingFace(tokenizer) => tokenizer.encode(text()?),
         }
     }
 }
@@ -56,10 +87,10 @@ const WHITE: usize = 1024;
 ///
 /// A run of more than [`WHITE`] white characters is encoded by so many at a time. That changes nothing where they are alike, for
 /// tokens of one white character have powers of two of it.
-fn gpt2_tokens(text: &str) -> Vec<u16> {
+fn gpt2_tokens(text: &str) -> Vec<u32> {
     let mut tokens = Vec::new();
     let mut encode = |text: &str| {
-        tokens.extend(r50k_base_singleton().encode_ordinary(text).into_iter().map(|rank| rank as u16));
+        tokens.extend(r50k_base_singleton().encode_ordinary(text));
     };
     let mut rest = text;
     while let Some(run) = long_white_run(rest) {
@@ -94,7 +125,7 @@ fn long_white_run(text: &str) -> Option<Range<usize>> {
 
 /// The character tokeniser's table.
 pub(super) struct Characters {
-    tokens: HashMap<char, u16>,
+    tokens: HashMap<char, u32>,
     names: Vec<String>,
 }
 
@@ -108,18 +139,18 @@ impl Characters {
             )));
         }
         let names = characters.iter().map(char::to_string).collect();
-        Ok(Self { tokens: characters.into_iter().zip(0..=u16::MAX).collect(), names })
+        Ok(Self { tokens: characters.into_iter().zip(0..).collect(), names })
     }
 
     pub fn names(&self) -> Vec<String> {
         self.names.clone()
     }
 
-    fn token(&self, character: char) -> Option<u16> {
+    fn token(&self, character: char) -> Option<u32> {
         self.tokens.get(&character).copied()
     }
 
-    fn encode(&self, text: &str) -> Result<Vec<u16>> {
+    fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let token = |character| {
             self.token(character).ok_or_else(|| {
                 Error::Config(format!(
@@ -162,8 +193,7 @@ mod tests {
     fn a_million_white_characters_are_encoded() {
         let text = |white: usize| format!("a{}b{}", " ".repeat(white), "\n".repeat(white));
         for white in [WHITE, WHITE + 1, WHITE + 2, 3 * WHITE + 7] {
-            let whole: Vec<u16> =
-                r50k_base_singleton().encode_ordinary(&text(white)).into_iter().map(|rank| rank as u16).collect();
+            let whole: Vec<u32> = r50k_base_singleton().encode_ordinary(&text(white));
             assert_eq!(gpt2_tokens(&text(white)), whole, "{white}");
         }
         assert!(gpt2_tokens(&text(1_000_000)).len() > 1000);

@@ -20,6 +20,8 @@ fn request(folder: &TempDir, name: &str) -> Preparation {
         on_error: OnError::Stop,
         output: folder.path().join("out"),
         tokenizer: Tokenizer::Char,
+        tokenizer_file: None,
+        separator: None,
         text_field: "text".into(),
         shard_tokens: None,
     }
@@ -28,7 +30,7 @@ fn request(folder: &TempDir, name: &str) -> Preparation {
 fn made(request: &Preparation) -> Result<(Meta, String)> {
     let meta = prepare(request, &mut |_| Ok(()))?.meta;
     let tokens = Tokens::open(request.output.join("train.bin").to_str().unwrap(), 0, None)?;
-    let text = meta.decode(&tokens.read(0..tokens.len())?);
+    let text = meta.decode(&tokens.read(0..tokens.len())?).unwrap();
     Ok((meta, text))
 }
 

@@ -8,6 +8,8 @@
 mod archive;
 mod cut;
 mod encode;
+#[cfg(feature = "tokenizers")]
+mod hugging_face;
 mod json;
 mod lock;
 mod record;
@@ -40,6 +42,7 @@ use self::stream::each_batch;
 use self::utf8::Utf8;
 use self::write::replace;
 use super::file_error;
+use super::format::TokenType;
 use super::meta::{FILE_NAME, Meta, Tokenizer};
 use super::settings::{OnError, Settings, Source, TextFormat};
 use crate::shown::Url;
@@ -61,6 +64,10 @@ pub struct Preparation {
     pub output: PathBuf,
     /// How text becomes tokens.
     pub tokenizer: Tokenizer,
+    /// [`Tokenizer::HuggingFace`]: the `tokenizer.json`, path or URL.
+    pub tokenizer_file: Option<Url>,
+    /// [`Tokenizer::HuggingFace`]: the token between documents; `None`: the one that is common in such tokenizers.
+    pub separator: Option<String>,
     /// Field of a JSON line or column of a Parquet file that has the text; in Parquet, `a.b` is the field `b` of the column `a`.
     pub text_field: String,
     /// Tokens of a shard `train_000000.bin`, ...; `None`: one file `train.bin`.
@@ -113,7 +120,8 @@ pub fn prepare(request: &Preparation, advance: &mut OnAdvance<'_>) -> Result<Pre
         return Err(Error::Config("--shard-tokens 0: expected at least 1".into()));
     }
     let sources = sources(&request.inputs)?;
-    let settings = settings(request, &sources);
+    let given = Given::of(request)?;
+    let settings = settings(request, &given, &sources);
     fs::create_dir_all(&request.output)
         .map_err(|error| Error::Storage(format!("{}: {error}", request.output.display())))?;
     let _lock = Lock::acquire(&request.output)?;
@@ -125,13 +133,57 @@ pub fn prepare(request: &Preparation, advance: &mut OnAdvance<'_>) -> Result<Pre
     if stored.is_none() {
         shards::refuse_unknown(&request.output)?;
     }
-    let meta = make(request, &sources, settings, stored, advance)?;
+    let meta = make(request, &sources, given, settings, stored, advance)?;
     Ok(Prepared { meta, was_done: false })
 }
 
-fn settings(request: &Preparation, sources: &[Input]) -> Settings {
+/// What is known of the tokenizer before any text is read.
+#[derive(Default)]
+struct Given {
+    encoder: Option<Encoder>,
+    sha256: Option<String>,
+    dtype: TokenType,
+}
+
+impl Given {
+    /// # Errors
+    /// Those of reading a tokenizer; [`Error::Environment`] where this build cannot.
+    fn of(request: &Preparation) -> Result<Self> {
+        let is_file = request.tokenizer == Tokenizer::HuggingFace;
+        match &request.tokenizer_file {
+            Some(file) if is_file => Self::of_file(file, request.separator.as_deref()),
+            None if is_file => {
+                Err(Error::Config("--tokenizer huggingface: expected the path of a tokenizer.json".into()))
+            }
+            _ if request.separator.is_some() => {
+                let problem = format!("--separator: the tokenizer {} has its own", request.tokenizer);
+                Err(Error::Config(format!("{problem}; it goes with a tokenizer.json")))
+            }
+            _ => Ok(Self::default()),
+        }
+    }
+
+    #[cfg(feature = "tokenizers")]
+    fn of_file(file: &Url, separator: Option<&str>) -> Result<Self> {
+        let tokenizer = hugging_face::HuggingFace::open(file, separator)?;
+        let (sha256, dtype) = (tokenizer.sha256.clone(), TokenType::of_vocabulary(tokenizer.vocabulary_size));
+        Ok(Self { encoder: Some(Encoder::HuggingFace(Box::new(tokenizer))), sha256: Some(sha256), dtype })
+    }
+
+    #[cfg(not(feature = "tokenizers"))]
+    fn of_file(file: &Url, _separator: Option<&str>) -> Result<Self> {
+        Err(Error::Environment(format!(
+            "--tokenizer {file}: this build reads no tokenizer.json; build with `cargo build --release --features tokenizers`"
+        )))
+    }
+}
+
+fn settings(request: &Preparation, given: &Given, sources: &[Input]) -> Settings {
     Settings {
         tokenizer: request.tokenizer,
+        tokenizer_sha256: given.sha256.clone(),
+        separator: request.separator.clone(),
+        dtype: given.dtype,
         text_field: request.text_field.clone(),
         format: request.format,
         on_error: request.on_error,
@@ -156,7 +208,7 @@ fn finished(folder: &Path, settings: &Settings) -> Result<Option<Meta>> {
         let hint = format!("choose another --output; {}", record::anew(folder));
         return Err(file_error(folder, format!("{problem}\nHINT: {hint}")));
     }
-    meta.files().try_for_each(|file| record::check_file(folder, file.file, file.num_tokens))?;
+    meta.files().try_for_each(|file| record::check_file(folder, file.file, file.num_tokens, meta.dtype))?;
     Ok(Some(meta))
 }
 
@@ -164,11 +216,15 @@ fn finished(folder: &Path, settings: &Settings) -> Result<Option<Meta>> {
 fn make(
     request: &Preparation,
     sources: &[Input],
+    given: Given,
     settings: Settings,
     stored: Option<Record>,
     advance: &mut OnAdvance<'_>,
 ) -> Result<Meta> {
-    let (encoder, vocabulary) = encoder(request, sources, stored.as_ref(), advance)?;
+    let (encoder, vocabulary) = match given.encoder {
+        Some(encoder) => (encoder, None),
+        None => encoder(request, sources, stored.as_ref(), advance)?,
+    };
     let new = || Record {
         settings,
         vocabulary: vocabulary.clone(),
@@ -177,6 +233,7 @@ fn make(
         skipped: Default::default(),
     };
     let mut record = stored.unwrap_or_else(new);
+    let settings = record.settings.clone();
     let from = record.position.place;
     let skipped = Skipped::before(from.source, std::mem::take(&mut record.skipped));
     let skips = (request.on_error == OnError::Skip).then_some(&skipped);
@@ -195,12 +252,13 @@ fn make(
     if shards.num_tokens() == 0 {
         return Err(Error::Config("the inputs hold no text at all; nothing was written".into()));
     }
-    finish(request, sources, vocabulary, shards, &skipped)
+    finish(request, &encoder, settings, vocabulary, shards, &skipped)
 }
 
 fn finish(
     request: &Preparation,
-    sources: &[Input],
+    encoder: &Encoder,
+    settings: Settings,
     vocabulary: Option<Vec<String>>,
     shards: Shards<'_>,
     skipped: &Skipped,
@@ -211,17 +269,17 @@ fn finish(
     let is_single = request.shard_tokens.is_none();
     let meta = Meta {
         file: if is_single { SINGLE } else { PATTERN }.into(),
-        dtype: "uint16".into(),
+        dtype: settings.dtype,
         tokenizer: request.tokenizer,
-        vocabulary_size: vocabulary_size(request.tokenizer, vocabulary.as_deref()),
+        vocabulary_size: encoder.vocabulary_size(),
         num_tokens: files.iter().map(|file| file.num_tokens).sum(),
         num_documents,
         num_skipped: skipped.count(),
-        separator: separator(request.tokenizer).into(),
+        separator: encoder.separator_name(),
         sha256: files.first().filter(|_| is_single).map(|file| file.sha256.clone()),
         shards: if is_single { Vec::new() } else { files },
-        sources: sources.iter().map(|source| source.name.to_string()).collect(),
-        settings: Some(settings(request, sources)),
+        sources: settings.sources.iter().map(|source| source.name.clone()).collect(),
+        settings: Some(settings),
         vocabulary,
     };
     let text = serde_json::to_string_pretty(&meta).map_err(|error| Error::Other(format!("meta.json: {error}")))?;
@@ -243,22 +301,6 @@ fn sources(inputs: &[Url]) -> Result<Vec<Input>> {
     Ok(sources)
 }
 
-/// What meta.json says of the space between documents.
-fn separator(tokenizer: Tokenizer) -> &'static str {
-    match tokenizer {
-        Tokenizer::Gpt2 => "<|endoftext|>",
-        Tokenizer::Char | Tokenizer::Byte => "newline",
-    }
-}
-
-fn vocabulary_size(tokenizer: Tokenizer, vocabulary: Option<&[String]>) -> usize {
-    match tokenizer {
-        Tokenizer::Byte => 256,
-        Tokenizer::Gpt2 => encode::GPT2_VOCABULARY,
-        Tokenizer::Char => vocabulary.unwrap_or_default().len(),
-    }
-}
-
 /// The encoder, and for `char` its vocabulary.
 fn encoder(
     request: &Preparation,
@@ -269,6 +311,7 @@ fn encoder(
     match request.tokenizer {
         Tokenizer::Byte => Ok((Encoder::Byte, None)),
         Tokenizer::Gpt2 => Ok((Encoder::Gpt2, None)),
+        Tokenizer::HuggingFace => Err(Error::Other("a tokenizer's file that was not opened".into())),
         Tokenizer::Char => {
             let characters = match stored.and_then(|record| record.vocabulary.as_ref()) {
                 Some(vocabulary) => vocabulary.iter().flat_map(|name| name.chars()).collect(),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::super::file_error;
+use super::super::format::TokenType;
 use super::super::meta::{PROGRESS, TokenFile};
 use super::super::settings::Settings;
 use super::cut::Place;
@@ -22,7 +23,7 @@ pub(super) struct Position {
     /// ... after so many of the piece's tokens, a separator in front of it included.
     pub done: usize,
     /// The last token before the piece.
-    pub last: Option<u16>,
+    pub last: Option<u32>,
     /// Documents that began before the piece.
     pub num_documents: u64,
 }
@@ -60,7 +61,7 @@ impl Record {
                 format!("an unfinished preparation had {difference}\nHINT: choose another --output; {}", anew(folder)),
             ));
         }
-        record.shards.iter().try_for_each(|shard| check_file(folder, &shard.file, shard.num_tokens))?;
+        record.shards.iter().try_for_each(|shard| check_file(folder, &shard.file, shard.num_tokens, settings.dtype))?;
         Ok(Some(record))
     }
 
@@ -80,11 +81,12 @@ fn path(folder: &Path) -> PathBuf {
 }
 
 /// Refuses a finished file that is not there in its size.
-pub(super) fn check_file(folder: &Path, file: &str, num_tokens: u64) -> Result<()> {
+pub(super) fn check_file(folder: &Path, file: &str, num_tokens: u64, dtype: TokenType) -> Result<()> {
+    let bytes = dtype.width() as u64 * num_tokens;
     let path = folder.join(file);
     let problem = match std::fs::metadata(&path) {
-        Ok(metadata) if metadata.len() == 2 * num_tokens => return Ok(()),
-        Ok(metadata) => format!("has {} bytes, expected {} of {num_tokens} tokens", metadata.len(), 2 * num_tokens),
+        Ok(metadata) if metadata.len() == bytes => return Ok(()),
+        Ok(metadata) => format!("has {} bytes, expected {bytes} of {num_tokens} tokens", metadata.len()),
         Err(error) => format!("is missing ({error})"),
     };
     Err(file_error(&path, format!("{problem}\nHINT: restore the file; {}", anew(folder))))

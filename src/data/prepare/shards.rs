@@ -47,7 +47,7 @@ pub(super) struct Shards<'a> {
     skipped: &'a Skipped,
     record: Record,
     current: Option<TokenWriter>,
-    last: Option<u16>,
+    last: Option<u32>,
     num_documents: u64,
     /// Tokens of the next piece that the finished shards hold.
     skip: usize,
@@ -72,12 +72,12 @@ impl<'a> Shards<'a> {
     }
 
     /// The tokens of the next piece, behind a separator where a document begins.
-    pub fn push(&mut self, piece: &Piece, tokens: &[u16]) -> Result<()> {
+    pub fn push(&mut self, piece: &Piece, tokens: &[u32]) -> Result<()> {
         let before = Position { place: piece.place, done: 0, last: self.last, num_documents: self.num_documents };
         let is_next_document = piece.starts && self.num_documents > 0;
         let separator = if is_next_document { self.encoder.separator(self.last) } else { None };
         self.num_documents += u64::from(piece.starts);
-        let all: Vec<u16> = separator.into_iter().chain(tokens.iter().copied()).collect();
+        let all: Vec<u32> = separator.into_iter().chain(tokens.iter().copied()).collect();
         let mut done = std::mem::take(&mut self.skip).min(all.len());
         while done < all.len() {
             let end = all.len().min(done.saturating_add(self.room()));
@@ -104,7 +104,7 @@ impl<'a> Shards<'a> {
     fn current(&mut self) -> Result<&mut TokenWriter> {
         let writer = match self.current.take() {
             Some(writer) => writer,
-            None => TokenWriter::create(&self.folder.join(self.name()))?,
+            None => TokenWriter::create(&self.folder.join(self.name()), self.record.settings.dtype.width())?,
         };
         Ok(self.current.insert(writer))
     }

@@ -13,7 +13,17 @@ use crate::storage::{Access, Location};
 fn request(folder: &TempDir, inputs: &[String], shard_tokens: Option<u64>) -> Preparation {
     let (tokenizer, text_field, output) = (Tokenizer::Gpt2, "text".into(), folder.path().join("out"));
     let (inputs, format, on_error) = (inputs.iter().map(Url::from).collect(), None, OnError::Stop);
-    Preparation { inputs, format, on_error, output, tokenizer, text_field, shard_tokens }
+    Preparation {
+        inputs,
+        format,
+        on_error,
+        output,
+        tokenizer,
+        tokenizer_file: None,
+        separator: None,
+        text_field,
+        shard_tokens,
+    }
 }
 
 fn run(request: &Preparation) -> Result<Meta> {
@@ -264,7 +274,7 @@ fn a_kill_at_the_end_leaves_what_the_same_command_finishes() {
     let request = request(&folder, &inputs, None);
     let meta = run(&request).unwrap();
     let sources = sources(&request.inputs).unwrap();
-    let settings = settings(&request, &sources);
+    let settings = settings(&request, &Given::default(), &sources);
     let (shards, position, skipped) = (Vec::new(), Position::default(), Default::default());
     let record = Record { settings, vocabulary: None, shards, position, skipped };
     let path = request.output.join("train.bin");
@@ -309,7 +319,7 @@ fn every_place_to_stop_at_is_one_to_go_on_from() {
 /// What a killed process leaves, at every place where it can: taken while one runs through.
 fn records(request: &Preparation) -> Vec<Record> {
     let sources = sources(&request.inputs).unwrap();
-    let settings = settings(request, &sources);
+    let settings = settings(request, &Given::default(), &sources);
     let (encoder, vocabulary) = encoder(request, &sources, None, &mut |_| Ok(())).unwrap();
     fs::create_dir_all(&request.output).unwrap();
     let (shards, position) = (Vec::new(), Position::default());

@@ -20,7 +20,7 @@ const BATCH_PIECES: usize = 1 << 15;
 const AHEAD: usize = 1;
 
 /// Pieces with their tokens.
-pub(super) type Encoded = Vec<(Piece, Vec<u16>)>;
+pub(super) type Encoded = Vec<(Piece, Vec<u32>)>;
 
 /// Hands the pieces from `from` on to `consume`, in order, with their tokens.
 pub(super) fn each_batch(

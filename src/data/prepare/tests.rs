@@ -25,7 +25,17 @@ fn request(folder: &TempDir, names: &[&str], tokenizer: Tokenizer) -> Preparatio
     let inputs = names.iter().map(|name| folder.path().join(name).display().to_string().into()).collect();
     let output = folder.path().join("out");
     let (format, on_error) = (None, OnError::Stop);
-    Preparation { inputs, format, on_error, output, tokenizer, text_field: "text".into(), shard_tokens: None }
+    Preparation {
+        inputs,
+        format,
+        on_error,
+        output,
+        tokenizer,
+        tokenizer_file: None,
+        separator: None,
+        text_field: "text".into(),
+        shard_tokens: None,
+    }
 }
 
 fn tokens_in(folder: &TempDir) -> Vec<u32> {
@@ -58,8 +68,8 @@ fn characters_are_numbered_in_order_as_nanogpt_does() {
     assert_eq!(meta.vocabulary, names("\ndehlorwö"));
     assert_eq!(tokens, [3, 2, 4, 4, 5, 0, 7, 8, 6, 4, 1]);
     assert_eq!((meta.vocabulary_size, meta.num_tokens, meta.num_documents), (9, 11, 1));
-    assert_eq!(meta.decode(&tokens), "hello\nwörld");
-    assert_eq!(meta.decode(&[3, 100]), "h\u{fffd}");
+    assert_eq!(meta.decode(&tokens).unwrap(), "hello\nwörld");
+    assert_eq!(meta.decode(&[3, 100]).unwrap(), "h\u{fffd}");
     assert_eq!(prepared(&[("a.txt", b"ba")], Tokenizer::Char).0.vocabulary, names("ab"));
 }
 
@@ -73,8 +83,8 @@ fn documents_are_separated() {
     let (meta, tokens) = prepared(&[("a.txt", b"Hello world"), ("b.txt", b"Hello")], Tokenizer::Gpt2);
     assert_eq!(tokens, [15496, 995, 50256, 15496]);
     assert_eq!(meta.vocabulary_size, 50257);
-    assert_eq!(meta.decode(&tokens), "Hello world<|endoftext|>Hello");
-    assert_eq!(meta.decode(&[50300]), "\u{fffd}");
+    assert_eq!(meta.decode(&tokens).unwrap(), "Hello world<|endoftext|>Hello");
+    assert_eq!(meta.decode(&[50300]).unwrap(), "\u{fffd}");
 }
 
 #[test]
@@ -83,16 +93,16 @@ fn text_longer_than_the_pieces_is_whole() {
     let text = "日本語 ".repeat(40_000);
     let (meta, tokens) = prepared(&[("a.txt", text.as_bytes())], Tokenizer::Char);
     assert_eq!(tokens.len(), 160_000);
-    assert_eq!(meta.decode(&tokens), text);
+    assert_eq!(meta.decode(&tokens).unwrap(), text);
     let (meta, tokens) = prepared(&[("a.txt", text.as_bytes())], Tokenizer::Byte);
-    assert_eq!(meta.decode(&tokens), text);
+    assert_eq!(meta.decode(&tokens).unwrap(), text);
 }
 
 #[test]
 fn json_lines_are_documents() {
     let lines = b"{\"text\": \"a\\u00e9\", \"id\": 1}\n\n{\"id\": 2, \"text\": \"b\"}";
     let (meta, tokens) = prepared(&[("a.jsonl", lines)], Tokenizer::Char);
-    assert_eq!(meta.decode(&tokens), "aé\nb");
+    assert_eq!(meta.decode(&tokens).unwrap(), "aé\nb");
     assert_eq!(meta.num_documents, 2);
     let bad =
         |line: &str| refusal(&[("a.jsonl", format!("{{\"text\": \"a\"}}\n{line}\n").as_bytes())], Tokenizer::Byte);
@@ -122,7 +132,7 @@ fn a_parquet_column_is_documents() {
         for compression in [Compression::UNCOMPRESSED, Compression::ZSTD(ZstdLevel::default())] {
             let (meta, tokens) =
                 prepared(&[("a.parquet", &parquet_file(column.clone(), compression))], Tokenizer::Byte);
-            assert_eq!(meta.decode(&tokens), texts.join("\n"));
+            assert_eq!(meta.decode(&tokens).unwrap(), texts.join("\n"));
             assert_eq!(meta.num_documents, 1000);
         }
     }

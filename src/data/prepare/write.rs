@@ -55,23 +55,25 @@ pub(super) fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// A stream of tokens into a raw uint16 file, with count and hash.
+/// A stream of tokens into a raw file of uint16 or uint32, with count and hash.
 pub(super) struct TokenWriter {
     temporary: Temporary,
     file: BufWriter<File>,
     hasher: Sha256,
     num_tokens: u64,
+    /// Bytes of a token, 2 or 4.
+    width: usize,
 }
 
 impl TokenWriter {
-    pub fn create(path: &Path) -> Result<Self> {
+    pub fn create(path: &Path, width: usize) -> Result<Self> {
         let temporary = Temporary::new(path);
         let file = File::create(&temporary.temporary).map_err(storage(path))?;
-        Ok(Self { temporary, file: BufWriter::new(file), hasher: Sha256::new(), num_tokens: 0 })
+        Ok(Self { temporary, file: BufWriter::new(file), hasher: Sha256::new(), num_tokens: 0, width })
     }
 
-    pub fn push(&mut self, tokens: &[u16]) -> Result<()> {
-        let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+    pub fn push(&mut self, tokens: &[u32]) -> Result<()> {
+        let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes().into_iter().take(self.width)).collect();
         self.file.write_all(&bytes).map_err(storage(&self.temporary.path))?;
         self.hasher.update(&bytes);
         self.num_tokens += tokens.len() as u64;
