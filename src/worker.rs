@@ -3,6 +3,8 @@
 //! Every rank runs the same code on the same scalars; only rank 0's clock and any rank's stop signal decide when to save,
 //! and that is agreed on at the end of each segment.
 
+mod eigenvectors;
+
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -20,6 +22,8 @@ use crate::metrics::{Phase, StepMetrics, Stopwatch};
 use crate::plan::{self, Pair};
 use crate::{Error, Result};
 
+pub use eigenvectors::{Known, Wanted};
+
 /// What a group needs beside the job.
 pub struct Context<'a> {
     /// The ranks.
@@ -34,6 +38,8 @@ pub struct Context<'a> {
     pub every: Duration,
     /// What may be kept of the activations below the group's blocks.
     pub prefix: PrefixBudget,
+    /// Eigenvectors that are asked for.
+    pub eigenvectors: Option<Wanted<'a>>,
     /// Called with the number of micro-batches done in the group.
     pub advance: &'a dyn Fn(u64),
     /// Called with the number of the group's micro-batches that an earlier call had done.
@@ -58,6 +64,16 @@ pub struct Slot {
     pub seconds: Vec<f64>,
 }
 
+/// What a group has found.
+pub struct Finished {
+    /// Its slots.
+    pub slots: Vec<Slot>,
+    /// The times of all its steps, those of earlier calls included; on rank 0, which saved them.
+    pub steps: Vec<StepMetrics>,
+    /// Eigenvectors of the blocks whose first probe is in the group; on rank 0.
+    pub eigenvectors: Known,
+}
+
 /// What the checkpoints of a group of these pairs are of; `None` if the run has not all of them.
 pub fn contents<K: Kernels, T: Precision>(job: &Job<K, T>, settings: &Settings, pairs: &[Pair]) -> Option<Contents> {
     let slot = |pair: &Pair| {
@@ -69,8 +85,7 @@ pub fn contents<K: Kernels, T: Precision>(job: &Job<K, T>, settings: &Settings, 
     Some(Contents::new(size_of::<T>(), job.data().num_segments(), slots))
 }
 
-/// Runs a group to its end, from its checkpoint if there is one. Returns its slots, and the times of all its steps, those of
-/// earlier calls included: on rank 0, which saved them.
+/// Runs a group to its end, from its checkpoint if there is one.
 ///
 /// # Errors
 /// [`Error::Interrupted`] on all ranks after a stop signal on any, with everything saved.
@@ -79,18 +94,19 @@ pub fn run_group<K: Kernels, T: Precision>(
     name: &str,
     pairs: &[Pair],
     context: &Context<'_>,
-) -> Result<(Vec<Slot>, Vec<StepMetrics>)> {
+) -> Result<Finished> {
     let mut group = Group::open(job, name, pairs, context)?;
     while group.num_active() > 0 {
         group.step()?;
     }
+    let eigenvectors = group.eigenvectors()?;
     let finished = group.pairs.iter().zip(group.slots).zip(group.seconds);
     let slot = |((pair, slot), seconds): ((&Pair, Chain<'_, _>), Vec<f64>)| Slot {
         pair: *pair,
         tridiagonal: slot.into_tridiagonal(),
         seconds,
     };
-    Ok((finished.map(slot).collect(), group.metrics))
+    Ok(Finished { slots: finished.map(slot).collect(), steps: group.metrics, eigenvectors })
 }
 
 /// The sums and rows of a sweep that is under way.
@@ -104,6 +120,16 @@ impl Partial {
     /// A sweep of so many slots that has not begun.
     fn of(slots: usize) -> Self {
         Self { segments: 0, totals: Vec::new(), rows: vec![Vec::new(); slots] }
+    }
+
+    /// Adds the next segment's sums.
+    fn add(&mut self, sums: Vec<Slice<f64>>) {
+        if self.totals.is_empty() {
+            self.totals = sums;
+        } else {
+            self.totals.iter_mut().zip(&sums).for_each(|(total, sum)| add_slice(total, sum));
+        }
+        self.segments += 1;
     }
 }
 
@@ -207,7 +233,7 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
         timed.into_iter().for_each(|(metrics, slots)| self.keep(metrics, &slots));
         for (slot, flat) in matrices.into_iter().enumerate() {
             let (len, schedule, settings) = (self.len(slot), self.schedule(slot), self.settings(slot));
-            let needed = schedule.needed(&flat, settings.reorthogonalize);
+            let needed = schedule.needed(&flat, settings.reorthogonalize, self.keeps_basis(slot));
             let load = |steps: Range<usize>| -> Result<Vec<Slice<T>>> {
                 let vector = |step| checkpoint.load_vector(self.name, step, slot, comm.shard(len));
                 steps.map(|step| Ok(Slice { values: vector(step)?, len })).collect()
@@ -221,7 +247,8 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
         if at.segments > 0 {
             let rows = checkpoint.load_sweep(self.name, at, self.pairs.len())?;
             let mut totals = Vec::new();
-            for slot in self.active() {
+            let active = self.active();
+            for slot in if active.is_empty() { self.first_probes() } else { active } {
                 let len = self.len(slot);
                 let values = checkpoint.load_sum(self.name, at, slot, comm.shard(len))?;
                 totals.push(Slice { values, len });
@@ -319,12 +346,7 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
                 partial.rows[slot].push(self.slots[slot].segment_row(&rounded(sum))?);
             }
         }
-        if partial.totals.is_empty() {
-            partial.totals = sums;
-        } else {
-            partial.totals.iter_mut().zip(&sums).for_each(|(total, sum)| add_slice(total, sum));
-        }
-        partial.segments += 1;
+        partial.add(sums);
         Ok(())
     }
 

@@ -34,6 +34,7 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<()> {
     check.at_least_one("hessian.memory", config.hessian.memory.as_ref().map(|memory| memory.get() as usize))?;
     check.blocks(&config.blocks)?;
     check.lanczos(config)?;
+    check.ending(config)?;
     check.density(config)?;
     check.that(!config.distance.metrics.is_empty(), "distance.metrics", "[]", "name at least one metric")?;
     let repeated = config.distance.metrics.iter().enumerate().any(|(at, m)| config.distance.metrics[..at].contains(m));
@@ -53,6 +54,9 @@ const MOST_GRID_POINTS: usize = 100_000_000;
 const MOST_THREADS: usize = 1024;
 /// The error falls as one over the root: more is a typing error.
 const MOST_PROBES: usize = 10_000;
+
+/// No recursion has so many steps.
+const MOST_EIGENVECTORS: usize = 10_000;
 
 /// More draws than errors have digits.
 const MOST_DRAWS: u64 = 100_000;
@@ -221,6 +225,18 @@ impl Check<'_> {
             "lanczos.weights",
             weights,
             "needs reorthogonalize = \"full\": without it one eigenvalue shows up as several nodes",
+        )
+    }
+
+    /// What is formed from a basis needs one.
+    fn ending(&self, config: &Config) -> Result<()> {
+        let Some(eigenvectors) = config.eigenvectors else { return Ok(()) };
+        self.size("eigenvectors.count", eigenvectors.count, MOST_EIGENVECTORS)?;
+        self.that(
+            config.lanczos.reorthogonalize == Reorthogonalize::Full,
+            "lanczos.reorthogonalize",
+            "\"none\"",
+            "[eigenvectors] are formed from the whole Lanczos basis, of which this keeps two vectors; expected \"full\"",
         )
     }
 

@@ -10,7 +10,7 @@ use super::column::{Cell, Table, column};
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// Names of all tables.
-pub const TABLES: [&str; 12] = [
+pub const TABLES: [&str; 14] = [
     "blocks",
     "tridiagonal",
     "complement",
@@ -23,6 +23,8 @@ pub const TABLES: [&str; 12] = [
     "metrics",
     "convergence",
     "convergence_pairs",
+    "eigenvectors",
+    "eigenvector_mass",
 ];
 
 tables! {
@@ -300,6 +302,38 @@ tables! {
         /// Its bootstrap error over segments.
         wasserstein1_error: f64,
     }
+
+    /// One converged eigenvector of a block, as the block's first probe finds it; with `[eigenvectors]`.
+    EigenvectorRow = "eigenvectors" {
+        /// Block name.
+        block: String,
+        /// Number from 0, by falling |eigenvalue|: the `i` of `name@i` in the file.
+        index: i32,
+        /// Its eigenvalue (a node of probe 0).
+        eigenvalue: f64,
+        /// |beta_{m+1} s_mi|, as in `nodes`: |H u - eigenvalue u| but for the error of products, which the noise floor bounds.
+        residual_bound: f64,
+        /// Estimate of the sine of the angle between the vector and the eigenvector: the residual bound, or the noise floor where
+        /// that is larger, over the distance to the nearest other node of the probe; at most 1. Eigenvalues that lie together more
+        /// closely than the probe can tell apart, equal ones among them, are one node: any vector of their space may be here.
+        angle: f64,
+        /// |<g, u>| / |g| with the gradient g of the batch's loss in the block; null for a gradient of zero.
+        gradient_overlap: Option<f64>,
+        /// Path of the file with the block's vectors, below the output's URL.
+        file: String,
+    }
+
+    /// Where an eigenvector lies: its share in one parameter of the block. The shares of a vector sum to 1.
+    EigenvectorMassRow = "eigenvector_mass" {
+        /// Block name.
+        block: String,
+        /// Number of the eigenvector, as in `eigenvectors`.
+        index: i32,
+        /// Parameter name.
+        parameter: String,
+        /// Sum of its squared entries in the parameter.
+        mass: f64,
+    }
 }
 
 /// Rows of several tables that are written together: of one group, or at the end of a run.
@@ -329,4 +363,8 @@ pub struct Tables {
     pub convergence: Vec<ConvergenceRow>,
     /// Table `convergence_pairs`.
     pub convergence_pairs: Vec<ConvergencePairRow>,
+    /// Table `eigenvectors`.
+    pub eigenvectors: Vec<EigenvectorRow>,
+    /// Table `eigenvector_mass`.
+    pub eigenvector_mass: Vec<EigenvectorMassRow>,
 }

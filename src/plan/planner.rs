@@ -84,19 +84,31 @@ impl<'a> Planner<'a> {
     /// Bytes of a group in this machine's memory; for an accelerator whose own memory is not known, in one with everything.
     pub(super) fn bytes(&self, slots: &[&Block]) -> f64 {
         let sizes = self.sizes_of(slots);
-        match (self.device, self.config.hessian.backend.is_cpu()) {
+        let steps = match (self.device, self.config.hessian.backend.is_cpu()) {
             (Some(_), _) => self.memory.beside_device(&sizes),
             (None, true) => self.memory.group(&sizes),
             (None, false) => self.memory.group(&sizes) + self.memory.scores(slots.len()),
-        }
+        };
+        let largest = slots.iter().map(|block| self.eigenvector_numbers(block)).fold(0.0, f64::max);
+        if largest > 0.0 { steps.max(self.memory.with_eigenvectors(&sizes, largest)) } else { steps }
+    }
+
+    /// Numbers of a block's file of eigenvectors, which has whole parameters, and of a vector on its way there: as it comes, and by
+    /// parameter.
+    fn eigenvector_numbers(&self, block: &Block) -> f64 {
+        let Some(eigenvectors) = self.config.eigenvectors else { return 0.0 };
+        let dim = block.num_params(self.layout);
+        dim as f64 + self.touched(block) * (eigenvectors.count.min(dim) + 1) as f64
+    }
+
+    /// Entries of all parameters that a block has a part of.
+    fn touched(&self, block: &Block) -> f64 {
+        block.parameters().iter().map(|&at| self.layout.parameters()[at].num_params() as f64).sum()
     }
 
     /// Bytes of a group on the accelerator, and those that may be taken.
     fn on_device(&self, slots: &[&Block]) -> Option<(f64, f64)> {
-        let whole = |block: &Block| {
-            block.parameters().iter().map(|&at| self.layout.parameters()[at].num_params()).sum::<usize>()
-        };
-        let share = |(block, (_, share)): (&&Block, (f64, f64))| (whole(block) as f64, share);
+        let share = |(block, (_, share)): (&&Block, (f64, f64))| (self.touched(block), share);
         let sizes: Vec<_> = slots.iter().zip(self.sizes_of(slots)).map(share).collect();
         self.device.map(|budget| (self.memory.on_device(&sizes), budget))
     }

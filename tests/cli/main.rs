@@ -3,6 +3,7 @@
 mod checkpoints;
 mod convergence;
 mod corpus;
+mod eigenvectors;
 mod folder;
 mod hostile;
 mod inputs;
