@@ -303,10 +303,9 @@ impl Task for Run<'_> {
                 checkpoint: checkpoint.as_ref(),
                 every: config.checkpoint.every.duration(),
                 prefix: plan::prefix_budget(&planned, pairs, self.resources)?,
-                eigenvectors: config.eigenvectors.map(|eigenvectors| worker::Wanted {
-                    count: eigenvectors.count,
-                    write: &write_vectors,
-                }),
+                eigenvectors: config
+                    .eigenvectors
+                    .map(|eigenvectors| worker::Wanted { count: eigenvectors.count, write: &write_vectors }),
                 advance: &|done| {
                     if is_root {
                         self.progress.advance(&message, before + done);
@@ -339,6 +338,7 @@ impl Task for Run<'_> {
                 let mut rows = group_tables(&job.blocks, &found.slots);
                 rows.metrics = found.steps.iter().map(|step| tables::metrics_row(name, step)).collect();
                 (rows.eigenvectors, rows.eigenvector_mass) = (found.eigenvectors.vectors, found.eigenvectors.mass);
+                rows.diagonal_probes = found.diagonal;
                 store.write_group(name, &rows)?;
                 if let Some(checkpoint) = &checkpoint {
                     checkpoint.delete(name)?;
@@ -358,7 +358,9 @@ impl Task for Run<'_> {
                 errors,
                 matmul: start.matmul,
             };
-            store.finish(&tables::final_tables(config, &job.layout, &job.blocks, found, &facts)?)?;
+            let mut last = tables::final_tables(config, &job.layout, &job.blocks, found, &facts)?;
+            last.diagonal = tables::diagonal(store.read()?);
+            store.finish(&last)?;
         }
         self.comm.barrier()?; // nobody leaves before the tables are there
         Ok(computed)

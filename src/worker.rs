@@ -3,6 +3,7 @@
 //! Every rank runs the same code on the same scalars; only rank 0's clock and any rank's stop signal decide when to save,
 //! and that is agreed on at the end of each segment.
 
+mod diagonal;
 mod eigenvectors;
 
 use std::ops::Range;
@@ -19,6 +20,7 @@ use crate::hessian::{
 use crate::job::Job;
 use crate::krylov::{Chain, Schedule, SharedComplement, Tridiagonal};
 use crate::metrics::{Phase, StepMetrics, Stopwatch};
+use crate::output::DiagonalProbeRow;
 use crate::plan::{self, Pair};
 use crate::{Error, Result};
 
@@ -72,6 +74,8 @@ pub struct Finished {
     pub steps: Vec<StepMetrics>,
     /// Eigenvectors of the blocks whose first probe is in the group; on rank 0.
     pub eigenvectors: Known,
+    /// Sums over diagonals, where they are asked for.
+    pub diagonal: Vec<DiagonalProbeRow>,
 }
 
 /// What the checkpoints of a group of these pairs are of; `None` if the run has not all of them.
@@ -99,14 +103,14 @@ pub fn run_group<K: Kernels, T: Precision>(
     while group.num_active() > 0 {
         group.step()?;
     }
-    let eigenvectors = group.eigenvectors()?;
+    let (eigenvectors, diagonal) = (group.eigenvectors()?, group.diagonal()?);
     let finished = group.pairs.iter().zip(group.slots).zip(group.seconds);
     let slot = |((pair, slot), seconds): ((&Pair, Chain<'_, _>), Vec<f64>)| Slot {
         pair: *pair,
         tridiagonal: slot.into_tridiagonal(),
         seconds,
     };
-    Ok(Finished { slots: finished.map(slot).collect(), steps: group.metrics, eigenvectors })
+    Ok(Finished { slots: finished.map(slot).collect(), steps: group.metrics, eigenvectors, diagonal })
 }
 
 /// The sums and rows of a sweep that is under way.
@@ -206,6 +210,11 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
         crate::krylov::Settings { steps: settings.steps.min(self.len(slot)), ..settings }
     }
 
+    /// Whether bases are needed once their recursions are done.
+    fn keeps_basis(&self) -> bool {
+        self.context.eigenvectors.is_some() || self.job.config.diagonal.is_some()
+    }
+
     fn schedule(&self, slot: usize) -> Schedule {
         self.context.settings.schedule(self.len(slot))
     }
@@ -233,7 +242,7 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
         timed.into_iter().for_each(|(metrics, slots)| self.keep(metrics, &slots));
         for (slot, flat) in matrices.into_iter().enumerate() {
             let (len, schedule, settings) = (self.len(slot), self.schedule(slot), self.settings(slot));
-            let needed = schedule.needed(&flat, settings.reorthogonalize, self.keeps_basis(slot));
+            let needed = schedule.needed(&flat, settings.reorthogonalize, self.keeps_basis());
             let load = |steps: Range<usize>| -> Result<Vec<Slice<T>>> {
                 let vector = |step| checkpoint.load_vector(self.name, step, slot, comm.shard(len));
                 steps.map(|step| Ok(Slice { values: vector(step)?, len })).collect()

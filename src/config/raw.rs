@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::sections::{Axis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Output, Reduction, Run, Sigma};
-use super::{Blocks, Config, Configured, Convergence, Eigenvectors, Order};
+use super::{Blocks, Config, Configured, Convergence, Diagonal, Eigenvectors, Order};
 
 /// Seed of nanoGPT's runs.
 const DEFAULT_SEED: u64 = 1337;
@@ -38,6 +38,8 @@ pub(super) struct Raw {
     convergence: Option<Convergence>,
     #[serde(default)]
     eigenvectors: Option<Eigenvectors>,
+    #[serde(default)]
+    diagonal: Option<Diagonal>,
     #[serde(default)]
     checkpoint: Checkpoint,
     #[serde(default)]
@@ -113,6 +115,7 @@ impl Raw {
             distance: self.distance,
             convergence: self.convergence,
             eigenvectors: self.eigenvectors,
+            diagonal: self.diagonal,
             checkpoint: self.checkpoint,
             output: self.output,
         }

@@ -108,7 +108,8 @@ pub(super) fn read_table<'a, T: Table>(
     all: impl IntoIterator<Item = &'a Part>,
     advice: impl Fn(&Part) -> String,
 ) -> Result<Vec<T>> {
-    let mut parts: Vec<_> = all.into_iter().filter(|part| part.table == T::NAME && paths::is_parquet(&part.path)).collect();
+    let mut parts: Vec<_> =
+        all.into_iter().filter(|part| part.table == T::NAME && paths::is_parquet(&part.path)).collect();
     parts.sort_by(|a, b| a.path.cmp(&b.path));
     let mut rows = Vec::new();
     for part in parts {

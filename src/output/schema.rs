@@ -10,7 +10,7 @@ use super::column::{Cell, Table, column};
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// Names of all tables.
-pub const TABLES: [&str; 14] = [
+pub const TABLES: [&str; 16] = [
     "blocks",
     "tridiagonal",
     "complement",
@@ -25,6 +25,8 @@ pub const TABLES: [&str; 14] = [
     "convergence_pairs",
     "eigenvectors",
     "eigenvector_mass",
+    "diagonal",
+    "diagonal_probes",
 ];
 
 tables! {
@@ -334,6 +336,42 @@ tables! {
         /// Sum of its squared entries in the parameter.
         mass: f64,
     }
+
+    /// A sum over the diagonal of a block's Hessian, as its probes estimate it; with `[diagonal]`.
+    DiagonalRow = "diagonal" {
+        /// Block name.
+        block: String,
+        /// Parameter, or part of a fused one, called as the blocks of the partition `parameter`.
+        part: String,
+        /// `part`: all of it; `row` of a matrix as it is stored; `neuron`: one of a layer's outputs; `head` of attention.
+        kind: String,
+        /// Number of the row, neuron or head in the part, from 0; 0 for the part itself.
+        index: i32,
+        /// Entries of the block that are summed.
+        num_entries: i64,
+        /// Mean over probes of the sum of d v_i (H v)_i, v the normalised probe, d the block's dimension.
+        value: f64,
+        /// Standard error of the mean, times Student's t for as many probes, so that one error holds 68 %; null with one probe.
+        error: Option<f64>,
+    }
+
+    /// What one probe adds to a row of `diagonal`.
+    DiagonalProbeRow = "diagonal_probes" {
+        /// Block name.
+        block: String,
+        /// Probe number from 0.
+        probe: i32,
+        /// As in `diagonal`.
+        part: String,
+        /// As in `diagonal`.
+        kind: String,
+        /// As in `diagonal`.
+        index: i32,
+        /// As in `diagonal`.
+        num_entries: i64,
+        /// Sum of d v_i (H v)_i, from H v = alpha_1 v_1 + beta_2 v_2.
+        value: f64,
+    }
 }
 
 /// Rows of several tables that are written together: of one group, or at the end of a run.
@@ -367,4 +405,8 @@ pub struct Tables {
     pub eigenvectors: Vec<EigenvectorRow>,
     /// Table `eigenvector_mass`.
     pub eigenvector_mass: Vec<EigenvectorMassRow>,
+    /// Table `diagonal`.
+    pub diagonal: Vec<DiagonalRow>,
+    /// Table `diagonal_probes`.
+    pub diagonal_probes: Vec<DiagonalProbeRow>,
 }

@@ -254,6 +254,8 @@ impl RunStore {
         self.write(part, &tables.convergence_pairs, &even_empty, &mut parts)?;
         self.write(part, &tables.eigenvectors, &even_empty, &mut parts)?;
         self.write(part, &tables.eigenvector_mass, &even_empty, &mut parts)?;
+        self.write(part, &tables.diagonal, &even_empty, &mut parts)?;
+        self.write(part, &tables.diagonal_probes, &even_empty, &mut parts)?;
         Ok(parts)
     }
 

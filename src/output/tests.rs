@@ -180,6 +180,26 @@ pub(super) fn one_of_each() -> Tables {
             })
             .into(),
         eigenvector_mass: vec![EigenvectorMassRow { block: "b".into(), index: 3, parameter: "p".into(), mass: 1.0 }],
+        diagonal: [Some(0.5), None]
+            .map(|error| DiagonalRow {
+                block: "b".into(),
+                part: "p".into(),
+                kind: "row".into(),
+                index: 3,
+                num_entries: 1 << 40,
+                value: -2.5,
+                error,
+            })
+            .into(),
+        diagonal_probes: vec![DiagonalProbeRow {
+            block: "b".into(),
+            probe: 1,
+            part: "p".into(),
+            kind: "head".into(),
+            index: 3,
+            num_entries: 7,
+            value: -2.5,
+        }],
     }
 }
 
@@ -207,6 +227,8 @@ fn every_table_comes_back_as_it_was() {
         convergence_pairs: run.read().unwrap(),
         eigenvectors: run.read().unwrap(),
         eigenvector_mass: run.read().unwrap(),
+        diagonal: run.read().unwrap(),
+        diagonal_probes: run.read().unwrap(),
     };
     assert_eq!(read, tables);
 }

@@ -56,13 +56,8 @@ mod tests {
         let bulk = (0..297).map(|i| f64::from(i) / 297.0);
         let eigenvalues: Vec<f64> = bulk.chain([9.0, -14.0, 30.0]).collect();
         let matrix = Dense::with_spectrum(&eigenvalues, 6, 5);
-        let settings = Settings {
-            label: "ritz".into(),
-            steps: 40,
-            reorthogonalize: Reorthogonalize::Full,
-            eta: 0.0,
-            segments: 0,
-        };
+        let settings =
+            Settings { label: "ritz".into(), steps: 40, reorthogonalize: Reorthogonalize::Full, eta: 0.0, segments: 0 };
         let start = crate::probe::probe(crate::probe::ProbeKind::Gaussian, 3, "ritz", 0, 0..300);
         let mut slots = vec![Chain::new(Local::new(), start.clone(), settings, None).unwrap()];
         let mut operator = MatrixOperator::<f64>::shared(matrix.clone(), 1);

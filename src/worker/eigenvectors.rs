@@ -35,14 +35,10 @@ pub struct Known {
 }
 
 impl<K: Kernels, T: Precision> Group<'_, K, T> {
-    /// Whether a slot's basis is needed once its recursions are done.
-    pub(super) fn keeps_basis(&self, slot: usize) -> bool {
-        self.context.eigenvectors.is_some() && self.pairs[slot].1 == 0
-    }
-
     /// The slots whose eigenvectors are wanted.
     pub(super) fn first_probes(&self) -> Vec<usize> {
-        (0..self.pairs.len()).filter(|slot| self.keeps_basis(*slot)).collect()
+        let is_first = |slot: &usize| self.context.eigenvectors.is_some() && self.pairs[*slot].1 == 0;
+        (0..self.pairs.len()).filter(is_first).collect()
     }
 
     /// Forms and writes the eigenvectors of all blocks whose first probe is in the group. Rank 0 gets what is known of them.

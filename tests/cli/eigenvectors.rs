@@ -21,7 +21,11 @@ fn results(folder: &Folder, url: &str) -> RunResults {
 fn a_file_of_eigenvectors_is_multiplied_by_its_eigenvalues() {
     let folder = Folder::new();
     let said = folder.hesspec(&format!("run tiny.toml --output out {SETTINGS}")).ok();
-    assert!(said.stderr.contains("eigenvectors that have converged, of 4 asked for: 4 of `transformer.h.0.attn.q.weight`"), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("eigenvectors that have converged, of 4 asked for: 4 of `transformer.h.0.attn.q.weight`"),
+        "{}",
+        said.stderr
+    );
     let run = results(&folder, "out");
     let (rows, nodes) = (run.read::<EigenvectorRow>().unwrap(), run.read::<NodeRow>().unwrap());
     let files: BTreeSet<(&str, &str)> = rows.iter().map(|row| (row.block.as_str(), row.file.as_str())).collect();
@@ -120,6 +124,7 @@ fn eigenvectors_without_a_basis_or_memory_are_refused() {
     // 160,000 entries of the embedding, 8 bytes each
     assert!(with - without > 60.0 * 160_000.0 * 8.0, "{without} and {with}");
     let few = format!("--set eigenvectors.count=100 --set hessian.memory={}B", without as u64);
-    let sizes = "--set model.gpt2.vocabulary=20000 --set lanczos.steps=10 --set blocks.include=[] --set lanczos.full_probes=1";
+    let sizes =
+        "--set model.gpt2.vocabulary=20000 --set lanczos.steps=10 --set blocks.include=[] --set lanczos.full_probes=1";
     folder.hesspec(&format!("plan tiny.toml --no-timing {sizes} {few}")).failed(3, &["eigenvectors.count"]);
 }
