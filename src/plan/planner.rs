@@ -96,9 +96,20 @@ impl<'a> Planner<'a> {
     /// Numbers of a block's file of eigenvectors, which has whole parameters, and of a vector on its way there: as it comes, and by
     /// parameter.
     fn eigenvector_numbers(&self, block: &Block) -> f64 {
-        let Some(eigenvectors) = self.config.eigenvectors else { return 0.0 };
-        let dim = block.num_params(self.layout);
-        dim as f64 + self.touched(block) * (eigenvectors.count.min(dim) + 1) as f64
+        match self.num_eigenvectors(block) {
+            0 => 0.0,
+            count => block.num_params(self.layout) as f64 + self.touched(block) * (count + 1) as f64,
+        }
+    }
+
+    /// Bytes of a block's file of eigenvectors.
+    pub(super) fn file_bytes(&self, block: &Block) -> f64 {
+        self.touched(block) * self.num_eigenvectors(block) as f64 * self.memory.number
+    }
+
+    /// Most eigenvectors that a block's file has.
+    fn num_eigenvectors(&self, block: &Block) -> usize {
+        self.config.eigenvectors.map_or(0, |asked| asked.count.min(block.num_params(self.layout)))
     }
 
     /// Entries of all parameters that a block has a part of.
