@@ -70,6 +70,10 @@ impl<K: Kernels, T: Precision> Group<'_, K, T> {
         let mut operator = job.operator(self.context.comm);
         operator.progress = Some(&progress);
         let mut partial = self.resumed.take().unwrap_or_else(|| Partial::of(self.pairs.len()));
+        if partial.segments == 0 {
+            let asked = self.asked()?; // also what was asked for in the last step, which did not heed it
+            self.save_or_stop(asked, &[], &partial)?;
+        }
         while partial.segments < data.num_segments() {
             partial.add(operator.gradients_of_segment(partial.segments, &blocks)?);
             let asked = self.asked()?;
