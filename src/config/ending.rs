@@ -75,6 +75,6 @@ mod tests {
         assert_refused("[eigenvectors]\n", &[three_terms], &["lanczos.reorthogonalize", "[eigenvectors]", "\"full\""]);
         assert_refused("[eigenvectors]\ncount = 0\n", &[], &["eigenvectors.count = 0", "1 or more"]);
         assert_refused("[eigenvectors]\ncount = 20000\n", &[], &["eigenvectors.count = 20000", "10000 or less"]);
-        assert_refused("[eigenvectors]\ncuont = 1\n", &[], &["eigenvectors.cuont", "did you mean `count`?"]);
+        assert_refused("[eigenvectors]\ncounts = 1\n", &[], &["eigenvectors.counts", "did you mean `count`?"]);
     }
 }
