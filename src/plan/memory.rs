@@ -99,21 +99,10 @@ impl Memory {
         let at_once = (1.0 + slots.len() as f64) * self.at_once;
         let activations = self.predictions * self.number * (components * self.per_prediction + at_once);
         let adjoints = total(&|dim, _| dim * self.number);
-        // a slot's tangent and a segment's sum are whole on every rank
+        // a slot's tangent and a segment's sum are whole on every rank; the sum so far, a product and the basis are cut
         let whole = total(&|dim, _| dim * (self.number + 8.0));
-        PROCESS + OVERHEAD * (self.num_params * self.number + activations.max(adjoints) + whole + self.cut(slots))
-    }
-
-    /// Bytes of what of a group is cut over the ranks: the sum over the segments so far, a product, and the basis.
-    fn cut(&self, slots: &[(f64, f64)]) -> f64 {
-        let of = |(dim, _): &(f64, f64)| dim * (self.sum_so_far + self.number * (1.0 + self.basis.min(*dim)));
-        slots.iter().map(of).sum::<f64>() / self.ranks
-    }
-
-    /// Bytes of a group whose recursions are done, on rank 0: the bases, and the largest file of eigenvectors, of so many numbers,
-    /// with the vector that is on its way there.
-    pub fn with_eigenvectors(&self, slots: &[(f64, f64)], numbers: f64) -> f64 {
-        PROCESS + OVERHEAD * (self.num_params * self.number + self.number * numbers + self.cut(slots))
+        let cut = total(&|dim, _| dim * (self.sum_so_far + self.number * (1.0 + self.basis.min(dim)))) / self.ranks;
+        PROCESS + OVERHEAD * (self.num_params * self.number + activations.max(adjoints) + whole + cut)
     }
 
     /// Bytes of a group on an accelerator, which holds the network, its tangents, what a pass makes of them, and the sums; slots

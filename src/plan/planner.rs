@@ -89,27 +89,14 @@ impl<'a> Planner<'a> {
             (None, true) => self.memory.group(&sizes),
             (None, false) => self.memory.group(&sizes) + self.memory.scores(slots.len()),
         };
-        let largest = slots.iter().map(|block| self.eigenvector_numbers(block)).fold(0.0, f64::max);
-        if largest > 0.0 { steps.max(self.memory.with_eigenvectors(&sizes, largest)) } else { steps }
+        // the largest file, for which what the steps have freed is in no piece (measured: it comes on top)
+        steps + slots.iter().map(|block| self.file_bytes(block)).fold(0.0, f64::max)
     }
 
-    /// Numbers of a block's file of eigenvectors, which has whole parameters, and of a vector on its way there: as it comes, and by
-    /// parameter.
-    fn eigenvector_numbers(&self, block: &Block) -> f64 {
-        match self.num_eigenvectors(block) {
-            0 => 0.0,
-            count => block.num_params(self.layout) as f64 + self.touched(block) * (count + 1) as f64,
-        }
-    }
-
-    /// Bytes of a block's file of eigenvectors.
+    /// Bytes of a block's file of eigenvectors, which has whole parameters and is put together on rank 0; 0 if none are wanted.
     pub(super) fn file_bytes(&self, block: &Block) -> f64 {
-        self.touched(block) * self.num_eigenvectors(block) as f64 * self.memory.number
-    }
-
-    /// Most eigenvectors that a block's file has.
-    fn num_eigenvectors(&self, block: &Block) -> usize {
-        self.config.eigenvectors.map_or(0, |asked| asked.count.min(block.num_params(self.layout)))
+        let count = self.config.eigenvectors.map_or(0, |asked| asked.count.min(block.num_params(self.layout)));
+        self.touched(block) * count as f64 * self.memory.number
     }
 
     /// Entries of all parameters that a block has a part of.
