@@ -306,6 +306,10 @@ impl Task for Run<'_> {
             if is_root {
                 self.progress.log(&format!("group {} of {}: {message}", index + 1, groups.len()));
             }
+            let write_vectors = |pair, num_vectors, bytes| match self.store.as_ref() {
+                Some(store) => store.write_vectors(&plan::group_name(pair), num_vectors, bytes),
+                None => Err(Error::Other("only rank 0 writes eigenvectors".into())),
+            };
             let context = worker::Context {
                 comm: self.comm,
                 settings: &settings,
@@ -313,6 +317,9 @@ impl Task for Run<'_> {
                 checkpoint: checkpoint.as_ref(),
                 every: config.checkpoint.every.duration(),
                 prefix: plan::prefix_budget(&planned, pairs, self.resources)?,
+                eigenvectors: config
+                    .eigenvectors
+                    .map(|eigenvectors| worker::Wanted { count: eigenvectors.count, write: &write_vectors }),
                 advance: &|done| {
                     if is_root {
                         self.progress.advance(&message, before + done);
@@ -337,13 +344,15 @@ impl Task for Run<'_> {
                 },
                 measured: &|metrics| log_step(name, metrics),
             };
-            let (slots, steps) = worker::run_group(&job, name, pairs, &context)?;
-            computed.products += slots.iter().map(|slot| slot.tridiagonal.products()).sum::<usize>();
+            let found = worker::run_group(&job, name, pairs, &context)?;
+            computed.products += found.slots.iter().map(|slot| slot.tridiagonal.products()).sum::<usize>();
             computed.groups += 1;
             if let Some(store) = self.store.as_mut() {
-                check_moments(&job.blocks, &slots)?;
-                let mut rows = group_tables(&job.blocks, &slots);
-                rows.metrics = steps.iter().map(|step| tables::metrics_row(name, step)).collect();
+                check_moments(&job.blocks, &found.slots)?;
+                let mut rows = group_tables(&job.blocks, &found.slots);
+                rows.metrics = found.steps.iter().map(|step| tables::metrics_row(name, step)).collect();
+                (rows.eigenvectors, rows.eigenvector_mass) = (found.eigenvectors.vectors, found.eigenvectors.mass);
+                rows.diagonal_probes = found.diagonal;
                 store.write_group(name, &rows)?;
                 if let Some(checkpoint) = &checkpoint {
                     checkpoint.delete(name)?;
@@ -363,7 +372,9 @@ impl Task for Run<'_> {
                 errors,
                 matmul: start.matmul,
             };
-            store.finish(&tables::final_tables(config, &job.layout, &job.blocks, found, &facts)?)?;
+            let mut last = tables::final_tables(config, &job.layout, &job.blocks, found, &facts)?;
+            last.diagonal = tables::diagonal(store.read()?);
+            store.finish(&last)?;
         }
         self.comm.barrier()?; // nobody leaves before the tables are there
         Ok(computed)
@@ -477,9 +488,11 @@ fn schedule(
     Ok(begun.iter().cloned().chain(planned).collect())
 }
 
+/// Sweeps over the data: one a step, and one for the gradient that eigenvectors are compared with.
 fn num_sweeps<K: Kernels, T: Precision>(job: &Job<K, T>, pairs: &[Pair], settings: &Settings) -> u64 {
     let steps = |(at, _): &Pair| settings.schedule(job.blocks[*at].num_params(&job.layout)).products();
-    pairs.iter().map(steps).max().unwrap_or(0) as u64
+    let gradient = job.config.eigenvectors.is_some() && pairs.iter().any(|(_, probe)| *probe == 0);
+    pairs.iter().map(steps).max().unwrap_or(0) as u64 + u64::from(gradient)
 }
 
 /// What `[hessian]` and `[lanczos]` say, as the library takes it.

@@ -5,14 +5,16 @@
 use burn_backend::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use crate::block::{Block, Layout};
+use crate::block::{Block, Layout, Piece};
 use crate::cluster::Comm;
 use crate::config::{self, Config};
 use crate::datasets::RunData;
+use crate::document::nearest;
 use crate::engine::{Arithmetic, Kernels};
 use crate::hessian::{BlockOperator, Kind, Precision, Reduction};
 use crate::krylov::{Schedule, Short};
-use crate::models::{partition, weights};
+use crate::models::own::own;
+use crate::models::{Partition, partition, weights};
 use crate::networks::{Instance, Opening, Opens, Source};
 use crate::{Error, Result};
 
@@ -116,21 +118,69 @@ pub fn schedule(config: &Config, dim: usize) -> Schedule {
     Schedule::new(dim, config.lanczos.steps, short(config))
 }
 
-/// All blocks of the configured partition, in network order.
+/// All blocks of the configured partition, in network order, and those of the user's own.
 pub fn all_blocks(config: &Config, layout: &Layout) -> Result<Vec<Block>> {
+    let mut blocks = partitioned(config, layout)?;
+    blocks.extend(own_blocks(config, layout, &blocks)?);
+    Ok(blocks)
+}
+
+fn partitioned(config: &Config, layout: &Layout) -> Result<Vec<Block>> {
     partition(layout, &config.network.structure(), partition_kind(config.blocks.partition))
 }
 
-/// The blocks that a configuration asks for, in network order, `full` last.
+/// The blocks that a configuration asks for, in network order, then those of the user's own, `full` last.
 pub fn blocks(config: &Config, layout: &Layout) -> Result<Vec<Block>> {
-    let all = all_blocks(config, layout)?;
+    let all = partitioned(config, layout)?;
     let names: Vec<&str> = all.iter().map(|block| block.name.as_str()).collect();
     let chosen = config.blocks.filter()?.select(&names)?;
     let mut blocks: Vec<Block> = chosen.into_iter().map(|at| all[at].clone()).collect();
+    blocks.extend(own_blocks(config, layout, &all)?);
     if config.blocks.full {
         blocks.push(layout.full());
     }
     Ok(blocks)
+}
+
+/// The blocks of the user's own; `others`: those of the partition.
+fn own_blocks(config: &Config, layout: &Layout, others: &[Block]) -> Result<Vec<Block>> {
+    if config.blocks.own.is_empty() {
+        return Ok(Vec::new());
+    }
+    let parts = partition(layout, &config.network.structure(), Partition::Parameter)?;
+    let names: Vec<&str> = parts.iter().map(|block| block.name.as_str()).collect();
+    let block = |asked: &config::OwnBlock| {
+        if others.iter().any(|other| other.name == asked.name) {
+            let name = &asked.name;
+            return Err(Error::Config(format!("blocks.own: the partition has a block `{name}`; choose another name")));
+        }
+        let included = asked.filter()?.select(&names)?;
+        let mut pieces: Vec<Piece> = included.into_iter().flat_map(|at| parts[at].pieces.clone()).collect();
+        for range in &asked.ranges {
+            pieces.push(piece(layout, range)?);
+        }
+        own(layout, &asked.name, pieces)
+    };
+    config.blocks.own.iter().map(block).collect()
+}
+
+/// A range of a parameter that is there.
+fn piece(layout: &Layout, range: &config::OwnRange) -> Result<Piece> {
+    let config::OwnRange { parameter, axis, start, end } = range;
+    let refused = |problem: String| Error::Config(format!("blocks.own.ranges: parameter {parameter:?} {problem}"));
+    let at = layout.find(parameter).ok_or_else(|| {
+        let names: Vec<&str> = layout.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
+        let hint = nearest(parameter, &names).map_or(String::new(), |name| format!("; did you mean `{name}`?"));
+        refused(format!("is not one of this network{hint}"))
+    })?;
+    let shape = &layout.parameters()[at].shape;
+    match shape.get(*axis) {
+        Some(len) if start < end && end <= len => Ok(Piece::cut(at, *axis, *start..*end)),
+        Some(len) => {
+            Err(refused(format!("has the indices 0 to {len} (excluded) along axis {axis}, found {start} to {end}")))
+        }
+        None => Err(refused(format!("of shape {shape:?} has no axis {axis}"))),
+    }
 }
 
 /// A block by its name, from any of the configured partition's blocks, or `full`.
@@ -149,12 +199,14 @@ pub fn block_named(config: &Config, layout: &Layout, name: &str) -> Result<Block
     })
 }
 
-fn partition_kind(partition: config::Partition) -> crate::models::Partition {
+fn partition_kind(partition: config::Partition) -> Partition {
     match partition {
-        config::Partition::Parameter => crate::models::Partition::Parameter,
-        config::Partition::Layer => crate::models::Partition::Layer,
-        config::Partition::Head => crate::models::Partition::Head,
-        config::Partition::Module => crate::models::Partition::Module,
+        config::Partition::Parameter => Partition::Parameter,
+        config::Partition::Layer => Partition::Layer,
+        config::Partition::Head => Partition::Head,
+        config::Partition::Module => Partition::Module,
+        config::Partition::Neuron => Partition::Neuron,
+        config::Partition::Token => Partition::Token,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Between results and rows: what a run writes, and what it reads back to go on.
 
+mod diagonal;
+
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
@@ -18,6 +20,8 @@ use crate::spectrum::{
     AxisChoice, BlockSpectrum, DistanceSettings, Metric, Node, Sigma, View, Weights, density, divergences, moments,
 };
 use crate::{Error, Result, job};
+
+pub use diagonal::diagonal;
 
 /// What is recorded of a run beside its numbers.
 #[derive(Debug, Clone)]

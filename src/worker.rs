@@ -3,13 +3,17 @@
 //! Every rank runs the same code on the same scalars; only rank 0's clock and any rank's stop signal decide when to save,
 //! and that is agreed on at the end of each segment.
 
+mod diagonal;
+mod eigenvectors;
+mod saving;
+
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::block::Block;
 use crate::checkpoint::{Checkpoint, Contents, Position, Rows, SlotContents};
-use crate::cluster::{Comm, signal};
+use crate::cluster::Comm;
 use crate::engine::Kernels;
 use crate::hessian::{
     Precision, Prefix, PrefixBudget, Settings, Sharded, Slice, add_slice, complement, rounded, slot_settings, start,
@@ -17,8 +21,11 @@ use crate::hessian::{
 use crate::job::Job;
 use crate::krylov::{Chain, Schedule, SharedComplement, Tridiagonal};
 use crate::metrics::{Phase, StepMetrics, Stopwatch};
+use crate::output::DiagonalProbeRow;
 use crate::plan::{self, Pair};
 use crate::{Error, Result};
+
+pub use eigenvectors::{Known, Wanted};
 
 /// What a group needs beside the job.
 pub struct Context<'a> {
@@ -34,6 +41,8 @@ pub struct Context<'a> {
     pub every: Duration,
     /// What may be kept of the activations below the group's blocks.
     pub prefix: PrefixBudget,
+    /// Eigenvectors that are asked for.
+    pub eigenvectors: Option<Wanted<'a>>,
     /// Called with the number of micro-batches done in the group.
     pub advance: &'a dyn Fn(u64),
     /// Called with the number of the group's micro-batches that an earlier call had done.
@@ -58,6 +67,18 @@ pub struct Slot {
     pub seconds: Vec<f64>,
 }
 
+/// What a group has found.
+pub struct Finished {
+    /// Its slots.
+    pub slots: Vec<Slot>,
+    /// The times of all its steps, those of earlier calls included; on rank 0, which saved them.
+    pub steps: Vec<StepMetrics>,
+    /// Eigenvectors of the blocks whose first probe is in the group; on rank 0.
+    pub eigenvectors: Known,
+    /// Sums over diagonals, where they are asked for.
+    pub diagonal: Vec<DiagonalProbeRow>,
+}
+
 /// What the checkpoints of a group of these pairs are of; `None` if the run has not all of them.
 pub fn contents<K: Kernels, T: Precision>(job: &Job<K, T>, settings: &Settings, pairs: &[Pair]) -> Option<Contents> {
     let slot = |pair: &Pair| {
@@ -69,8 +90,7 @@ pub fn contents<K: Kernels, T: Precision>(job: &Job<K, T>, settings: &Settings, 
     Some(Contents::new(size_of::<T>(), job.data().num_segments(), slots))
 }
 
-/// Runs a group to its end, from its checkpoint if there is one. Returns its slots, and the times of all its steps, those of
-/// earlier calls included: on rank 0, which saved them.
+/// Runs a group to its end, from its checkpoint if there is one.
 ///
 /// # Errors
 /// [`Error::Interrupted`] on all ranks after a stop signal on any, with everything saved.
@@ -79,18 +99,19 @@ pub fn run_group<K: Kernels, T: Precision>(
     name: &str,
     pairs: &[Pair],
     context: &Context<'_>,
-) -> Result<(Vec<Slot>, Vec<StepMetrics>)> {
+) -> Result<Finished> {
     let mut group = Group::open(job, name, pairs, context)?;
     while group.num_active() > 0 {
         group.step()?;
     }
+    let (eigenvectors, diagonal) = (group.eigenvectors()?, group.diagonal()?);
     let finished = group.pairs.iter().zip(group.slots).zip(group.seconds);
     let slot = |((pair, slot), seconds): ((&Pair, Chain<'_, _>), Vec<f64>)| Slot {
         pair: *pair,
         tridiagonal: slot.into_tridiagonal(),
         seconds,
     };
-    Ok((finished.map(slot).collect(), group.metrics))
+    Ok(Finished { slots: finished.map(slot).collect(), steps: group.metrics, eigenvectors, diagonal })
 }
 
 /// The sums and rows of a sweep that is under way.
@@ -104,6 +125,16 @@ impl Partial {
     /// A sweep of so many slots that has not begun.
     fn of(slots: usize) -> Self {
         Self { segments: 0, totals: Vec::new(), rows: vec![Vec::new(); slots] }
+    }
+
+    /// Adds the next segment's sums.
+    fn add(&mut self, sums: Vec<Slice<f64>>) {
+        if self.totals.is_empty() {
+            self.totals = sums;
+        } else {
+            self.totals.iter_mut().zip(&sums).for_each(|(total, sum)| add_slice(total, sum));
+        }
+        self.segments += 1;
     }
 }
 
@@ -180,6 +211,11 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
         crate::krylov::Settings { steps: settings.steps.min(self.len(slot)), ..settings }
     }
 
+    /// Whether bases are needed once their recursions are done.
+    fn keeps_basis(&self) -> bool {
+        self.context.eigenvectors.is_some() || self.job.config.diagonal.is_some()
+    }
+
     fn schedule(&self, slot: usize) -> Schedule {
         self.context.settings.schedule(self.len(slot))
     }
@@ -207,7 +243,7 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
         timed.into_iter().for_each(|(metrics, slots)| self.keep(metrics, &slots));
         for (slot, flat) in matrices.into_iter().enumerate() {
             let (len, schedule, settings) = (self.len(slot), self.schedule(slot), self.settings(slot));
-            let needed = schedule.needed(&flat, settings.reorthogonalize);
+            let needed = schedule.needed(&flat, settings.reorthogonalize, self.keeps_basis());
             let load = |steps: Range<usize>| -> Result<Vec<Slice<T>>> {
                 let vector = |step| checkpoint.load_vector(self.name, step, slot, comm.shard(len));
                 steps.map(|step| Ok(Slice { values: vector(step)?, len })).collect()
@@ -221,7 +257,8 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
         if at.segments > 0 {
             let rows = checkpoint.load_sweep(self.name, at, self.pairs.len())?;
             let mut totals = Vec::new();
-            for slot in self.active() {
+            let active = self.active();
+            for slot in if active.is_empty() { self.first_probes() } else { active } {
                 let len = self.len(slot);
                 let values = checkpoint.load_sum(self.name, at, slot, comm.shard(len))?;
                 totals.push(Slice { values, len });
@@ -319,88 +356,7 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
                 partial.rows[slot].push(self.slots[slot].segment_row(&rounded(sum))?);
             }
         }
-        if partial.totals.is_empty() {
-            partial.totals = sums;
-        } else {
-            partial.totals.iter_mut().zip(&sums).for_each(|(total, sum)| add_slice(total, sum));
-        }
-        partial.segments += 1;
-        Ok(())
-    }
-
-    /// At the end of a segment: all ranks agree whether to save and whether to stop.
-    fn asked(&self) -> Result<Asked> {
-        let comm = self.context.comm;
-        (self.context.check)()?;
-        let due = comm.is_root() && self.last_save.elapsed() >= self.context.every;
-        let mut flags = [f64::from(u8::from(signal::requested().is_some())), f64::from(u8::from(due))];
-        comm.all_reduce_sum(&mut flags)?;
-        Ok(Asked { stop: flags[0] > 0.0, save: flags[1] > 0.0 })
-    }
-
-    /// Does what all ranks agreed on; `partial` is what is under way.
-    fn save_or_stop(&mut self, asked: Asked, active: &[usize], partial: &Partial) -> Result<()> {
-        let Some(checkpoint) = self.context.checkpoint else {
-            return if asked.stop {
-                Err(self.interrupted("this group starts anew (checkpoint.basis = \"none\")"))
-            } else {
-                Ok(())
-            };
-        };
-        if !(asked.stop || asked.save) {
-            return Ok(());
-        }
-        self.save(checkpoint, active, partial)?;
-        self.last_save = Instant::now();
-        if asked.stop { Err(self.interrupted("everything is saved")) } else { Ok(()) }
-    }
-
-    fn interrupted(&self, what: &str) -> Error {
-        let signal =
-            signal::requested().map_or("a stop request on another rank".to_owned(), |name| format!("SIG{name}"));
-        Error::Interrupted(format!(
-            "stopped by {signal} in group {}; {what}. Run the same command again to go on",
-            self.name
-        ))
-    }
-
-    /// Appends the steps since the last save, and the sweep under way if it has begun.
-    fn save(&mut self, checkpoint: &Checkpoint, active: &[usize], partial: &Partial) -> Result<()> {
-        let comm = self.context.comm;
-        if self.saved.is_none() && comm.is_root() {
-            checkpoint.begin(self.name, &self.contents)?;
-        }
-        let first = self.saved.map_or(0, |saved| saved + 1);
-        for step in first..=self.step {
-            self.save_vectors(checkpoint, step)?;
-        }
-        let at = Position { step: self.step, segments: partial.segments };
-        for (&slot, total) in active.iter().zip(&partial.totals) {
-            checkpoint.save_sum(self.name, at, slot, comm.shard(total.len), &total.values)?;
-        }
-        comm.barrier()?; // every slice is there before the objects that make them count
-        if comm.is_root() {
-            let matrices: Vec<Tridiagonal> = self.slots.iter().map(Chain::flat).collect();
-            for step in first.max(1)..=self.step {
-                let slots: Vec<Option<&Tridiagonal>> =
-                    matrices.iter().map(|t| Some(t).filter(|t| t.steps() >= step)).collect();
-                checkpoint.save_step(self.name, step, &slots, &self.metrics[step - 1])?;
-            }
-            if partial.segments > 0 {
-                checkpoint.save_sweep(self.name, at, &partial.rows)?;
-            }
-        }
-        self.saved = Some(self.step);
-        Ok(())
-    }
-
-    /// v_{step + 1} of every slot that still has it.
-    fn save_vectors(&self, checkpoint: &Checkpoint, step: usize) -> Result<()> {
-        for (slot, chain) in self.slots.iter().enumerate() {
-            if let Some(v) = chain.vector_of(step)? {
-                checkpoint.save_vector(self.name, step, slot, self.context.comm.shard(v.len), &v.values)?;
-            }
-        }
+        partial.add(sums);
         Ok(())
     }
 }

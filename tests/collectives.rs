@@ -51,6 +51,7 @@ fn steps(config: &Config, comm: &Comm) -> Result<(Vec<Traffic>, Vec<usize>)> {
         checkpoint: None,
         every: Duration::from_secs(3600),
         prefix: PrefixBudget::NONE,
+        eigenvectors: None,
         advance: &|_| {},
         log: &|_| {},
         skip: &|_| (),
@@ -60,8 +61,8 @@ fn steps(config: &Config, comm: &Comm) -> Result<(Vec<Traffic>, Vec<usize>)> {
     };
     // the start vectors' norms, one scalar each, come before the first step
     let before = comm.traffic();
-    let slots = run_group(&job, "group", &pairs, &context)?;
-    assert!(slots.0.iter().all(|slot| slot.tridiagonal.steps() == STEPS), "a slot ended early");
+    let found = run_group(&job, "group", &pairs, &context)?;
+    assert!(found.slots.iter().all(|slot| slot.tridiagonal.steps() == STEPS), "a slot ended early");
     let first = Traffic {
         collectives: before.collectives + pairs.len() as u64,
         bytes: before.bytes + (pairs.len() * SUM) as u64,

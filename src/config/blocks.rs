@@ -18,11 +18,49 @@ pub struct Blocks {
     pub exclude: Vec<String>,
     /// Also the whole network. Default: true.
     pub full: bool,
+    /// `[[blocks.own]]`: also these. Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub own: Vec<OwnBlock>,
+}
+
+/// `[[blocks.own]]`: a block of parameters and ranges of these.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnBlock {
+    /// What it is called.
+    pub name: String,
+    /// Globs on the names that blocks of the partition `parameter` have, whatever the partition: all that match. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+    /// Also these ranges. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<OwnRange>,
+}
+
+/// A range of a parameter along one axis.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnRange {
+    /// The parameter's name.
+    pub parameter: String,
+    /// The axis, from 0. Default: 0, the rows of a matrix as it is stored.
+    #[serde(default)]
+    pub axis: usize,
+    /// First index.
+    pub start: usize,
+    /// The index behind the last.
+    pub end: usize,
 }
 
 impl Default for Blocks {
     fn default() -> Self {
-        Self { partition: Partition::Parameter, include: vec!["*".into()], exclude: Vec::new(), full: true }
+        Self {
+            partition: Partition::Parameter,
+            include: vec!["*".into()],
+            exclude: Vec::new(),
+            full: true,
+            own: Vec::new(),
+        }
     }
 }
 
@@ -38,11 +76,17 @@ pub enum Partition {
     Head,
     /// Weight and bias of one module together.
     Module,
+    /// As `parameter`, matrices of layers cut by output.
+    Neuron,
+    /// As `parameter`, embeddings of tokens cut by row.
+    Token,
 }
 
 /// The globs of `[blocks]`, compiled.
 #[derive(Debug, Clone)]
 pub struct BlockFilter {
+    /// Key of `include`, for messages.
+    key: &'static str,
     include: Vec<GlobMatcher>,
     exclude: Vec<GlobMatcher>,
 }
@@ -54,9 +98,21 @@ impl Blocks {
     /// [`Error::Config`] with the pattern that is none.
     pub fn filter(&self) -> Result<BlockFilter> {
         Ok(BlockFilter {
+            key: "blocks.include",
             include: compile("blocks.include", &self.include)?,
             exclude: compile("blocks.exclude", &self.exclude)?,
         })
+    }
+}
+
+impl OwnBlock {
+    /// Compiles the globs.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the pattern that is none.
+    pub fn filter(&self) -> Result<BlockFilter> {
+        let key = "blocks.own.include";
+        Ok(BlockFilter { key, include: compile(key, &self.include)?, exclude: Vec::new() })
     }
 }
 
@@ -85,7 +141,7 @@ impl BlockFilter {
     pub fn select<S: AsRef<str>>(&self, names: &[S]) -> Result<Vec<usize>> {
         let matches = |glob: &GlobMatcher| names.iter().any(|name| glob.is_match(name.as_ref()));
         if let Some(glob) = self.include.iter().find(|glob| !matches(glob)) {
-            return Err(no_match(glob.glob().glob(), names));
+            return Err(no_match(self.key, glob.glob().glob(), names));
         }
         let selected: Vec<usize> = (0..names.len()).filter(|index| self.is_match(names[*index].as_ref())).collect();
         if selected.is_empty() && !self.include.is_empty() {
@@ -98,13 +154,13 @@ impl BlockFilter {
     }
 }
 
-fn no_match<S: AsRef<str>>(pattern: &str, names: &[S]) -> Error {
+fn no_match<S: AsRef<str>>(key: &str, pattern: &str, names: &[S]) -> Error {
     let all: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
     let hint = match nearest(pattern, &all) {
         Some(name) => format!("did you mean `{name}`?"),
         None => format!("the {} blocks are {}", all.len(), abbreviated(&all)),
     };
-    Error::Config(format!("blocks.include: \"{pattern}\" matches no block; {hint}"))
+    Error::Config(format!("{key}: \"{pattern}\" matches no block; {hint}"))
 }
 
 fn abbreviated(names: &[&str]) -> String {
@@ -116,6 +172,9 @@ fn abbreviated(names: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::parse;
+    use crate::config::tests::{assert_refused, with};
+    use crate::networks::Registry;
 
     const NAMES: [&str; 5] = [
         "transformer.wte.weight",
@@ -136,6 +195,31 @@ mod tests {
         assert_eq!(select(&["transformer.h.{0,3}.attn.*"], &[]).unwrap(), [2, 3]);
         assert_eq!(select(&["*"], &["*.ln_*"]).unwrap(), [0, 2, 3, 4]);
         assert_eq!(select(&[], &[]).unwrap(), [0usize; 0]);
+    }
+
+    #[test]
+    fn blocks_of_ones_own_are_read_and_written() {
+        let text = "[[blocks.own]]\nname = \"mine\"\ninclude = [\"*.q.*\"]\n\
+                    ranges = [{ parameter = \"transformer.wte.weight\", start = 0, end = 10 }]\n\
+                    [[blocks.own]]\nname = \"other\"\ninclude = [\"*.k.*\"]\n";
+        let config = with(text, &[]).unwrap();
+        let range = &config.blocks.own[0].ranges[0];
+        assert_eq!((config.blocks.own.len(), range.axis, range.start, range.end), (2, 0, 0, 10));
+        let written = config.resolved_toml().unwrap();
+        assert_eq!(parse(&written, "again.toml", "again", &[], &Registry::built_in()).unwrap(), config);
+        assert!(!with("", &[]).unwrap().resolved_toml().unwrap().contains("own"));
+        let own = |name: &str, rest: &str| format!("[[blocks.own]]\nname = \"{name}\"\n{rest}\n");
+        for (text, parts) in [
+            (own("a b", "include = [\"*\"]"), &["blocks.own", "\"a b\"", "A-Z"][..]),
+            (own("full", "include = [\"*\"]"), &["\"full\"", "another block"]),
+            (own("a", "include = [\"*\"]").repeat(2), &["\"a\"", "another block"]),
+            (own("a", ""), &["neither include nor ranges"]),
+            (own("a", "include = [\"a{b\"]"), &["blocks.own.include", "not a glob"]),
+            (own("a", "inclde = []"), &["inclde", "did you mean `include`?"]),
+            (own("a", "ranges = [{ parameter = \"p\", start = 0 }]"), &["`end` is missing"]),
+        ] {
+            assert_refused(&text, &[], parts);
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@
 
 mod blocks;
 mod convergence;
+mod ending;
 mod network;
 mod raw;
 mod resolved;
@@ -26,8 +27,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-pub use blocks::{BlockFilter, Blocks, Partition};
+pub use blocks::{BlockFilter, Blocks, OwnBlock, OwnRange, Partition};
 pub use convergence::Convergence;
+pub use ending::{Diagonal, Eigenvectors};
 pub use network::Configured;
 pub use resolved::{Difference, differences};
 pub use sections::{
@@ -68,6 +70,12 @@ pub struct Config {
     /// `[convergence]`: instead of one batch, several nested ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub convergence: Option<Convergence>,
+    /// `[eigenvectors]`: also those, as many as asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eigenvectors: Option<Eigenvectors>,
+    /// `[diagonal]`: also sums over it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diagonal: Option<Diagonal>,
     /// `[checkpoint]`: what an interruption may cost.
     pub checkpoint: Checkpoint,
     /// `[output]`: where the tables go.

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::sections::{Axis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Output, Reduction, Run, Sigma};
-use super::{Blocks, Config, Configured, Convergence, Order};
+use super::{Blocks, Config, Configured, Convergence, Diagonal, Eigenvectors, Order};
 
 /// Seed of nanoGPT's runs.
 const DEFAULT_SEED: u64 = 1337;
@@ -36,6 +36,10 @@ pub(super) struct Raw {
     distance: Distance,
     #[serde(default)]
     convergence: Option<Convergence>,
+    #[serde(default)]
+    eigenvectors: Option<Eigenvectors>,
+    #[serde(default)]
+    diagonal: Option<Diagonal>,
     #[serde(default)]
     checkpoint: Checkpoint,
     #[serde(default)]
@@ -110,6 +114,8 @@ impl Raw {
             density,
             distance: self.distance,
             convergence: self.convergence,
+            eigenvectors: self.eigenvectors,
+            diagonal: self.diagonal,
             checkpoint: self.checkpoint,
             output: self.output,
         }

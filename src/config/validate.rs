@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use super::{Blocks, Config, Convergence, Reduction, Reorthogonalize, Sigma, Unit, WeightKind, as_toml};
+use super::{Blocks, Config, Convergence, Diagonal, Reduction, Reorthogonalize, Sigma, Unit, WeightKind, as_toml};
 use crate::document::{self, Node};
 use crate::shown::redacted;
 use crate::{Error, Result};
@@ -34,6 +34,7 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<()> {
     check.at_least_one("hessian.memory", config.hessian.memory.as_ref().map(|memory| memory.get() as usize))?;
     check.blocks(&config.blocks)?;
     check.lanczos(config)?;
+    check.ending(config)?;
     check.density(config)?;
     check.that(!config.distance.metrics.is_empty(), "distance.metrics", "[]", "name at least one metric")?;
     let repeated = config.distance.metrics.iter().enumerate().any(|(at, m)| config.distance.metrics[..at].contains(m));
@@ -53,6 +54,12 @@ const MOST_GRID_POINTS: usize = 100_000_000;
 const MOST_THREADS: usize = 1024;
 /// The error falls as one over the root: more is a typing error.
 const MOST_PROBES: usize = 10_000;
+
+/// No recursion has so many steps.
+const MOST_EIGENVECTORS: usize = 10_000;
+
+/// Characters of a block's name.
+const MOST_NAME: usize = 200;
 
 /// More draws than errors have digits.
 const MOST_DRAWS: u64 = 100_000;
@@ -193,12 +200,38 @@ impl Check<'_> {
             let key = if error.to_string().starts_with("blocks.include") { "blocks.include" } else { "blocks.exclude" };
             return Err(Error::Config(format!("{}: {error}", self.origin(key))));
         }
+        self.own_blocks(blocks)?;
         self.that(
-            blocks.full || !blocks.include.is_empty(),
+            blocks.full || !blocks.include.is_empty() || !blocks.own.is_empty(),
             "blocks.include",
             "[]",
             "with full = false there is nothing to compute; name a block or set full = true",
         )
+    }
+
+    fn own_blocks(&self, blocks: &Blocks) -> Result<()> {
+        for (at, own) in blocks.own.iter().enumerate() {
+            let refused =
+                |problem: String| Err(Error::Config(format!("{}: blocks.own: {problem}", self.origin("blocks.own"))));
+            let name: String = redacted(&own.name).chars().take(MOST_NAME).collect();
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-/+".contains(c);
+            if own.name.is_empty() || own.name.len() > MOST_NAME || !own.name.chars().all(is_plain) {
+                return refused(format!("name {name:?}: expected 1 to {MOST_NAME} of A-Z a-z 0-9 . _ - / +"));
+            }
+            if own.name == "full" || blocks.own[..at].iter().any(|other| other.name == own.name) {
+                return refused(format!("name {name:?} is that of another block; choose another"));
+            }
+            if own.include.is_empty() && own.ranges.is_empty() {
+                return refused(format!("block {name:?} has neither include nor ranges; name what belongs to it"));
+            }
+            if own.include.iter().any(|glob| redacted(glob) != *glob || glob.contains("://")) {
+                return refused(format!("block {name:?}: expected globs on the names of parameters, no URLs"));
+            }
+            if let Err(error) = own.filter() {
+                return refused(format!("block {name:?}: {error}"));
+            }
+        }
+        Ok(())
     }
 
     fn lanczos(&self, config: &Config) -> Result<()> {
@@ -225,6 +258,28 @@ impl Check<'_> {
             weights,
             "needs reorthogonalize = \"full\": without it one eigenvalue shows up as several nodes",
         )
+    }
+
+    /// What is formed from a basis needs one.
+    fn ending(&self, config: &Config) -> Result<()> {
+        if let Some(eigenvectors) = config.eigenvectors {
+            self.size("eigenvectors.count", eigenvectors.count, MOST_EIGENVECTORS)?;
+            self.has_basis(config, "[eigenvectors] are")?;
+        }
+        let Some(Diagonal { by }) = &config.diagonal else { return Ok(()) };
+        self.that(!by.is_empty(), "diagonal.by", "[]", "name at least one of part, row, neuron, head")?;
+        let repeated = by.iter().enumerate().any(|(at, kind)| by[..at].contains(kind));
+        self.that(!repeated, "diagonal.by", as_toml(by), "name each of them once")?;
+        let problem = "[diagonal] takes H v_1 from the first two vectors of a basis; expected 2 or more";
+        self.that(config.lanczos.steps >= 2, "lanczos.steps", config.lanczos.steps, problem)?;
+        self.has_basis(config, "[diagonal] is")
+    }
+
+    fn has_basis(&self, config: &Config, what: &str) -> Result<()> {
+        let has = config.lanczos.reorthogonalize == Reorthogonalize::Full;
+        let problem =
+            format!("{what} formed from the Lanczos basis, of which this keeps two vectors; expected \"full\"");
+        self.that(has, "lanczos.reorthogonalize", "\"none\"", problem)
     }
 
     fn density(&self, config: &Config) -> Result<()> {

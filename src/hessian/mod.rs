@@ -7,6 +7,7 @@
 mod check;
 mod complement;
 mod error;
+mod gradients;
 mod operator;
 mod pass;
 mod passes;

@@ -95,7 +95,7 @@ impl<'a, K: Kernels, T: Precision> BlockOperator<'a, K, T> {
     /// counts add up exactly in f64 (but for extreme exponents), so that a sum does not depend on how the ranks share
     /// its terms. With shares like 1/24 it would in the last bit, and since f32 entries have few bits, the sum often lies
     /// right between two f32 numbers, where that last bit decides.
-    fn factor_and_divisor(&self, weight: f64) -> (f64, f64) {
+    pub(super) fn factor_and_divisor(&self, weight: f64) -> (f64, f64) {
         match self.reduction {
             Reduction::Mean => (weight, self.passes.total_weight()),
             Reduction::Sum => (counts(weight), 1.0),
@@ -116,7 +116,7 @@ impl<'a, K: Kernels, T: Precision> BlockOperator<'a, K, T> {
     }
 
     /// How a pass with leaves in `blocks` is made.
-    fn way(&self, kind: Kind, blocks: &[&Block]) -> Way<'_, T> {
+    pub(super) fn way(&self, kind: Kind, blocks: &[&Block]) -> Way<'_, T> {
         let lowest = || self.lowest_stage(blocks).unwrap_or(0);
         Way { kind, prefix: None, recompute: self.recompute.then(lowest) }
     }
@@ -232,6 +232,42 @@ impl<'a, K: Kernels, T: Precision> BlockOperator<'a, K, T> {
         }
         ranges
     }
+
+    /// Goes through those of a segment's micro-batches that are this rank's: they go to the ranks in turn.
+    pub(super) fn in_turn(&self, segment: usize, mut each: impl FnMut(usize) -> Result<()>) -> Result<()> {
+        let range = self.segments().swap_remove(segment);
+        for index in range.clone() {
+            if (index - range.start) % self.comm.size() == self.comm.rank() {
+                each(index)?;
+            }
+            if let Some(progress) = self.progress {
+                progress(index + 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// This rank's slices of the sums over all ranks, and over what micro-batches were weighted with.
+    pub(super) fn reduced(&self, sums: Vec<Vec<f64>>) -> Result<Vec<Slice<f64>>> {
+        let (_, divisor) = self.factor_and_divisor(1.0);
+        let mut slices = sums.into_iter().map(|sum| self.scattered(sum)).collect::<Result<Vec<_>>>()?;
+        for slice in &mut slices {
+            slice.values.par_iter_mut().with_min_len(1 << 16).for_each(|x| *x /= divisor);
+        }
+        Ok(slices)
+    }
+
+    fn scattered(&self, sum: Vec<f64>) -> Result<Slice<f64>> {
+        let (comm, len) = (self.comm, sum.len());
+        if comm.size() == 1 {
+            return Ok(Slice { values: sum, len });
+        }
+        let shard = comm.shard(len);
+        let mut values = vec![0.0; shard.slice_len()];
+        comm.reduce_scatter_sum(&sum, &mut values)?;
+        values.truncate(shard.range().len());
+        Ok(Slice { values, len })
+    }
 }
 
 /// One pass over the data, segment by segment.
@@ -246,23 +282,9 @@ impl<K: Kernels, T: Precision> Sweep<'_, '_, K, T> {
     /// H_s v of one segment, this rank's slice of each slot: the segment's micro-batches go to the ranks in turn, and one
     /// reduce-scatter over each whole vector adds them up.
     pub fn segment(&self, segment: usize) -> Result<Vec<Slice<f64>>> {
-        let operator = self.operator;
-        let range = operator.segments().swap_remove(segment);
-        let mut sums = Sums::<K>::new(operator.passes.layout(), &self.blocks);
-        for index in range.clone() {
-            if (index - range.start) % operator.comm.size() == operator.comm.rank() {
-                self.add(index, &mut sums)?;
-            }
-            if let Some(progress) = operator.progress {
-                progress(index + 1)?;
-            }
-        }
-        let (_, divisor) = operator.factor_and_divisor(1.0);
-        let mut slices = sums.finish().into_iter().map(|sum| self.scattered(sum)).collect::<Result<Vec<_>>>()?;
-        for slice in &mut slices {
-            slice.values.par_iter_mut().with_min_len(1 << 16).for_each(|x| *x /= divisor);
-        }
-        Ok(slices)
+        let mut sums = Sums::<K>::new(self.operator.passes.layout(), &self.blocks);
+        self.operator.in_turn(segment, |index| self.add(index, &mut sums).map(drop))?;
+        self.operator.reduced(sums.finish())
     }
 
     /// Adds a micro-batch's products, and gives its loss.
@@ -278,18 +300,6 @@ impl<K: Kernels, T: Precision> Sweep<'_, '_, K, T> {
         let loss = self.add(index, &mut Sums::new(self.operator.passes.layout(), &self.blocks))?;
         pass::value(&loss); // it is read behind everything that was enqueued
         Ok(())
-    }
-
-    fn scattered(&self, sum: Vec<f64>) -> Result<Slice<f64>> {
-        let (comm, len) = (self.operator.comm, sum.len());
-        if comm.size() == 1 {
-            return Ok(Slice { values: sum, len });
-        }
-        let shard = comm.shard(len);
-        let mut values = vec![0.0; shard.slice_len()];
-        comm.reduce_scatter_sum(&sum, &mut values)?;
-        values.truncate(shard.range().len());
-        Ok(Slice { values, len })
     }
 
     /// The products from the sums over segments.

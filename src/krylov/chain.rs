@@ -77,6 +77,11 @@ impl<'a, S: Space> Chain<'a, S> {
         Ok(chain)
     }
 
+    /// The long recursion.
+    pub fn long(&self) -> &Lanczos<S> {
+        &self.main
+    }
+
     /// The vector to be multiplied; `None` when there is nothing left to do.
     pub fn vector(&self) -> Option<&S::Vector> {
         self.current.as_ref().unwrap_or(&self.main).vector()

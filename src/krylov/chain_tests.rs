@@ -122,7 +122,7 @@ fn a_chain_resumes_anywhere() {
         saved.extend(slots[0].vector_of(done).unwrap());
         let flat = slots[0].flat();
         assert_eq!((flat.steps(), saved.len()), (done, (done + 1).min(schedule.products())));
-        let needed = schedule.needed(&flat, Reorthogonalize::Full);
+        let needed = schedule.needed(&flat, Reorthogonalize::Full, false);
         let load = |range: std::ops::Range<usize>| saved[range].to_vec();
         let vectors = [load(needed.main), load(needed.short)];
         let chain = Chain::resume(Local::new(), flat, vectors, settings(2), schedule, Some(Rc::new(TopTwo))).unwrap();
@@ -140,5 +140,6 @@ fn after_a_breakdown_the_complement_is_looked_at() {
     assert!(t.breakdown() && t.steps() < STEPS && t.complement.len() == 3, "{t:?}");
     let small = Schedule::new(4, STEPS, Some(SHORT));
     assert_eq!(small.products(), 4);
-    assert_eq!(small.needed(&t, Reorthogonalize::Full), Needed { main: 0..0, short: 0..0 });
+    assert_eq!(small.needed(&t, Reorthogonalize::Full, false), Needed { main: 0..0, short: 0..0 });
+    assert_eq!(small.needed(&t, Reorthogonalize::Full, true), Needed { main: 0..4, short: 0..0 });
 }

@@ -106,6 +106,15 @@ impl<S: Space> Lanczos<S> {
         &self.tridiagonal
     }
 
+    /// V s, the vector with these coordinates in the whole basis: summed in f64, rounded once.
+    pub fn combined(&self, coordinates: &[f64]) -> Result<S::Vector> {
+        let mut vector = self.basis.get(0)?;
+        self.space.scale(&mut vector, 0.0);
+        let negative: Vec<f64> = coordinates.iter().map(|s| -s).collect();
+        self.basis.subtract(&negative, &mut vector);
+        Ok(vector)
+    }
+
     /// T, giving up the basis.
     pub fn into_tridiagonal(self) -> Tridiagonal {
         self.tridiagonal

@@ -77,8 +77,8 @@ impl Schedule {
         t.breakdown() || t.steps() >= self.short.steps
     }
 
-    /// What a chain needs that has done the steps of `flat`. Nothing if it has done all.
-    pub fn needed(&self, flat: &Tridiagonal, reorthogonalize: Reorthogonalize) -> Needed {
+    /// What a chain needs that has done the steps of `flat`. If it has done all: nothing, or with `keep` the long recursion's basis.
+    pub fn needed(&self, flat: &Tridiagonal, reorthogonalize: Reorthogonalize, keep: bool) -> Needed {
         let (main, short) = self.split(flat.clone());
         let steps = main.steps();
         if !self.main_is_done(&main) {
@@ -91,7 +91,7 @@ impl Schedule {
                 let begin = steps + short[..done].iter().map(Tridiagonal::steps).sum::<usize>();
                 Needed { main: 0..steps, short: begin..flat.steps() + 1 }
             }
-            _ => Needed { main: 0..0, short: 0..0 },
+            _ => Needed { main: 0..if keep { steps } else { 0 }, short: 0..0 },
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The parameters of burn modules: how they are called (`names`), where their values come from (`init`, `weights`) and how they
-//! are grouped into blocks (`partition`).
+//! are grouped into blocks (`partition`) and, in these, into rows, neurons and heads (`cells`).
 //!
 //! Nothing here knows a network, or that anything is ever differentiated: modules of every burn backend will do.
 
+pub mod cells;
 pub mod init;
 pub mod names;
+pub mod own;
 pub mod partition;
 pub mod weights;
 

@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | `parameter` | a parameter; fused projections split (GPT-2: q, k, v out of `c_attn`) | its role |
 //! | `head` | as `parameter`; q, k, v (columns) and the output projection (rows) cut by attention head | role + `/head` |
+//! | `neuron` | as `parameter`; matrices of layers cut by output, where the structure knows the axis of these | role + `/neuron` |
+//! | `token` | as `parameter`; embeddings of tokens cut by row, where the structure knows them | role + `/token` |
 //! | `module` | weight and bias of one Linear, LayerNorm or Embedding | `module` |
 //! | `layer` | everything of one numbered layer; outside of layers, a module | `layer` or `module` |
 //!
@@ -11,6 +13,7 @@
 //! others of its layer: `q.weight`, `c_fc.weight`, `mlp.c_proj.weight`. It is the same in every layer.
 //! Every parameter entry belongs to exactly one block of a partition; blocks are in network order.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::block::{Block, Layout, Parameter, Piece};
@@ -27,6 +30,10 @@ pub enum Partition {
     Head,
     /// One block per Linear, LayerNorm, Embedding.
     Module,
+    /// One block for each output of a layer's matrix, otherwise one per parameter.
+    Neuron,
+    /// One block for each row of an embedding of tokens, otherwise one per parameter.
+    Token,
 }
 
 /// What a family of models has inside its parameters that names and shapes do not say.
@@ -38,23 +45,42 @@ pub struct Structure {
     pub head_rows: &'static [&'static str],
     /// Attention heads; 0 where the model has none.
     pub heads: usize,
+    /// Modules whose matrices have an axis of outputs, one a neuron: (module, axis); an empty name is every module.
+    pub outputs: &'static [(&'static str, usize)],
+    /// Embeddings with a row for each token.
+    pub embeddings: &'static [&'static str],
 }
 
 impl Structure {
     /// A model of which nothing is known: parameters, modules and numbered layers only.
-    pub const UNKNOWN: Structure = Structure { fused: &[], head_rows: &[], heads: 0 };
+    pub const UNKNOWN: Structure = Structure { fused: &[], head_rows: &[], heads: 0, outputs: &[], embeddings: &[] };
+
+    /// The axis of a matrix that holds its module's outputs, where that is known.
+    pub(super) fn output_axis(&self, name: &str) -> Option<usize> {
+        let of = |(module, _): &&(&str, usize)| module.is_empty() || is_module(name, module);
+        self.outputs.iter().find(of).map(|(_, axis)| *axis)
+    }
 }
 
-/// All blocks of a partition. Errors: [`Error::Config`] for `head` on a model without known heads.
+/// Whether a parameter belongs to a module whose path ends so.
+fn is_module(name: &str, ending: &str) -> bool {
+    module_of(name).strip_suffix(ending).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+/// All blocks of a partition. Errors: [`Error::Config`] for `head`, `neuron` and `token` on a model of which these are not known.
 pub fn partition(layout: &Layout, structure: &Structure, partition: Partition) -> Result<Vec<Block>> {
+    let unknown = |kind: &str, what: &str| {
+        let instead = "use \"parameter\", \"module\" or \"layer\"";
+        Err(Error::Config(format!("blocks.partition = \"{kind}\": this model's {what} are not known; {instead}")))
+    };
     Ok(match partition {
-        Partition::Parameter => with_roles(split(layout, structure, false)?),
-        Partition::Head if structure.heads == 0 => {
-            return Err(Error::Config(
-                "blocks.partition = \"head\": this model's attention heads are not known; use \"parameter\", \"module\" or \"layer\"".into(),
-            ));
-        }
-        Partition::Head => with_roles(split(layout, structure, true)?),
+        Partition::Parameter => with_roles(split(layout, structure, None)?),
+        Partition::Head if structure.heads == 0 => return unknown("head", "attention heads"),
+        Partition::Head => with_roles(split(layout, structure, Some(Finer::Head))?),
+        Partition::Neuron if structure.outputs.is_empty() => return unknown("neuron", "axes of outputs"),
+        Partition::Neuron => with_roles(split(layout, structure, Some(Finer::Neuron))?),
+        Partition::Token if structure.embeddings.is_empty() => return unknown("token", "embeddings of tokens"),
+        Partition::Token => with_roles(split(layout, structure, Some(Finer::Token))?),
         Partition::Module => grouped(layout, |name| (module_of(name), "module")),
         Partition::Layer => grouped(layout, |name| match layer_of(name) {
             Some((prefix, _)) => (prefix, "layer"),
@@ -80,28 +106,61 @@ fn module_of(name: &str) -> &str {
     name.rsplit_once('.').map_or(name, |(module, _)| module)
 }
 
-/// One block per parameter, fused ones split, heads cut apart on demand; `kind` still empty.
-fn split(layout: &Layout, structure: &Structure, by_head: bool) -> Result<Vec<Block>> {
+/// What parts of parameters are cut into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finer {
+    Head,
+    Neuron,
+    Token,
+}
+
+impl Finer {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Neuron => "neuron",
+            Self::Token => "token",
+        }
+    }
+
+    /// How many equal ranges along its axis a part is cut into; `None`: it stays whole.
+    fn count(self, parameter: &Parameter, structure: &Structure, part: &Part) -> Option<usize> {
+        let is_cut = match self {
+            Self::Head => return part.headed.then_some(structure.heads),
+            Self::Neuron => structure.output_axis(&parameter.name) == Some(part.axis),
+            Self::Token => structure.embeddings.iter().any(|embedding| is_module(&parameter.name, embedding)),
+        };
+        (is_cut && parameter.shape.len() > 1).then_some(part.range.len())
+    }
+}
+
+/// One block per parameter, fused ones split, and cut finer on demand; `kind` still empty.
+fn split(layout: &Layout, structure: &Structure, finer: Option<Finer>) -> Result<Vec<Block>> {
     let mut blocks = Vec::new();
     for (index, parameter) in layout.parameters().iter().enumerate() {
-        for Part { name, axis, range, headed } in parts(parameter, structure)? {
-            let by_head = by_head && headed;
-            let heads = if by_head { structure.heads } else { 1 };
-            let width = range.len() / heads;
-            if width * heads != range.len() {
+        for part in parts(parameter, structure)? {
+            let part = match finer {
+                Some(Finer::Neuron) => part.along_outputs(parameter, structure)?,
+                _ => part,
+            };
+            let cut = finer.and_then(|finer| Some((finer, finer.count(parameter, structure, &part)?)));
+            let Part { name, axis, range, .. } = part;
+            let count = cut.map_or(1, |(_, count)| count);
+            let width = range.len() / count;
+            if width * count != range.len() {
                 return Err(Error::Config(format!(
-                    "blocks.partition = \"head\": {} entries of {name} along axis {axis} do not divide into {heads} heads",
+                    "blocks.partition = \"head\": {} entries of {name} along axis {axis} do not divide into {count} heads",
                     range.len()
                 )));
             }
-            for head in 0..heads {
-                let cut = range.start + head * width..range.start + (head + 1) * width;
-                let whole = cut == (0..parameter.shape[axis]);
+            for number in 0..count {
+                let of_block = range.start + number * width..range.start + (number + 1) * width;
+                let whole = of_block == (0..parameter.shape[axis]);
                 blocks.push(Block {
-                    name: if by_head { format!("{name}/head.{head}") } else { name.clone() },
+                    name: cut.map_or(name.clone(), |(finer, _)| format!("{name}/{}.{number}", finer.name())),
                     kind: String::new(),
                     layer: layer_of(&name).map(|(_, number)| number),
-                    pieces: vec![if whole { Piece::whole(index) } else { Piece::cut(index, axis, cut) }],
+                    pieces: vec![if whole { Piece::whole(index) } else { Piece::cut(index, axis, of_block) }],
                 });
             }
         }
@@ -110,19 +169,37 @@ fn split(layout: &Layout, structure: &Structure, by_head: bool) -> Result<Vec<Bl
 }
 
 /// A range of a parameter that is a block of its own.
-struct Part {
-    name: String,
-    axis: usize,
-    range: Range<usize>,
+pub(super) struct Part {
+    pub name: String,
+    pub axis: usize,
+    pub range: Range<usize>,
     /// Its entries along `axis` belong to attention heads.
-    headed: bool,
+    pub headed: bool,
+}
+
+impl Part {
+    /// The part with the axis of outputs as its own, so that it can be cut along that.
+    fn along_outputs(self, parameter: &Parameter, structure: &Structure) -> Result<Self> {
+        let Some(axis) = structure.output_axis(&parameter.name).filter(|axis| *axis < parameter.shape.len()) else {
+            return Ok(self);
+        };
+        if axis == self.axis {
+            return Ok(self);
+        }
+        if self.range != (0..parameter.shape[self.axis]) {
+            let name = &self.name;
+            return Err(Error::Config(format!(
+                "blocks.partition = \"neuron\": {name} is fused along another axis than that of its outputs; use \"parameter\""
+            )));
+        }
+        Ok(Self { axis, range: 0..parameter.shape[axis], ..self })
+    }
 }
 
 /// The parts of a parameter: one, or those of a fused projection.
-fn parts(parameter: &Parameter, structure: &Structure) -> Result<Vec<Part>> {
+pub(super) fn parts(parameter: &Parameter, structure: &Structure) -> Result<Vec<Part>> {
     let module = module_of(&parameter.name);
-    let ends_with =
-        |ending: &str| module.strip_suffix(ending).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    let ends_with = |ending: &str| is_module(&parameter.name, ending);
     if let Some((fused, names)) = structure.fused.iter().find(|(fused, _)| ends_with(fused)) {
         let axis = parameter.shape.len() - 1;
         let width = parameter.shape[axis] / names.len();
@@ -171,21 +248,26 @@ fn grouped<'a>(layout: &'a Layout, key: impl Fn(&'a str) -> (&'a str, &'static s
 
 /// Fills in `kind`, the role, for single-parameter blocks.
 fn with_roles(mut blocks: Vec<Block>) -> Vec<Block> {
-    let inside: Vec<(String, String)> = blocks.iter().map(|block| place(&block.name)).collect();
-    for (block, (layer, rest)) in blocks.iter_mut().zip(&inside) {
+    let places: BTreeSet<(String, String)> = blocks.iter().map(|block| place(&block.name)).collect();
+    let of = |(layer, rest): &(String, String)| {
         let rivals: Vec<&str> =
-            inside.iter().filter(|(l, r)| l == layer && r != rest).map(|(_, r)| r.as_str()).collect();
-        block.kind = role(rest, &rivals);
-        if block.name.contains("/head.") {
-            block.kind.push_str("/head");
+            places.iter().filter(|(l, r)| l == layer && r != rest).map(|(_, r)| r.as_str()).collect();
+        role(rest, &rivals)
+    };
+    let roles: BTreeMap<&(String, String), String> = places.iter().map(|place| (place, of(place))).collect();
+    for block in &mut blocks {
+        block.kind = roles[&place(&block.name)].clone();
+        if let Some((_, finer)) = block.name.split_once('/') {
+            let finer = finer.split('.').next().unwrap_or(finer);
+            block.kind.push_str(&format!("/{finer}"));
         }
     }
     blocks
 }
 
-/// (layer's path or nothing, name below it), a head's number left aside.
+/// (layer's path or nothing, name below it), the number of a head, neuron or token left aside.
 fn place(name: &str) -> (String, String) {
-    let name = name.split("/head.").next().unwrap_or(name);
+    let name = name.split('/').next().unwrap_or(name);
     match layer_of(name) {
         Some((prefix, _)) => (prefix.into(), name[prefix.len()..].trim_start_matches('.').into()),
         None => (String::new(), name.into()),

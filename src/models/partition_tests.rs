@@ -14,7 +14,8 @@ fn find<'a>(blocks: &'a [Block], name: &str) -> &'a Block {
     blocks.iter().find(|block| block.name == name).unwrap_or_else(|| panic!("{name} not in {:?}", names(blocks)))
 }
 
-const ALL: [Partition; 4] = [Partition::Parameter, Partition::Layer, Partition::Head, Partition::Module];
+const ALL: [Partition; 6] =
+    [Partition::Parameter, Partition::Layer, Partition::Head, Partition::Module, Partition::Neuron, Partition::Token];
 
 /// Every entry of the network lies in exactly one block; names are unique; blocks come in network order.
 fn assert_partition(layout: &Layout, blocks: &[Block]) {
@@ -104,6 +105,31 @@ fn heads_are_columns_of_q_k_v_and_rows_of_the_output_projection() {
     find(&blocks, "transformer.h.0.mlp.c_proj.weight"); // the MLP's projection has no heads
     let one = partition(&layout, &structure(1), Partition::Head).unwrap();
     find(&one, "transformer.h.0.attn.q.weight/head.0");
+}
+
+#[test]
+fn neurons_are_outputs_and_tokens_are_rows_of_the_embedding() {
+    let layout = small(1, true, true, true).layout();
+    let at = |name: &str| layout.find(&format!("transformer.{name}")).unwrap();
+    let neurons = partition(&layout, &structure(3), Partition::Neuron).unwrap();
+    let of = |name: &str| find(&neurons, &format!("transformer.h.0.{name}"));
+    assert_eq!(of("attn.v.weight/neuron.2").pieces, [Piece::cut(at("h.0.attn.c_attn.weight"), 1, 14..15)]);
+    assert_eq!(of("mlp.c_fc.weight/neuron.9").pieces, [Piece::cut(at("h.0.mlp.c_fc.weight"), 1, 9..10)]);
+    assert_eq!(of("mlp.c_fc.weight/neuron.9").kind, "c_fc.weight/neuron");
+    assert_eq!(of("mlp.c_fc.bias").pieces, [Piece::whole(at("h.0.mlp.c_fc.bias"))]);
+    find(&neurons, "transformer.wte.weight"); // an embedding has none
+    let tokens = partition(&layout, &structure(3), Partition::Token).unwrap();
+    assert_eq!(find(&tokens, "transformer.wte.weight/token.6").pieces, [Piece::cut(at("wte.weight"), 0, 6..7)]);
+    assert_eq!(find(&tokens, "transformer.wte.weight/token.6").kind, "wte.weight/token");
+    find(&tokens, "transformer.wpe.weight");
+    // matrices of [out, in]
+    let layout = Layout::new([("layers.0.weight".into(), vec![2, 3]), ("layers.0.bias".into(), vec![2])]);
+    let rows = Structure { outputs: &[("", 0)], ..Structure::UNKNOWN };
+    let neurons = partition(&layout, &rows, Partition::Neuron).unwrap();
+    assert_eq!(names(&neurons), ["layers.0.weight/neuron.0", "layers.0.weight/neuron.1", "layers.0.bias"]);
+    for kind in [Partition::Neuron, Partition::Token] {
+        assert_eq!(partition(&layout, &Structure::UNKNOWN, kind).unwrap_err().exit_code(), 2);
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::document::Check;
 use crate::engine::{Kernels, SecondOrder};
 use crate::hessian::Stages;
 use crate::models::weights::Naming;
-use crate::models::{Initial, Names};
+use crate::models::{Initial, Names, Structure};
 use crate::shown::Url;
 
 /// Far beyond any perceptron; products of sizes stay far from overflow.
@@ -115,6 +115,10 @@ impl Network for MlpConfig {
     const KIND: &'static str = "mlp";
     type Data = ImageFiles;
     type Module<B: Backend> = Mlp<B>;
+
+    fn structure(&self) -> Structure {
+        Structure { outputs: &[("", 0)], ..Structure::UNKNOWN }
+    }
 
     fn check(&self, check: &Check<'_>) -> Result<()> {
         let sizes = format!("{:?}", self.sizes);

@@ -108,7 +108,7 @@ pub trait Network: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 
         &Names::BURN
     }
 
-    /// What is inside the parameters that names and shapes do not say: fused projections, heads. Default: nothing.
+    /// What is inside the parameters that names and shapes do not say: fused projections, heads, outputs, embeddings. Default: nothing.
     fn structure(&self) -> Structure {
         Structure::UNKNOWN
     }

@@ -157,3 +157,33 @@ fn a_manifest_that_names_what_no_run_writes_is_refused() {
     std::fs::write(&path, plain).unwrap();
     assert_eq!(reopened().unwrap().read::<NodeRow>().unwrap(), group("a").nodes);
 }
+
+/// A file of vectors is a part like any other: held against its size and hash, and gone with a group that was not finished.
+#[test]
+fn files_of_vectors_belong_to_their_group() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = folder.path().to_str().unwrap();
+    let mut store = open(url);
+    let write = |store: &mut RunStore, name: &str| {
+        let path = store.write_vectors(&format!("{name}-p000"), 2, name.repeat(8).into_bytes()).unwrap();
+        store.write_group(name, &group(name)).unwrap();
+        folder.path().join(path)
+    };
+    let (a, b) = (write(&mut store, "a"), write(&mut store, "b"));
+    assert_eq!(a, folder.path().join("eigenvectors/run=r/_a-p000.safetensors"));
+    std::fs::remove_file(folder.path().join("_runs/r/groups/b.json")).unwrap();
+    let mut store = open(url);
+    assert!(a.exists() && !b.exists(), "b's group is unfinished");
+    let whole = std::fs::read(&a).unwrap();
+    std::fs::write(&a, "b".repeat(8)).unwrap();
+    let error = store.finish(&Tables::default()).unwrap_err();
+    let parts = ["_a-p000.safetensors", "SHA-256", "delete `_runs/r/groups/a.json`"];
+    assert!(error.exit_code() == 5 && parts.iter().all(|part| error.to_string().contains(part)), "{error}");
+    std::fs::write(&a, "short").unwrap();
+    let error = RunStore::open(url, "r", &provenance("steps = 3"), differing).err().unwrap();
+    assert!(error.to_string().contains("5 bytes where 8 bytes were written"), "{error}");
+    std::fs::write(&a, whole).unwrap();
+    store.finish(&Tables::default()).unwrap();
+    let run = Results::open(url).unwrap().run(None).unwrap();
+    assert_eq!(run.read::<EigenvectorRow>().unwrap(), Vec::new());
+}

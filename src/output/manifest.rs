@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::schema::TABLES;
 
-/// One Parquet object of a run.
+/// One object of a run: Parquet, or a file of vectors beside the table that describes them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Part {
@@ -15,7 +15,7 @@ pub struct Part {
     pub table: String,
     /// Path below the output URL.
     pub path: String,
-    /// Number of rows: checked whenever the object is read.
+    /// Number of rows, which is checked whenever the object is read; of a file of vectors, how many.
     pub num_rows: u64,
     /// Size of the object in bytes: what a finished group is checked against when a run is opened.
     pub num_bytes: u64,
@@ -59,7 +59,7 @@ impl Manifest {
             let of = group.unwrap_or(paths::group_of(path));
             if !TABLES.contains(&table.as_str()) {
                 Some(format!("there is no table `{table}`"))
-            } else if *path != paths::part(table, run, of) {
+            } else if *path != paths::part(table, run, of) && !paths::is_vectors(table, run, path) {
                 Some(format!("`{path}` is no place of a part of table `{table}`"))
             } else if !seen.insert(path) {
                 Some(format!("it names `{path}` twice"))
@@ -145,6 +145,31 @@ pub(super) mod paths {
 
     pub fn part(table: &str, run: &str, part: &str) -> String {
         format!("{table}/run={run}/part-{part}.parquet")
+    }
+
+    /// Table that has files of vectors beside it.
+    pub const VECTORS: &str = "eigenvectors";
+
+    /// A file of vectors, which readers of whole folders pass over because of its underscore.
+    pub fn vectors(run: &str, name: &str) -> String {
+        format!("{VECTORS}/run={run}/_{name}.safetensors")
+    }
+
+    /// Whether a part of a table is a file of vectors at its place.
+    pub fn is_vectors(table: &str, run: &str, path: &str) -> bool {
+        let begin = format!("{VECTORS}/run={run}/_");
+        let name = path.strip_prefix(&begin).and_then(|rest| rest.strip_suffix(".safetensors"));
+        table == VECTORS && name.is_some_and(|name| !name.is_empty() && !name.contains('/'))
+    }
+
+    /// Whether an object is a part of a table, or a file beside it.
+    pub fn is_part(path: &str) -> bool {
+        is_parquet(path) || path.ends_with(".safetensors")
+    }
+
+    /// Whether an object is a part with rows.
+    pub fn is_parquet(path: &str) -> bool {
+        path.ends_with(".parquet")
     }
 
     /// The name that a part's path has from [`part`].

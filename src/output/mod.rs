@@ -1,10 +1,11 @@
 //! Output: the tables of a run as Parquet on an object store, and the bookkeeping that makes a run resumable.
 //!
 //! Owns the schema of every table (`schema`), their encoding (`parts`) and the
-//! life of a run (`store`: open, groups, finish). It computes nothing and knows nothing of the models.
+//! life of a run (`store`: open, groups, finish), and the files of vectors beside a table (`vectors`). It computes nothing and knows nothing of the models.
 //!
 //! ```text
 //! <url>/<table>/run=<name>/part-<group>.parquet   immutable parts, hive layout; `run` is not a column
+//! <url>/eigenvectors/run=<name>/_<pair>.safetensors vectors of one block, whose first (block, probe) pair names the file
 //! <url>/_runs/<name>/run.json                     resolved config and versions; claims the name, written first
 //! <url>/_runs/<name>/shape.json                   how its sweeps are cut, so that a continued run cuts them alike
 //! <url>/_runs/<name>/inputs.json                  by what its data and weights are known again
@@ -30,16 +31,19 @@ mod seal;
 mod store;
 #[cfg(test)]
 mod tests;
+mod vectors;
 
 pub use crate::storage::{Access, Location, rfc3339};
 pub use column::{Cell, Table};
 pub use manifest::{Part, RunRecord};
 pub use results::{Results, RunResults};
 pub use schema::{
-    BlockRow, ComplementRow, ConvergencePairRow, ConvergenceRow, DensityRow, DivergenceRow, MetricsRow, NodeRow,
-    RunRow, SCHEMA_VERSION, SegmentRow, SummaryRow, TABLES, Tables, TridiagonalRow,
+    BlockRow, ComplementRow, ConvergencePairRow, ConvergenceRow, DensityRow, DiagonalProbeRow, DiagonalRow,
+    DivergenceRow, EigenvectorMassRow, EigenvectorRow, MetricsRow, NodeRow, RunRow, SCHEMA_VERSION, SegmentRow,
+    SummaryRow, TABLES, Tables, TridiagonalRow,
 };
 pub use store::{Provenance, RunStore};
+pub use vectors::VectorObject;
 
 /// Path of a run's lock below the output URL.
 pub fn lock_path(run: &str) -> String {

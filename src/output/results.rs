@@ -96,7 +96,9 @@ impl RunResults {
     /// All rows of a table, parts by name.
     pub fn read<T: Table>(&self) -> Result<Vec<T>> {
         let run = &self.record.run;
-        read_table(&self.location, &self.parts, |part| if self.is_done { ANOTHER_RUN.into() } else { again(run, part) })
+        read_table(&self.location, &self.parts, |part| {
+            if self.is_done { ANOTHER_RUN.into() } else { again(run, paths::group_of(&part.path)) }
+        })
     }
 }
 
@@ -106,7 +108,8 @@ pub(super) fn read_table<'a, T: Table>(
     all: impl IntoIterator<Item = &'a Part>,
     advice: impl Fn(&Part) -> String,
 ) -> Result<Vec<T>> {
-    let mut parts: Vec<_> = all.into_iter().filter(|part| part.table == T::NAME).collect();
+    let mut parts: Vec<_> =
+        all.into_iter().filter(|part| part.table == T::NAME && paths::is_parquet(&part.path)).collect();
     parts.sort_by(|a, b| a.path.cmp(&b.path));
     let mut rows = Vec::new();
     for part in parts {
@@ -115,9 +118,8 @@ pub(super) fn read_table<'a, T: Table>(
     Ok(rows)
 }
 
-/// How to compute the group of a part again, in a run that is not done.
-pub(super) fn again(run: &str, part: &Part) -> String {
-    let group = paths::group_of(&part.path);
+/// How to compute a group again, in a run that is not done.
+pub(super) fn again(run: &str, group: &str) -> String {
     format!("delete `{}` to compute group `{group}` again", paths::group(run, group))
 }
 

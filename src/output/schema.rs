@@ -10,7 +10,7 @@ use super::column::{Cell, Table, column};
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// Names of all tables.
-pub const TABLES: [&str; 12] = [
+pub const TABLES: [&str; 16] = [
     "blocks",
     "tridiagonal",
     "complement",
@@ -23,6 +23,10 @@ pub const TABLES: [&str; 12] = [
     "metrics",
     "convergence",
     "convergence_pairs",
+    "eigenvectors",
+    "eigenvector_mass",
+    "diagonal",
+    "diagonal_probes",
 ];
 
 tables! {
@@ -300,6 +304,74 @@ tables! {
         /// Its bootstrap error over segments.
         wasserstein1_error: f64,
     }
+
+    /// One converged eigenvector of a block, as the block's first probe finds it; with `[eigenvectors]`.
+    EigenvectorRow = "eigenvectors" {
+        /// Block name.
+        block: String,
+        /// Number from 0, by falling |eigenvalue|: the `i` of `name@i` in the file.
+        index: i32,
+        /// Its eigenvalue (a node of probe 0).
+        eigenvalue: f64,
+        /// |beta_{m+1} s_mi|, as in `nodes`: |H u - eigenvalue u| but for the error of products, which the noise floor bounds.
+        residual_bound: f64,
+        /// Estimate of the sine of the angle between the vector and the eigenvector: the residual bound, or the noise floor where
+        /// that is larger, over the distance to the nearest other node of the probe; at most 1. Eigenvalues that lie together more
+        /// closely than the probe can tell apart, equal ones among them, are one node: any vector of their space may be here.
+        angle: f64,
+        /// |<g, u>| / |g| with the gradient g of the batch's loss in the block; null for a gradient of zero.
+        gradient_overlap: Option<f64>,
+        /// Path of the file with the block's vectors, below the output's URL.
+        file: String,
+    }
+
+    /// Where an eigenvector lies: its share in one parameter of the block. The shares of a vector sum to 1.
+    EigenvectorMassRow = "eigenvector_mass" {
+        /// Block name.
+        block: String,
+        /// Number of the eigenvector, as in `eigenvectors`.
+        index: i32,
+        /// Parameter name.
+        parameter: String,
+        /// Sum of its squared entries in the parameter.
+        mass: f64,
+    }
+
+    /// A sum over the diagonal of a block's Hessian, as its probes estimate it; with `[diagonal]`.
+    DiagonalRow = "diagonal" {
+        /// Block name.
+        block: String,
+        /// Parameter, or part of a fused one, called as the blocks of the partition `parameter`.
+        part: String,
+        /// `part`: all of it; `row` of a matrix as it is stored; `neuron`: one of a layer's outputs; `head` of attention.
+        kind: String,
+        /// Number of the row, neuron or head in the part, from 0; 0 for the part itself.
+        index: i32,
+        /// Entries of the block that are summed.
+        num_entries: i64,
+        /// Mean over probes of the sum of d v_i (H v)_i, v the normalised probe, d the block's dimension.
+        value: f64,
+        /// Standard error of the mean, times Student's t for as many probes, so that one error holds 68 %; null with one probe.
+        error: Option<f64>,
+    }
+
+    /// What one probe adds to a row of `diagonal`.
+    DiagonalProbeRow = "diagonal_probes" {
+        /// Block name.
+        block: String,
+        /// Probe number from 0.
+        probe: i32,
+        /// As in `diagonal`.
+        part: String,
+        /// As in `diagonal`.
+        kind: String,
+        /// As in `diagonal`.
+        index: i32,
+        /// As in `diagonal`.
+        num_entries: i64,
+        /// Sum of d v_i (H v)_i, from H v = alpha_1 v_1 + beta_2 v_2.
+        value: f64,
+    }
 }
 
 /// Rows of several tables that are written together: of one group, or at the end of a run.
@@ -329,4 +401,12 @@ pub struct Tables {
     pub convergence: Vec<ConvergenceRow>,
     /// Table `convergence_pairs`.
     pub convergence_pairs: Vec<ConvergencePairRow>,
+    /// Table `eigenvectors`.
+    pub eigenvectors: Vec<EigenvectorRow>,
+    /// Table `eigenvector_mass`.
+    pub eigenvector_mass: Vec<EigenvectorMassRow>,
+    /// Table `diagonal`.
+    pub diagonal: Vec<DiagonalRow>,
+    /// Table `diagonal_probes`.
+    pub diagonal_probes: Vec<DiagonalProbeRow>,
 }

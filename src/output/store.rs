@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 
 use super::column::Table;
 use super::manifest::{Manifest, Part, RunRecord, paths};
@@ -52,6 +53,8 @@ pub struct RunStore {
     identity: String,
     /// The name was claimed by this call.
     is_new: bool,
+    /// Files of vectors of the group that is written next.
+    vectors: RefCell<Vec<Part>>,
     is_done: bool,
 }
 
@@ -77,9 +80,10 @@ impl RunStore {
                 return Err(location.failed("read", &paths::record(run), "it vanished after it was written"));
             }
         }
-        let (metadata, groups, seen) = (metadata(run, provenance), BTreeMap::new(), RefCell::default());
-        let identity = results::identity(&location, run)?;
-        let mut store = Self { location, run: run.into(), metadata, groups, seen, identity, is_new, is_done: false };
+        let (metadata, groups) = (metadata(run, provenance), BTreeMap::new());
+        let (seen, vectors) = (RefCell::default(), RefCell::default());
+        let (run, identity) = (run.into(), results::identity(&location, run)?);
+        let mut store = Self { location, run, metadata, groups, seen, identity, is_new, vectors, is_done: false };
         store.look()?;
         Ok(store)
     }
@@ -133,7 +137,11 @@ impl RunStore {
         let folder = paths::folder(&self.run);
         let is_work = |path: &String| path.starts_with(&paths::groups(&self.run)) || path.ends_with(".bin");
         let objects = self.location.list(&folder)?;
-        if !self.is_new || self.is_done || objects.keys().any(is_work) {
+        if !self.is_new
+            || self.is_done
+            || objects.keys().any(is_work)
+            || !parts_of(&self.location, &self.run)?.is_empty()
+        {
             return Ok(());
         }
         let lock = paths::lock(&self.run);
@@ -150,6 +158,23 @@ impl RunStore {
         self.groups.keys().map(String::as_str).collect()
     }
 
+    /// Writes a file of vectors beside table `eigenvectors`, and gives its path. It belongs to the next group that is written.
+    pub fn write_vectors(&self, name: &str, num_vectors: usize, bytes: Vec<u8>) -> Result<String> {
+        check_name("vectors", name)?;
+        self.check_record()?;
+        let part = Part {
+            table: paths::VECTORS.into(),
+            path: paths::vectors(&self.run, name),
+            num_rows: num_vectors as u64,
+            num_bytes: bytes.len() as u64,
+            sha256: Some(format!("{:x}", Sha256::digest(&bytes))),
+        };
+        let path = part.path.clone();
+        self.location.put(&path, bytes)?;
+        self.vectors.borrow_mut().push(part);
+        Ok(path)
+    }
+
     /// Writes the tables of a group; when this returns, the group is finished for good.
     pub fn write_group(&mut self, group: &str, tables: &Tables) -> Result<()> {
         check_name("group", group)?;
@@ -157,7 +182,7 @@ impl RunStore {
             return Err(Error::Other(format!("group `{group}` of run `{}` is already written", self.run)));
         }
         self.check_record()?;
-        let parts = self.write_tables(group, tables, |_| false)?;
+        let parts = [self.write_tables(group, tables, |_| false)?, self.vectors.take()].concat();
         let path = paths::group(&self.run, group);
         self.location.put(&path, self.manifest(group, parts.clone())?)?;
         self.groups.insert(group.into(), parts);
@@ -189,7 +214,8 @@ impl RunStore {
     /// Rows of a table from all finished groups.
     pub fn read<T: Table>(&self) -> Result<Vec<T>> {
         let parts = self.groups.values().flatten();
-        let rows = results::read_table(&self.location, parts, |part| results::again(&self.run, part))?;
+        let again = |part: &Part| results::again(&self.run, paths::group_of(&part.path));
+        let rows = results::read_table(&self.location, parts, again)?;
         self.seen.borrow_mut().insert(T::NAME);
         Ok(rows)
     }
@@ -201,9 +227,12 @@ impl RunStore {
         if let Some(lost) = self.groups.keys().find(|name| !there.iter().any(|group| group.name == **name)) {
             return Err(self.vanished(&paths::group(&self.run, lost)));
         }
-        let unseen = |part: &&Part| !self.seen.borrow().contains(part.table.as_str());
-        let mut unread = self.groups.values().flatten().filter(unseen);
-        unread.try_for_each(|part| parts::bytes(&self.location, part, &results::again(&self.run, part)).map(drop))
+        let is_seen = |part: &Part| self.seen.borrow().contains(part.table.as_str()) && paths::is_parquet(&part.path);
+        self.groups.iter().try_for_each(|(group, parts)| {
+            let mut unread = parts.iter().filter(|part| !is_seen(part));
+            let again = results::again(&self.run, group);
+            unread.try_for_each(|part| parts::bytes(&self.location, part, &again).map(drop))
+        })
     }
 
     /// Whether the output is still there, before anything is added to what may be none.
@@ -258,6 +287,10 @@ impl RunStore {
         self.write(part, &tables.metrics, &even_empty, &mut parts)?;
         self.write(part, &tables.convergence, &even_empty, &mut parts)?;
         self.write(part, &tables.convergence_pairs, &even_empty, &mut parts)?;
+        self.write(part, &tables.eigenvectors, &even_empty, &mut parts)?;
+        self.write(part, &tables.eigenvector_mass, &even_empty, &mut parts)?;
+        self.write(part, &tables.diagonal, &even_empty, &mut parts)?;
+        self.write(part, &tables.diagonal_probes, &even_empty, &mut parts)?;
         Ok(parts)
     }
 
@@ -300,12 +333,12 @@ fn check_name(what: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Paths of the run's Parquet parts in all tables.
+/// Paths of the run's parts in all tables.
 fn parts_of(location: &Location, run: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for table in TABLES {
         let objects = location.list(&paths::partition(table, run))?.into_keys();
-        found.extend(objects.filter(|path| path.ends_with(".parquet")));
+        found.extend(objects.filter(|path| paths::is_part(path)));
     }
     Ok(found)
 }

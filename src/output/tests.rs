@@ -168,6 +168,38 @@ pub(super) fn one_of_each() -> Tables {
             wasserstein1: 2.0,
             wasserstein1_error: 1e-2,
         }],
+        eigenvectors: [Some(0.5), None]
+            .map(|gradient_overlap| EigenvectorRow {
+                block: "b".into(),
+                index: 3,
+                eigenvalue: -2.5,
+                residual_bound: 1e-9,
+                angle: 1e-6,
+                gradient_overlap,
+                file: "eigenvectors/run=r/_b00000-p000.safetensors".into(),
+            })
+            .into(),
+        eigenvector_mass: vec![EigenvectorMassRow { block: "b".into(), index: 3, parameter: "p".into(), mass: 1.0 }],
+        diagonal: [Some(0.5), None]
+            .map(|error| DiagonalRow {
+                block: "b".into(),
+                part: "p".into(),
+                kind: "row".into(),
+                index: 3,
+                num_entries: 1 << 40,
+                value: -2.5,
+                error,
+            })
+            .into(),
+        diagonal_probes: vec![DiagonalProbeRow {
+            block: "b".into(),
+            probe: 1,
+            part: "p".into(),
+            kind: "head".into(),
+            index: 3,
+            num_entries: 7,
+            value: -2.5,
+        }],
     }
 }
 
@@ -193,6 +225,10 @@ fn every_table_comes_back_as_it_was() {
         metrics: run.read().unwrap(),
         convergence: run.read().unwrap(),
         convergence_pairs: run.read().unwrap(),
+        eigenvectors: run.read().unwrap(),
+        eigenvector_mass: run.read().unwrap(),
+        diagonal: run.read().unwrap(),
+        diagonal_probes: run.read().unwrap(),
     };
     assert_eq!(read, tables);
 }

@@ -269,7 +269,8 @@ pub fn does_not_fit_on_device(what: &str, needed: f64, budget: f64) -> Error {
 pub fn does_not_fit(what: &str, needed: f64, budget: f64) -> Error {
     Error::Environment(format!(
         "{} needs {}, {} may be used. Take fewer lanczos.steps (the basis is steps x dimension), \
-         a smaller batch.micro_batch, hessian.recompute = true, leave the block out, or raise hessian.memory",
+         a smaller batch.micro_batch, hessian.recompute = true, fewer eigenvectors where these are asked for (eigenvectors.count), leave \
+         the block out, or raise hessian.memory",
         what,
         amount(needed),
         amount(budget)

@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::datasets::Unit;
 use crate::hessian::PrefixBudget;
 use crate::networks::Profile;
-use crate::{Result, data, job};
+use crate::{Error, Result, data, job};
 use cost::Shares;
 use memory::Resources;
 use pace::Pace;
@@ -40,6 +40,9 @@ pub use timing::{Rate, measure};
 
 /// Tokens of a micro-batch, if nothing else is said: enough for large matrices, small enough for caches and memory.
 const PREDICTIONS_PER_PASS: usize = 1024;
+
+/// Most blocks of a run: distances are between all pairs of them.
+const MOST_PAIRED: usize = 500;
 
 /// One (block, probe) pair.
 pub type Pair = (usize, u32);
@@ -160,6 +163,7 @@ impl Plan {
     /// [`Error::Config`] for blocks that do not exist; [`Error::Environment`] if the machine does not say its memory.
     pub fn new(config: &Config, finished: &[Pair], resources: Resources) -> Result<Self> {
         let facts = Facts::of(config)?;
+        check_pairs(&facts.blocks)?;
         let planner = Planner::new(config, &facts, resources)?;
         let Facts { layout, blocks, .. } = &facts;
         let groups = planner.groups(blocks, finished);
@@ -338,6 +342,18 @@ pub fn duration(seconds: f64) -> String {
         s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
         s => format!("{:.1} days", s / 86_400.0),
     }
+}
+
+/// Refuses more blocks than all pairs of which are compared.
+fn check_pairs(blocks: &[Block]) -> Result<()> {
+    let count = blocks.iter().filter(|block| block.kind != "full").count();
+    if count <= MOST_PAIRED {
+        return Ok(());
+    }
+    Err(Error::Config(format!(
+        "these are {count} blocks, and all pairs of them would be compared; expected {MOST_PAIRED} or fewer. Narrow blocks.include, for \
+         example to one layer, put several together by [[blocks.own]], or make several runs"
+    )))
 }
 
 /// Refuses a plan that does not fit, naming the block that does not: groups are already as small as they go.

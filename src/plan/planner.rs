@@ -85,19 +85,29 @@ impl<'a> Planner<'a> {
     /// Bytes of a group in this machine's memory; for an accelerator whose own memory is not known, in one with everything.
     pub(super) fn bytes(&self, slots: &[&Block]) -> f64 {
         let sizes = self.sizes_of(slots);
-        match (self.device, self.config.hessian.backend.is_cpu()) {
+        let steps = match (self.device, self.config.hessian.backend.is_cpu()) {
             (Some(_), _) => self.memory.beside_device(&sizes),
             (None, true) => self.memory.group(&sizes),
             (None, false) => self.memory.group(&sizes) + self.memory.scores(slots.len()),
-        }
+        };
+        // the largest file, for which what the steps have freed is in no piece (measured: it comes on top)
+        steps + slots.iter().map(|block| self.file_bytes(block)).fold(0.0, f64::max)
+    }
+
+    /// Bytes of a block's file of eigenvectors, which has whole parameters and is put together on rank 0; 0 if none are wanted.
+    pub(super) fn file_bytes(&self, block: &Block) -> f64 {
+        let count = self.config.eigenvectors.map_or(0, |asked| asked.count.min(block.num_params(self.layout)));
+        self.touched(block) * count as f64 * self.memory.number
+    }
+
+    /// Entries of all parameters that a block has a part of.
+    fn touched(&self, block: &Block) -> f64 {
+        block.parameters().iter().map(|&at| self.layout.parameters()[at].num_params() as f64).sum()
     }
 
     /// Bytes of a group on the accelerator, and those that may be taken.
     fn on_device(&self, slots: &[&Block]) -> Option<(f64, f64)> {
-        let whole = |block: &Block| {
-            block.parameters().iter().map(|&at| self.layout.parameters()[at].num_params()).sum::<usize>()
-        };
-        let share = |(block, (_, share)): (&&Block, (f64, f64))| (whole(block) as f64, share);
+        let share = |(block, (_, share)): (&&Block, (f64, f64))| (self.touched(block), share);
         let sizes: Vec<_> = slots.iter().zip(self.sizes_of(slots)).map(share).collect();
         self.device.map(|budget| (self.memory.on_device(&sizes), budget))
     }

@@ -10,7 +10,7 @@ use crate::job;
 /// What goes to storage and comes from it, bytes; to a factor of two.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Storage {
-    /// All tables.
+    /// All tables, and files of eigenvectors.
     pub tables_bytes: f64,
     /// Checkpoints that lie there at the same time, at most.
     pub checkpoint_peak_bytes: f64,
@@ -68,6 +68,7 @@ impl Planner<'_> {
         };
         let pairs = || plan.groups.iter().flat_map(|group| &group.pairs);
         let count = blocks.len() as f64;
+        let files: f64 = blocks.iter().map(|block| self.file_bytes(block)).sum();
         let distances = PER_DISTANCE * DISTANCES * count * (count + 1.0) / 2.0;
         let (basis, sums): (Vec<f64>, Vec<f64>) =
             plan.groups.iter().map(|group| self.checkpoint(blocks, group)).unzip();
@@ -77,7 +78,7 @@ impl Planner<'_> {
         let study = plan.convergence.as_ref();
         let (runs, batches) = study.map_or((1.0, 1.0), |study| (study.batches.len() as f64, study.times_largest));
         Storage {
-            tables_bytes: runs * (pairs().map(of_pair).sum::<f64>() + PER_DENSITY * count + distances),
+            tables_bytes: runs * (pairs().map(of_pair).sum::<f64>() + PER_DENSITY * count + distances + files),
             checkpoint_peak_bytes: peak,
             checkpoint_written_bytes: runs * basis.iter().sum::<f64>() + saves * largest_sums,
             tokens_read_bytes: 2.0 * batches * plan.tokens.unwrap_or(0) as f64 * plan.num_sweeps() as f64,

@@ -22,6 +22,7 @@ mod nested_tests;
 mod noise;
 mod quadrature;
 mod reduce;
+mod ritz;
 pub mod stats;
 mod symkl;
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub use moments::{Moments, moments};
 pub use noise::{error_from_reference, error_from_two, noise_floor};
 pub use quadrature::{Deflated, Node, Quadrature, Weights, quadrature};
 pub use reduce::reduce_variance;
+pub use ritz::{Ritz, ritz};
 pub use symkl::{SymKl, Workspace, symkl};
 pub use trace_error::trace_error;
 pub use wasserstein::{Measure, W1Block, measure, wasserstein1};

@@ -1,8 +1,10 @@
 //! The real binary, from the outside: answers, messages and exit codes. Every test has a folder of its own.
 
+mod blocks;
 mod checkpoints;
 mod convergence;
 mod corpus;
+mod eigenvectors;
 mod folder;
 mod hostile;
 mod inputs;

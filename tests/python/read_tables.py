@@ -42,6 +42,10 @@ TABLES = {
     "lambda_min:f64 lambda_min_error:f64 lambda_max:f64 lambda_max_error:f64 status:utf8",
     "convergence_pairs": "block_a:utf8 block_b:utf8 tokens:i64 js:f64 js_error:f64 wasserstein1:f64 "
     "wasserstein1_error:f64",
+    "eigenvectors": "block:utf8 index:i32 eigenvalue:f64 residual_bound:f64 angle:f64 gradient_overlap:f64? file:utf8",
+    "eigenvector_mass": "block:utf8 index:i32 parameter:utf8 mass:f64",
+    "diagonal": "block:utf8 part:utf8 kind:utf8 index:i32 num_entries:i64 value:f64 error:f64?",
+    "diagonal_probes": "block:utf8 probe:i32 part:utf8 kind:utf8 index:i32 num_entries:i64 value:f64",
 }
 ARROW = {
     "utf8": pyarrow.string(),

@@ -41,7 +41,13 @@ pub const NAMES: Names = Names {
 
 /// Fused attention: q, k and v side by side.
 pub fn structure(heads: usize) -> Structure {
-    Structure { fused: &[("attn.c_attn", &["q", "k", "v"])], head_rows: &["attn.c_proj"], heads }
+    Structure {
+        fused: &[("attn.c_attn", &["q", "k", "v"])],
+        head_rows: &["attn.c_proj"],
+        heads,
+        outputs: &[("attn.c_attn", 1), ("attn.c_proj", 1), ("mlp.c_fc", 1), ("mlp.c_proj", 1)],
+        embeddings: &["wte"],
+    }
 }
 
 /// Next-token prediction: mean cross-entropy over all predicted tokens, weighted where tokens have weights.
