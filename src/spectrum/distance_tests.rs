@@ -5,7 +5,7 @@ use super::*;
 use crate::probe::{ProbeKind, probe};
 
 /// A block whose probes are given as (node, weight) lists.
-fn block(name: &str, probes: &[&[(f64, f64)]]) -> BlockSpectrum {
+pub(super) fn block(name: &str, probes: &[&[(f64, f64)]]) -> BlockSpectrum {
     let node = |(node, weight): &(f64, f64)| Node {
         node: *node,
         weight: *weight,
@@ -42,7 +42,7 @@ fn family(scale: f64) -> Vec<BlockSpectrum> {
 
 fn settings(axis: AxisChoice) -> DistanceSettings {
     DistanceSettings {
-        metrics: vec![Metric::Js, Metric::Wasserstein1, Metric::SymKlPaper],
+        metrics: METRICS.to_vec(),
         axis,
         sigma: Sigma::Relative(None),
         grid_points: 20_001,
@@ -182,7 +182,7 @@ fn zero_blocks_are_named_and_left_out_of_the_mean() {
     assert!(row("wasserstein1_shape").value.is_none());
     let means = mean_distances(&rows);
     let without = mean_distances(&table(&family(1.0), AxisChoice::Asinh(Some(4e-3))));
-    assert_eq!(means.len(), 7);
+    assert_eq!(means.len(), 9);
     for (mean, without) in means.iter().zip(&without) {
         let pairs = if mean.metric == "symkl_paper" { 6 } else { 3 };
         assert_eq!((mean.num_pairs, mean.num_zero_blocks, without.num_pairs), (pairs, 1, pairs), "{}", mean.metric);
