@@ -109,7 +109,8 @@ impl Source {
         let layout = config.network.layout()?;
         let mut blocks = job::blocks(&config, &layout)?;
         let probes = num_probes(&rows);
-        let wanted = |block: &Block| if block.kind == "full" { config.lanczos.full_probes } else { config.lanczos.probes };
+        let wanted =
+            |block: &Block| if block.kind == "full" { config.lanczos.full_probes } else { config.lanczos.probes };
         let found = |block: &Block| probes.get(block.name.as_str()).copied().unwrap_or(0);
         let missing = blocks.iter().filter(|block| found(block) < wanted(block));
         let incomplete = missing.map(|block| block.name.clone()).collect();
@@ -122,8 +123,7 @@ impl Source {
         }
         let floors = floors(&run, &blocks)?;
         let names: Vec<&str> = blocks.iter().map(|block| block.name.as_str()).collect();
-        let matrices =
-            tables::tridiagonals(&names, rows, &run.read::<SegmentRow>()?, &run.read::<ComplementRow>()?)?;
+        let matrices = tables::tridiagonals(&names, rows, &run.read::<SegmentRow>()?, &run.read::<ComplementRow>()?)?;
         let shares = shares(&config, &matrices)?;
         Ok(Self { run, config, blocks, matrices, floors, shares, incomplete })
     }

@@ -162,7 +162,10 @@ pub fn tridiagonals(
     let mut complement: Vec<&ComplementRow> = complement.iter().collect();
     complement.sort_by_key(|row| (row.start, row.step));
     for row in complement {
-        found.get_mut(row.block.as_str()).and_then(|probes| probes.get_mut(&row.probe)).map(|t| place_complement(t, row));
+        found
+            .get_mut(row.block.as_str())
+            .and_then(|probes| probes.get_mut(&row.probe))
+            .map(|t| place_complement(t, row));
     }
     let of_block = |block: &&str| {
         let probes = found.remove(*block);

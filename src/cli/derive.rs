@@ -105,7 +105,9 @@ fn summary(derived: &Derived) -> String {
     };
     let lacking = match incomplete.len() {
         0 => String::new(),
-        lacking => format!("\nthe run is not done: {lacking} blocks are missing or lack probes ({} ...)", incomplete[0]),
+        lacking => {
+            format!("\nthe run is not done: {lacking} blocks are missing or lack probes ({} ...)", incomplete[0])
+        }
     };
     format!("{what}; its tables are in {url}{lacking}\nfigures: hesspec report {url} --run {run}")
 }

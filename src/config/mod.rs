@@ -31,8 +31,8 @@ pub use convergence::Convergence;
 pub use network::Configured;
 pub use resolved::{Difference, differences};
 pub use sections::{
-    Axis, Backend, Basis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Math, Operator, Output,
-    Precision, PrefixCache, ProbeKind, Reduction, Reorthogonalize, Run, Sigma, WeightKind,
+    Axis, Backend, Basis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Math, Operator, Output, Precision,
+    PrefixCache, ProbeKind, Reduction, Reorthogonalize, Run, Sigma, WeightKind,
 };
 
 pub use crate::data::Order;

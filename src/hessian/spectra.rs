@@ -237,10 +237,7 @@ pub fn complement<'a, T: Precision>(
 }
 
 /// Share of each segment in the batch.
-fn segment_shares<K: Kernels, T: Precision>(
-    passes: &dyn Passes<K, T>,
-    data: &impl MicroBatches,
-) -> Result<Vec<f64>> {
+fn segment_shares<K: Kernels, T: Precision>(passes: &dyn Passes<K, T>, data: &impl MicroBatches) -> Result<Vec<f64>> {
     let mut shares = vec![0.0; data.num_segments()];
     for index in 0..data.len() {
         shares[data.segment(index)] += passes.weight(index)? / data.total_weight();

@@ -2,7 +2,8 @@
 //!
 //! The error of a distance is one standard deviation, of three parts added in squares, each from the same distance between
 //! [`Pieces`](super::Pieces) of the blocks. *Steps*: root mean square of what it changes by when one block, and when the other, is
-//! seen after fewer steps. *Probes*: root mean square of its change when the weights of both are redrawn; also for one probe.
+//! seen after fewer steps. *Probes*: root mean square of its change when the weights of both are redrawn, times [`PROBES`]; also for
+//! one probe.
 //! *Data*: jackknife over the segments of the batch, left out for both blocks together, for they share them. That it covers the
 //! truth as often as it should is shown by results/resolution.md.
 
@@ -25,6 +26,9 @@ pub trait Comparable: Send + Sync {
     /// The distance to be expected from the randomness of the probes alone; `None` if one has one probe.
     fn noise_floor(&self, other: &Self) -> Option<f64>;
 }
+
+/// Calibration on results/resolution.md: a redrawn weight is a draw around what is known of it, and so, partly, is the own one.
+const PROBES: f64 = 0.9;
 
 /// One pair.
 pub(super) struct Entry {
@@ -68,15 +72,13 @@ impl<C: Comparable> Ready<C> {
         let value = first.distance(their_first);
         let steps = root_mean_square(shorter.iter().map(|piece| piece.distance(their_first) - value))
             .hypot(root_mean_square(their_shorter.iter().map(|piece| first.distance(piece) - value)));
-        let together = |ours: &[C], theirs: &[C]| -> Vec<f64> {
-            ours.iter().zip(theirs).map(|(a, b)| a.distance(b)).collect()
-        };
+        let together =
+            |ours: &[C], theirs: &[C]| -> Vec<f64> { ours.iter().zip(theirs).map(|(a, b)| a.distance(b)).collect() };
         let value = self.own.distance(&other.own);
-        let probes =
-            root_mean_square(together(&self.redrawn, &other.redrawn).into_iter().map(|drawn| drawn - value));
+        let probes = root_mean_square(together(&self.redrawn, &other.redrawn).into_iter().map(|drawn| drawn - value));
         let left_out = together(&self.without_segment, &other.without_segment);
         let data = if left_out.len() > 1 { stats::jackknife_error(&left_out) } else { 0.0 };
-        Some(steps.hypot(probes).hypot(data))
+        Some(steps.hypot(PROBES * probes).hypot(data))
     }
 }
 

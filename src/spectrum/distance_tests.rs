@@ -41,12 +41,7 @@ fn family(scale: f64) -> Vec<BlockSpectrum> {
 }
 
 fn settings(axis: AxisChoice) -> DistanceSettings {
-    DistanceSettings {
-        metrics: METRICS.to_vec(),
-        axis,
-        sigma: Sigma::Relative(None),
-        grid_points: 20_001,
-    }
+    DistanceSettings { metrics: METRICS.to_vec(), axis, sigma: Sigma::Relative(None), grid_points: 20_001 }
 }
 
 fn table(blocks: &[BlockSpectrum], axis: AxisChoice) -> Vec<Divergence> {

@@ -10,7 +10,7 @@ use crate::krylov::Tridiagonal;
 use crate::probe::{ProbeKind, probe};
 
 /// Shares of the steps after which the recursion is looked at, all of them first.
-pub const STEPS: [f64; 4] = [1.0, 0.75, 0.625, 0.5];
+pub const STEPS: [f64; 3] = [1.0, 0.75, 0.625];
 /// Spectra with redrawn weights.
 const DRAWS: u32 = 8;
 /// Seed of the draws.
@@ -35,12 +35,8 @@ impl Pieces {
     pub fn new(block: &BlockSpectrum, tridiagonals: &[Tridiagonal], shares: &[f64]) -> Result<Self> {
         let steps = STEPS.iter().map(|share| after(block, tridiagonals, *share)).collect::<Result<_>>()?;
         let redrawn = (0..DRAWS).map(|draw| redrawn(block, draw)).collect();
-        let segmented = Segmented {
-            name: &block.name,
-            dim: block.dim,
-            probes: tridiagonals,
-            noise_floor: block.noise_floor,
-        };
+        let segmented =
+            Segmented { name: &block.name, dim: block.dim, probes: tridiagonals, noise_floor: block.noise_floor };
         let without = |left: usize| {
             let multiplier = |at: usize| if at == left { 0.0 } else { 1.0 / (1.0 - shares[left]) };
             let multipliers: Vec<f64> = (0..shares.len()).map(multiplier).collect();
@@ -62,11 +58,8 @@ impl Pieces {
 fn after(block: &BlockSpectrum, tridiagonals: &[Tridiagonal], share: f64) -> Result<Vec<Quadrature>> {
     let after = |(number, t): (usize, &Tridiagonal)| {
         let steps = if t.breakdown() { t.steps() } else { ((share * t.steps() as f64).round() as usize).max(1) };
-        let shorter = Tridiagonal {
-            alpha: t.alpha[..steps].to_vec(),
-            beta: t.beta[..steps].to_vec(),
-            ..Tridiagonal::default()
-        };
+        let shorter =
+            Tridiagonal { alpha: t.alpha[..steps].to_vec(), beta: t.beta[..steps].to_vec(), ..Tridiagonal::default() };
         quadrature(&block.name, number as u32, &shorter, block.noise_floor)
     };
     tridiagonals.par_iter().enumerate().map(after).collect()

@@ -1,5 +1,6 @@
 //! The tables that follow from Jacobi matrices: blocks, nodes, densities, distances, moments.
 
+use crate::Result;
 use crate::block::{Block, Layout};
 use crate::config::{self, Config};
 use crate::hessian::block_spectrum;
@@ -9,7 +10,6 @@ use crate::spectrum::{
     AxisChoice, BlockSpectrum, DistanceSettings, Divergence, Node, Quadrature, Sigma, View, Weights, density,
     divergences_in, moments, negative_energy,
 };
-use crate::Result;
 
 /// What the Jacobi matrices `found` of `blocks` say under a configuration: one axis for all. `floors` are the blocks' noise
 /// floors, `shares` those of the segments in the batch.
