@@ -17,6 +17,8 @@ pub mod eigen;
 mod energy;
 #[cfg(test)]
 mod energy_tests;
+#[cfg(test)]
+mod error_tests;
 mod js;
 mod lattice;
 mod metric;

@@ -3,6 +3,7 @@
 mod checkpoints;
 mod convergence;
 mod corpus;
+mod derive;
 mod folder;
 mod hostile;
 mod inputs;
