@@ -12,7 +12,7 @@ use burn::tensor::{Tensor, TensorData};
 use hesspec::engine::SecondOrder;
 use hesspec::hessian::{Listed, Problem, Settings, spectrum};
 use hesspec::models::{Names, Partition, Structure, parameters, partition};
-use hesspec::spectrum::{AxisChoice, DistanceSettings, Metric, Sigma, moments};
+use hesspec::spectrum::{AxisChoice, DistanceSettings, Divergence, Metric, Sigma, moments};
 
 // ------------------------------------------------------------------------------------------------------------------
 
@@ -109,12 +109,14 @@ fn main() -> hesspec::Result<()> {
             block.block.name, m.trace, m.trace_sem, m.frobenius, m.lambda_min, m.lambda_max
         );
     }
-    let metrics = vec![Metric::Js];
+    let metrics = vec![Metric::named("wasserstein1_energy")?];
     let distance =
         DistanceSettings { metrics, axis: AxisChoice::Asinh(None), sigma: Sigma::Relative(None), grid_points: 0 };
-    println!("\nJensen-Shannon distance between blocks, in [0, 1]");
-    for row in spectra.distances(&distance)?.iter().filter(|row| row.metric == "js" && row.block_a != row.block_b) {
-        println!("{:<18} {:<18} {:.3}", row.block_a, row.block_b, row.value.unwrap_or(f64::NAN));
+    println!("\nDistance between where the blocks' squared Frobenius norms lie, in decades of |eigenvalue|");
+    let is_pair = |row: &&Divergence| row.metric == "wasserstein1_energy" && row.block_a != row.block_b;
+    for row in spectra.distances(&distance)?.iter().filter(is_pair) {
+        let (value, error) = (row.value.unwrap_or(f64::NAN), row.error.unwrap_or(f64::NAN));
+        println!("{:<18} {:<18} {value:.3} +- {error:.3}", row.block_a, row.block_b);
     }
     Ok(())
 }
