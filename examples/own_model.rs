@@ -12,7 +12,7 @@ use burn::tensor::{Tensor, TensorData};
 use hesspec::Analysis;
 use hesspec::engine::SecondOrder;
 use hesspec::hessian::{Listed, Problem};
-use hesspec::spectrum::Metric;
+use hesspec::spectrum::{Divergence, Metric};
 
 // ------------------------------------------------------------------------------------------------------------------
 
@@ -95,9 +95,11 @@ fn main() -> hesspec::Result<()> {
     println!("{curvature}");
     println!("the largest eigenvalue of the whole network: {:.3}", curvature["full"].moments().lambda_max);
 
-    println!("\nJensen-Shannon distance between blocks, in [0, 1]");
-    for row in curvature.distances(Metric::Js)?.iter().filter(|row| row.metric == "js" && row.block_a != row.block_b) {
-        println!("{:<18} {:<18} {:.3}", row.block_a, row.block_b, row.value.unwrap_or(f64::NAN));
+    println!("\nDistance between where the blocks' squared Frobenius norms lie, in decades of |eigenvalue|");
+    let is_pair = |row: &&Divergence| row.metric == "wasserstein1_energy" && row.block_a != row.block_b;
+    for row in curvature.distances(Metric::named("wasserstein1_energy")?)?.iter().filter(is_pair) {
+        let (value, error) = (row.value.unwrap_or(f64::NAN), row.error.unwrap_or(f64::NAN));
+        println!("{:<18} {:<18} {value:.3} +- {error:.3}", row.block_a, row.block_b);
     }
     Ok(())
 }

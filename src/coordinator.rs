@@ -27,7 +27,7 @@ use crate::plan::shape::{self, Choice, Shape};
 use crate::plan::{self, Pair, Plan};
 use crate::probe::ProbeKind;
 use crate::shown::Url;
-use crate::tables;
+use crate::tables::{self, NOISE_FLOORS};
 use crate::worker::{self, Slot};
 use crate::{Error, Result, announce};
 
@@ -285,6 +285,9 @@ impl Task for Run<'_> {
             .map(|store| self.start(&job, &settings, matmul, store, checkpoint.as_ref()))
             .transpose()?;
         let errors = self.errors(&job, &planned, &settings)?;
+        if let Some(store) = self.store.as_ref() {
+            store.remember(NOISE_FLOORS, &tables::noted_floors(&job.blocks, &errors))?;
+        }
         let etas: Vec<f64> = errors.iter().map(|error| error.eta).collect();
         let plan = start.as_ref().map(|s| schedule(&planned, &s.finished, &s.begun, self.resources)).transpose()?;
         let groups = told(self.comm, plan)?;
@@ -368,11 +371,12 @@ impl Task for Run<'_> {
                 seconds: begin.elapsed().as_secs_f64(),
                 world: self.comm.size(),
                 batch_sha256: job.data().sha256()?,
+                num_samples: job.data().num_predictions() / config.network.unit().predictions,
                 shape: self.shape,
                 errors,
                 matmul: start.matmul,
             };
-            let mut last = tables::final_tables(config, &job.layout, &job.blocks, found, &facts)?;
+            let mut last = tables::final_tables(config, &job.layout, &job.blocks, &found, &facts)?;
             last.diagonal = tables::diagonal(store.read()?);
             store.finish(&last)?;
         }

@@ -37,6 +37,7 @@ pub mod announce;
 pub mod checkpoint;
 pub mod convergence;
 pub mod coordinator;
+pub mod derive;
 pub mod doctor;
 pub mod job;
 pub mod lock;

@@ -1,27 +1,27 @@
 //! Between results and rows: what a run writes, and what it reads back to go on.
 
 mod diagonal;
+mod spectral;
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use crate::block::{Block, Layout};
 use crate::config::{self, Config};
+use crate::data::MicroBatches;
 use crate::doctor::MatmulError;
-use crate::hessian::{ProductError, block_spectrum};
+use crate::hessian::ProductError;
 use crate::krylov::{Tridiagonal, packed};
 use crate::metrics::StepMetrics;
 use crate::output::{
-    BlockRow, ComplementRow, DensityRow, DivergenceRow, MetricsRow, NodeRow, Provenance, RunRow, RunStore, SegmentRow,
-    SummaryRow, Tables, TridiagonalRow, rfc3339,
+    ComplementRow, MetricsRow, Provenance, RunRow, RunStore, SegmentRow, Tables, TridiagonalRow, rfc3339,
 };
 use crate::plan::shape::Shape;
-use crate::spectrum::{
-    AxisChoice, BlockSpectrum, DistanceSettings, Metric, Node, Sigma, View, Weights, density, divergences, moments,
-};
+use crate::spectrum::noise_floor;
 use crate::{Error, Result, job};
 
 pub use diagonal::diagonal;
+pub use spectral::{axis_and_sigma, spectral_tables, weights};
 
 /// What is recorded of a run beside its numbers.
 #[derive(Debug, Clone)]
@@ -34,6 +34,8 @@ pub struct RunFacts {
     pub world: usize,
     /// Hash of the batch's tokens.
     pub batch_sha256: Option<String>,
+    /// Samples of the batch.
+    pub num_samples: usize,
     /// How its sweeps were cut.
     pub shape: Shape,
     /// Error of a product, block by block.
@@ -135,47 +137,48 @@ pub fn metrics_row(group: &str, metrics: &StepMetrics) -> MetricsRow {
 /// The Jacobi matrices of finished groups, by block and probe.
 pub fn read_groups(store: &RunStore, blocks: &[Block]) -> Result<Vec<Vec<Tridiagonal>>> {
     let names: Vec<&str> = blocks.iter().map(|block| block.name.as_str()).collect();
-    let mut found = tridiagonals(&names, store.read::<TridiagonalRow>()?, &store.read::<SegmentRow>()?)?;
-    let mut rows = store.read::<ComplementRow>()?;
-    rows.sort_by_key(|row| (row.start, row.step));
-    for (name, probes) in names.iter().zip(&mut found) {
-        let of_block = rows.iter().filter(|row| row.block == *name);
-        of_block.for_each(|row| place_complement(probes, row));
-    }
-    Ok(found)
+    tridiagonals(&names, store.read()?, &store.read()?, &store.read()?)
 }
 
 /// The Jacobi matrices of these blocks, by block and probe, from the rows of a run.
+///
+/// # Errors
+/// [`Error::Other`] for a block without rows.
 pub fn tridiagonals(
     blocks: &[&str],
     mut rows: Vec<TridiagonalRow>,
     segments: &[SegmentRow],
+    complement: &[ComplementRow],
 ) -> Result<Vec<Vec<Tridiagonal>>> {
     rows.sort_by_key(|row| (row.probe, row.step));
+    let mut found: BTreeMap<&str, BTreeMap<i32, Tridiagonal>> = BTreeMap::new();
+    for row in &rows {
+        let t = found.entry(&row.block).or_default().entry(row.probe).or_default();
+        t.alpha.push(row.alpha);
+        t.beta.push(row.beta);
+        t.orthogonality_loss.push(row.orthogonality_loss);
+    }
+    for row in segments {
+        found.get_mut(row.block.as_str()).and_then(|probes| probes.get_mut(&row.probe)).map(|t| place_segment(t, row));
+    }
+    let mut complement: Vec<&ComplementRow> = complement.iter().collect();
+    complement.sort_by_key(|row| (row.start, row.step));
+    for row in complement {
+        found
+            .get_mut(row.block.as_str())
+            .and_then(|probes| probes.get_mut(&row.probe))
+            .map(|t| place_complement(t, row));
+    }
     let of_block = |block: &&str| {
-        let mut probes: BTreeMap<i32, Tridiagonal> = BTreeMap::new();
-        for row in rows.iter().filter(|row| row.block == *block) {
-            let t = probes.entry(row.probe).or_default();
-            t.alpha.push(row.alpha);
-            t.beta.push(row.beta);
-            t.orthogonality_loss.push(row.orthogonality_loss);
-        }
-        for row in segments.iter().filter(|row| row.block == *block) {
-            if let Some(t) = probes.get_mut(&row.probe) {
-                place_segment(t, row);
-            }
-        }
-        if probes.is_empty() {
-            return Err(Error::Other(format!("block `{block}`: no finished group holds it")));
-        }
+        let probes = found.remove(*block);
+        let probes = probes.ok_or_else(|| Error::Other(format!("block `{block}`: no finished group holds it")))?;
         Ok(probes.into_values().collect())
     };
     blocks.iter().map(of_block).collect()
 }
 
 /// Rows come by start and step.
-fn place_complement(probes: &mut [Tridiagonal], row: &ComplementRow) {
-    let Some(t) = probes.get_mut(row.probe as usize) else { return };
+fn place_complement(t: &mut Tridiagonal, row: &ComplementRow) {
     t.complement.resize_with(t.complement.len().max(row.start as usize + 1), Tridiagonal::default);
     let short = &mut t.complement[row.start as usize];
     short.alpha.push(row.alpha);
@@ -194,175 +197,43 @@ fn place_segment(t: &mut Tridiagonal, row: &SegmentRow) {
     }
 }
 
-/// Everything that follows from the Jacobi matrices at no further product.
+/// What the noise floors of a run's blocks are noted as while it is not done.
+pub const NOISE_FLOORS: &str = "noise_floors";
+
+/// The noise floors as a note; as text, which keeps all bits.
+pub fn noted_floors(blocks: &[Block], errors: &[ProductError]) -> BTreeMap<String, String> {
+    let floor = |(block, error): (&Block, &ProductError)| (block.name.clone(), noise_floor(error.eta).to_string());
+    blocks.iter().zip(errors).map(floor).collect()
+}
+
+/// The tables of the end of a run: everything that follows from the Jacobi matrices at no further product, and the run's row.
+///
+/// # Errors
+/// Those of [`spectral_tables`].
 pub fn final_tables(
     config: &Config,
     layout: &Layout,
     blocks: &[Block],
-    found: Vec<Vec<Tridiagonal>>,
+    found: &[Vec<Tridiagonal>],
     facts: &RunFacts,
 ) -> Result<Tables> {
-    let weights = weights(config);
-    let spectra = blocks
-        .iter()
-        .zip(&found)
-        .zip(&facts.errors)
-        .map(|((block, t), error)| block_spectrum(block, block.num_params(layout), t, error.eta, weights))
-        .collect::<Result<Vec<_>>>()?;
-    let (axis, sigma) = axis_and_sigma(config);
-    let view = View::new(&spectra, axis, sigma)?;
-    let mut rows = Tables::default();
-    for ((block, spectrum), t) in blocks.iter().zip(&spectra).zip(&found) {
-        rows.blocks.push(block_row(layout, block));
-        push_nodes(&mut rows, spectrum);
-        let status = push_density(&mut rows, spectrum, &view);
-        rows.summary.push(summary_row(spectrum, t, status));
-    }
-    let parts: Vec<BlockSpectrum> =
-        blocks.iter().zip(spectra).filter(|(block, _)| block.kind != "full").map(|(_, spectrum)| spectrum).collect();
-    rows.divergence = distances(config, &parts)?;
-    rows.runs.push(run_row(config, facts)?);
-    Ok(rows)
+    let floors: Vec<f64> = facts.errors.iter().map(|error| noise_floor(error.eta)).collect();
+    let rows = spectral_tables(config, layout, blocks, found, &floors, &segment_shares(config, facts.num_samples)?)?;
+    Ok(Tables { runs: vec![run_row(config, facts)?], ..rows })
 }
 
-/// Which weights are asked for.
-pub fn weights(config: &Config) -> Weights {
-    match config.lanczos.weights {
-        config::WeightKind::Raw => Weights::Raw,
-        config::WeightKind::VarianceReduced => Weights::VarianceReduced,
-        config::WeightKind::Deflated => Weights::Deflated,
-    }
-}
-
-/// How densities are to be drawn.
-pub fn axis_and_sigma(config: &Config) -> (AxisChoice, Sigma) {
-    let axis = match config.density.axis {
-        config::Axis::Asinh => AxisChoice::Asinh(config.density.axis_scale),
-        config::Axis::Linear => AxisChoice::Linear,
-    };
-    let sigma = match config.density.sigma {
-        config::Sigma::Relative(share) => Sigma::Relative(Some(share)),
-        config::Sigma::Absolute(sigma) => Sigma::Absolute(sigma),
-    };
-    (axis, sigma)
-}
-
-fn block_row(layout: &Layout, block: &Block) -> BlockRow {
-    let shapes: Vec<Vec<usize>> = block.pieces.iter().map(|piece| piece.shape(layout)).collect();
-    let shape = match shapes.as_slice() {
-        [shape] => format!("{shape:?}"),
-        _ => format!("{} tensors", shapes.len()),
-    };
-    BlockRow {
-        block: block.name.clone(),
-        kind: block.kind.clone(),
-        layer: block.layer.map(|layer| layer as i32),
-        shape,
-        num_params: block.num_params(layout) as i64,
-        offset: block.offset(layout) as i64,
-    }
-}
-
-fn push_nodes(rows: &mut Tables, spectrum: &BlockSpectrum) {
-    for (probe, quadrature) in spectrum.probes.iter().enumerate() {
-        for (index, node) in quadrature.nodes.iter().enumerate() {
-            rows.nodes.push(NodeRow {
-                block: spectrum.name.clone(),
-                probe: probe as i32,
-                node_index: index as i32,
-                node: node.node,
-                weight: node.weight,
-                weight_reduced: node.weight_reduced,
-                residual_bound: node.residual_bound,
-                converged: node.converged,
-                below_noise_floor: node.below_noise_floor,
-            });
-        }
-    }
-}
-
-/// Returns the density's status.
-fn push_density(rows: &mut Tables, spectrum: &BlockSpectrum, view: &View) -> String {
-    let density = density(spectrum, view);
-    for at in 0..density.coordinate.len() {
-        rows.density.push(DensityRow {
-            block: density.block.clone(),
-            axis: density.axis.into(),
-            coordinate: density.coordinate[at],
-            eigenvalue: density.eigenvalue[at],
-            density: density.density[at],
-            sem: density.sem.as_ref().map(|sem| sem[at]),
-        });
-    }
-    density.status
-}
-
-fn summary_row(spectrum: &BlockSpectrum, tridiagonals: &[Tridiagonal], density_status: String) -> SummaryRow {
-    let found = moments(spectrum);
-    let status = if spectrum.is_zero() {
-        "zero_block; every |node| is below the noise floor: this block's Hessian is zero to the accuracy of the products".into()
-    } else {
-        with_unresolved_sign(spectrum, density_status)
-    };
-    SummaryRow {
-        block: spectrum.name.clone(),
-        trace: found.trace,
-        trace_sem: Some(found.trace_sem),
-        frobenius: found.frobenius,
-        lambda_min: found.lambda_min,
-        lambda_min_residual_bound: found.lambda_min_residual,
-        lambda_max: found.lambda_max,
-        lambda_max_residual_bound: found.lambda_max_residual,
-        negative_mass: found.negative_mass,
-        noise_floor: found.noise_floor,
-        steps_done: tridiagonals.iter().map(Tridiagonal::steps).min().unwrap_or(0) as i32,
-        status,
-    }
-}
-
-/// Largest share of a spectrum whose sign may be open without a word about it.
-const UNRESOLVED_MASS: f64 = 0.01;
-
-/// Adds to a status how much of the mass lies at nodes whose residual bound exceeds their distance from zero: whether
-/// it counts as negative is chance.
-fn with_unresolved_sign(spectrum: &BlockSpectrum, status: String) -> String {
-    let of_probe = |q: &crate::spectrum::Quadrature| -> f64 {
-        q.nodes.iter().filter(|n| n.node.abs() < n.residual_bound).map(Node::effective_weight).sum()
-    };
-    let mass = spectrum.probes.iter().map(of_probe).sum::<f64>() / spectrum.probes.len() as f64;
-    if mass <= UNRESOLVED_MASS {
-        return status;
-    }
-    let open = format!(
-        "sign_unresolved; {mass:.4} of the mass lies nearer to zero than its residual bound, so negative_mass is known to \
-         that only; take more lanczos.steps"
-    );
-    if status == "ok" { open } else { format!("{status}; {open}") }
-}
-
-fn distances(config: &Config, blocks: &[BlockSpectrum]) -> Result<Vec<DivergenceRow>> {
-    if blocks.is_empty() {
+/// Share of each segment in a batch of so many samples; none where predictions have weights of their own, of which the configuration
+/// does not tell the sums: there are no errors of the data then.
+///
+/// # Errors
+/// [`Error::Config`] where a segment would be empty.
+pub fn segment_shares(config: &Config, num_samples: usize) -> Result<Vec<f64>> {
+    if config.network.is_weighted() {
         return Ok(Vec::new());
     }
-    let (axis, sigma) = axis_and_sigma(config);
-    let metric = |metric: &config::Metric| match metric {
-        config::Metric::Js => Metric::Js,
-        config::Metric::Wasserstein1 => Metric::Wasserstein1,
-        config::Metric::SymklPaper => Metric::SymKlPaper,
-    };
-    let metrics = config.distance.metrics.iter().map(metric).collect();
-    let settings = DistanceSettings { metrics, axis, sigma, grid_points: config.distance.grid_points };
-    let rows = divergences(blocks, &settings)?;
-    let row = |d: crate::spectrum::Divergence| DivergenceRow {
-        metric: d.metric.into(),
-        block_a: d.block_a,
-        block_b: d.block_b,
-        value: d.value,
-        sem: d.sem,
-        noise_floor: d.noise_floor,
-        status: d.status,
-    };
-    Ok(rows.into_iter().map(row).collect())
+    // where micro-batches are not cut first, the boundaries of segments do not depend on their size
+    let micro_batch = config.batch.micro_batch.unwrap_or(num_samples);
+    Ok(MicroBatches::new(num_samples, micro_batch, config.batch.segments, config.cut())?.shares())
 }
 
 fn run_row(config: &Config, facts: &RunFacts) -> Result<RunRow> {

@@ -39,6 +39,7 @@ const ROOMS: &[(&str, u32)] = &[
     ("announce", 33),
     ("checkpoint", 34),
     ("lock", 34),
+    ("derive", 35),
     ("worker", 35),
     ("coordinator", 36),
     ("convergence", 37),

@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod common;
 mod data;
+mod derive;
 mod doctor;
 mod hvp;
 mod lanczos;
@@ -62,6 +63,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Draw figures and an HTML page from a run's tables.
     Report(report::Arguments),
+    /// Densities, distances and moments of a run again with other settings, from its tables alone.
+    Derive(derive::Arguments),
     /// Prepare and inspect files of tokens.
     #[command(subcommand)]
     Data(data::Command),
@@ -83,6 +86,7 @@ impl Command {
             Self::Hvp(_) => Some("hvp"),
             Self::Lanczos(_) => Some("lanczos"),
             Self::Bench(_) => Some("bench"),
+            Self::Derive(_) => Some("derive"),
             Self::Report(_) => Some("report"),
             Self::Data(_) => Some("data"),
             Self::Weights(_) => Some("weights"),
@@ -116,6 +120,7 @@ pub fn main(name: &'static str, networks: &Registry) -> Result<()> {
         Command::Bench(arguments) => bench::main(&arguments, networks, json),
         Command::Doctor(arguments) => doctor::main(&arguments, networks, json),
         Command::Report(arguments) => report::main(&arguments, json),
+        Command::Derive(arguments) => derive::main(&arguments, networks, json),
         Command::Data(command) => data::main(command, json),
         Command::Weights(command) => weights::main(&command, networks, json),
         Command::Completions { shell } => completions(name, shell),

@@ -33,12 +33,13 @@ pub use ending::{Diagonal, Eigenvectors};
 pub use network::Configured;
 pub use resolved::{Difference, differences};
 pub use sections::{
-    Axis, Backend, Basis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Math, Metric, Operator, Output,
-    Precision, PrefixCache, ProbeKind, Reduction, Reorthogonalize, Run, Sigma, WeightKind,
+    Axis, Backend, Basis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Math, Operator, Output, Precision,
+    PrefixCache, ProbeKind, Reduction, Reorthogonalize, Run, Sigma, WeightKind,
 };
 
 pub use crate::data::Order;
 pub use crate::document::{Bytes, Interval};
+pub use crate::spectrum::Metric;
 
 use crate::data::Cut;
 use crate::datasets::{Choice, Unit};
@@ -165,6 +166,14 @@ pub fn parse(
     let config = raw.resolve(default_name, Configured(networks.read(&tree)?));
     validate::check(&config, &tree)?;
     Ok(config)
+}
+
+/// As [`parse`], from what [`Config::resolved_json`] wrote. Numbers are not read as JSON, which would cost them their last bit.
+///
+/// # Errors
+/// As [`load`].
+pub fn from_json(text: &str, source: &str, default_name: &str, networks: &Registry) -> Result<Config> {
+    parse(&resolved::json_to_toml(text), source, default_name, &[], networks)
 }
 
 /// A value as the TOML file has it, for messages.

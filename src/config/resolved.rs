@@ -44,6 +44,30 @@ impl Config {
     }
 }
 
+/// A JSON object as a TOML document: its entries on lines, tables in them inline. Strings and numbers are written alike in both.
+pub(super) fn json_to_toml(json: &str) -> String {
+    let inner = json.trim().trim_start_matches('{');
+    let inner = inner.strip_suffix('}').unwrap_or(inner);
+    let (mut depth, mut is_text, mut is_escaped) = (0usize, false, false);
+    let translated = inner.chars().map(|c| {
+        if is_text {
+            is_text = c != '"' || is_escaped;
+            is_escaped = c == '\\' && !is_escaped;
+            return c;
+        }
+        match c {
+            '"' => is_text = true,
+            '{' | '[' => depth += 1,
+            '}' | ']' => depth = depth.saturating_sub(1),
+            ':' => return '=',
+            ',' if depth == 0 => return '\n',
+            _ => {}
+        }
+        c
+    });
+    translated.collect()
+}
+
 /// The keys of two [`Config::resolved_json`] that differ and matter to results, in the order of the file.
 ///
 /// Left out: `output.url`, `run.threads`, `run.ranks`, `data.tokens.cache`, `hessian.device`, `hessian.slots`, `hessian.memory`,

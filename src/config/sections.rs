@@ -6,6 +6,7 @@ use crate::data::Order;
 use crate::datasets::Unit;
 use crate::document::{Bytes, Interval};
 use crate::shown::Url;
+use crate::spectrum::{METRICS, Metric};
 
 /// `[run]`
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -288,7 +289,8 @@ pub struct Density {
     pub sigma: Sigma,
     /// Coordinate in which sigma is constant. Default: asinh.
     pub axis: Axis,
-    /// lambda_c of the asinh axis. Default: max(10 x the largest noise floor, 1e-4 x the largest |node| of the run).
+    /// lambda_c of the asinh axis. Default: the finest that the run resolves, at least 10 x the largest noise floor and 1e-4 x the
+    /// largest |node|.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub axis_scale: Option<f64>,
 }
@@ -318,7 +320,7 @@ pub enum Axis {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Distance {
-    /// Default: all three.
+    /// Default: all, what is resolved best first.
     pub metrics: Vec<Metric>,
     /// Grid of `symkl_paper`. Default: 500,000.
     pub grid_points: usize,
@@ -326,20 +328,8 @@ pub struct Distance {
 
 impl Default for Distance {
     fn default() -> Self {
-        Self { metrics: vec![Metric::Js, Metric::Wasserstein1, Metric::SymklPaper], grid_points: 500_000 }
+        Self { metrics: METRICS.to_vec(), grid_points: 500_000 }
     }
-}
-
-/// Distance between two spectra.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Metric {
-    /// sqrt(JSD / ln 2), in [0, 1].
-    Js,
-    /// Exact, from nodes and weights.
-    Wasserstein1,
-    /// Symmetrised KL on a linear grid: what the paper plots.
-    SymklPaper,
 }
 
 /// `[checkpoint]`

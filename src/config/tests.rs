@@ -54,7 +54,8 @@ fn the_defaults_are_the_contracts() {
     assert_eq!(config.lanczos.reorthogonalize, Reorthogonalize::Full);
     let Sigma::Relative(sigma) = config.density.sigma else { panic!("relative by default") };
     assert!((sigma - 0.003407).abs() < 1e-6, "1/99/sqrt(8 ln 3) = {sigma}");
-    assert_eq!(config.distance.metrics, [Metric::Js, Metric::Wasserstein1, Metric::SymklPaper]);
+    let metrics: Vec<&str> = config.distance.metrics.iter().map(|metric| metric.name).collect();
+    assert_eq!(metrics, ["wasserstein1_energy", "js", "wasserstein1", "symkl_paper"]);
     assert_eq!(config.distance.grid_points, 500_000);
     assert_eq!(config.checkpoint.every.duration().as_secs(), 600);
     assert_eq!(config.output.url.exposed(), "results");

@@ -2,12 +2,12 @@
 
 use super::batch_config;
 use crate::config::{Config, Convergence};
-use crate::data::{Cut, MicroBatches};
+use crate::hessian::block_spectrum;
 use crate::krylov::Tridiagonal;
 use crate::output::{BlockRow, Results, RunResults, SegmentRow, SummaryRow, TridiagonalRow};
 use crate::spectrum::bootstrap::Segmented;
 use crate::spectrum::nested::Resampling;
-use crate::spectrum::{BlockSpectrum, quadrature};
+use crate::spectrum::{BlockSpectrum, Weights};
 use crate::{Error, Result, tables};
 
 /// One batch of a study.
@@ -37,12 +37,15 @@ impl Batch {
         let blocks = results.read::<BlockRow>()?;
         let names: Vec<&str> = blocks.iter().map(|block| block.block.as_str()).collect();
         let tridiagonals =
-            tables::tridiagonals(&names, results.read::<TridiagonalRow>()?, &results.read::<SegmentRow>()?)?;
+            tables::tridiagonals(&names, results.read::<TridiagonalRow>()?, &results.read::<SegmentRow>()?, &[])?;
         let summary = results.read::<SummaryRow>()?;
         let floor = |name: &str| summary.iter().find(|row| row.block == name).map_or(0.0, |row| row.noise_floor);
-        let spectra = blocks.iter().zip(&tridiagonals).map(|(block, t)| raw_spectrum(block, t, floor(&block.block)));
-        let spectra = spectra.collect::<Result<Vec<_>>>()?;
-        let shares = shares(config, tokens)?;
+        let shares = tables::segment_shares(config, tokens / config.network.unit().predictions)?;
+        let raw = |(block, t): (&BlockRow, &Vec<Tridiagonal>)| {
+            let (name, dim) = (&block.block, block.num_params as usize);
+            block_spectrum(name, dim, t, floor(name), Weights::Raw, &shares)
+        };
+        let spectra = blocks.iter().zip(&tridiagonals).map(raw).collect::<Result<Vec<_>>>()?;
         Ok(Self { tokens, run, blocks, spectra, tridiagonals, shares })
     }
 
@@ -76,18 +79,4 @@ pub fn results(config: &Config, run: &str) -> Result<RunResults> {
         return Ok(results);
     }
     Err(Error::Other(format!("run `{run}` at `{}` is not done, though it was computed", config.output.url)))
-}
-
-fn raw_spectrum(block: &BlockRow, tridiagonals: &[Tridiagonal], noise_floor: f64) -> Result<BlockSpectrum> {
-    let probes =
-        tridiagonals.iter().enumerate().map(|(probe, t)| quadrature(&block.block, probe as u32, t, noise_floor));
-    BlockSpectrum::new(&block.block, block.num_params as usize, probes.collect::<Result<_>>()?, noise_floor)
-}
-
-/// Share of each segment's samples in a batch.
-fn shares(config: &Config, tokens: usize) -> Result<Vec<f64>> {
-    let samples = tokens / config.network.unit().predictions;
-    // whole segments as micro-batches: their boundaries do not depend on it
-    let cuts = MicroBatches::new(samples, samples, config.batch.segments, Cut::Samples)?;
-    Ok(cuts.all().iter().map(|segment| segment.samples.len() as f64 / samples as f64).collect())
 }

@@ -79,6 +79,13 @@ impl MicroBatches {
         self.num_segments
     }
 
+    /// Share of each segment's samples in the batch.
+    pub fn shares(&self) -> Vec<f64> {
+        let samples = |batches: &[MicroBatch]| batches.iter().map(|batch| batch.samples.len()).sum::<usize>() as f64;
+        let all = samples(&self.list);
+        (0..self.num_segments).map(|segment| samples(self.of_segment(segment)) / all).collect()
+    }
+
     /// All micro-batches.
     pub fn all(&self) -> &[MicroBatch] {
         &self.list

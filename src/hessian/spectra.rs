@@ -120,11 +120,15 @@ pub struct Spectra {
 }
 
 impl Spectra {
-    /// Distances between all pairs of blocks; `full` is left out.
+    /// Distances between all pairs of blocks, on one axis for all; `full` is on it, and is left out of the pairs.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an axis or sigma that is not above 0.
     pub fn distances(&self, settings: &spectrum::DistanceSettings) -> Result<Vec<spectrum::Divergence>> {
-        let blocks: Vec<_> =
-            self.blocks.iter().filter(|b| b.block.kind != "full").map(|b| b.spectrum.clone()).collect();
-        spectrum::divergences(&blocks, settings)
+        let all: Vec<_> = self.blocks.iter().map(|block| block.spectrum.clone()).collect();
+        let view = spectrum::View::new(&all, settings.axis, settings.sigma)?;
+        let parts = self.blocks.iter().filter(|b| b.block.kind != "full").map(|b| b.spectrum.clone());
+        spectrum::divergences_in(&view, &parts.collect::<Vec<_>>(), settings)
     }
 }
 
@@ -200,8 +204,11 @@ where
             found[*at].push(t);
         }
     }
+    let shares = segment_shares(&*passes, data)?;
     let blocks = blocks.iter().zip(found).zip(errors).map(|((block, tridiagonals), error)| {
-        let spectrum = block_spectrum(block, block.num_params(layout), &tridiagonals, error.eta, settings.weights)?;
+        let floor = noise_floor(error.eta);
+        let dim = block.num_params(layout);
+        let spectrum = block_spectrum(&block.name, dim, &tridiagonals, floor, settings.weights, &shares)?;
         Ok(BlockResult { block: block.clone(), error, tridiagonals, spectrum })
     });
     Ok(Spectra { layout: layout.clone(), blocks: blocks.collect::<Result<_>>()? })
@@ -238,16 +245,30 @@ pub fn complement<'a, T: Precision>(
     Rc::new(BlockComplement::new(block, layout, probe, eta, settings, comm))
 }
 
-/// Nodes and weights of a block from its Jacobi matrices.
+/// Share of each segment in the batch.
+fn segment_shares<K: Kernels, T: Precision>(passes: &dyn Passes<K, T>, data: &impl MicroBatches) -> Result<Vec<f64>> {
+    let mut shares = vec![0.0; data.num_segments()];
+    for index in 0..data.len() {
+        shares[data.segment(index)] += passes.weight(index)? / data.total_weight();
+    }
+    // a segment of which nothing counts says nothing of the data's scatter
+    Ok(if shares.iter().all(|share| *share > 0.0) { shares } else { Vec::new() })
+}
+
+/// Nodes and weights of a block of dimension `dim` from its Jacobi matrices, with its pieces. `shares`: of each segment in the
+/// batch; they count where segment matrices were kept.
+///
+/// # Errors
+/// [`Error::Numerics`] for matrices that are not finite, moment identities that do not hold, and segments that do not fit.
 pub fn block_spectrum(
-    block: &Block,
+    name: &str,
     dim: usize,
     tridiagonals: &[Tridiagonal],
-    eta: f64,
+    floor: f64,
     weights: Weights,
+    shares: &[f64],
 ) -> Result<BlockSpectrum> {
-    let floor = noise_floor(eta);
-    let quadratures = tridiagonals.iter().enumerate().map(|(probe, t)| quadrature(&block.name, probe as u32, t, floor));
+    let quadratures = tridiagonals.iter().enumerate().map(|(probe, t)| quadrature(name, probe as u32, t, floor));
     let mut probes = quadratures.collect::<Result<Vec<_>>>()?;
     match weights {
         Weights::Raw => {}
@@ -256,5 +277,6 @@ pub fn block_spectrum(
             probes.iter_mut().zip(tridiagonals).try_for_each(|(probe, t)| deflate(probe, t, dim, floor))?;
         }
     }
-    BlockSpectrum::new(&block.name, dim, probes, floor)
+    let has_segments = tridiagonals.iter().all(|t| !t.segments.is_empty());
+    BlockSpectrum::new(name, dim, probes, floor)?.with_pieces(tridiagonals, if has_segments { shares } else { &[] })
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, new_null_array,
+};
 use arrow::datatypes::{DataType, Field};
 
 /// A Rust type that is one column of a table; `Option` makes the column nullable.
@@ -65,9 +67,11 @@ pub trait Table: Sized {
     fn rows(batch: &RecordBatch) -> Result<Vec<Self>, String>;
 }
 
-/// Values of a named column of a batch.
+/// Values of a named column of a batch. A nullable one may be missing: it came later than the table.
 pub(super) fn column<T: Cell>(batch: &RecordBatch, name: &str) -> Result<std::vec::IntoIter<T>, String> {
-    let array = batch.column_by_name(name).ok_or_else(|| format!("column `{name}` is missing"))?;
+    let later = || T::NULLABLE.then(|| new_null_array(&T::TYPE, batch.num_rows()));
+    let array = batch.column_by_name(name).cloned().or_else(later);
+    let array = array.ok_or_else(|| format!("column `{name}` is missing"))?;
     let values = T::values(array.as_ref()).map_err(|found| format!("column `{name}`: found {found}"))?;
     Ok(values.into_iter())
 }

@@ -93,6 +93,14 @@ impl RunResults {
         self.is_done
     }
 
+    /// What the run remembered under this name beside its record.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] for what cannot be read.
+    pub fn recall<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        json(&self.location, &paths::note(&self.record.run, name), ANOTHER_RUN)
+    }
+
     /// All rows of a table, parts by name.
     pub fn read<T: Table>(&self) -> Result<Vec<T>> {
         let run = &self.record.run;

@@ -120,14 +120,20 @@ tables! {
         eigenvalue: f64,
         /// Mean over probes, per unit of *coordinate*.
         density: f64,
+        /// The same per unit of eigenvalue; at least the smallest normal number. Null in tables of earlier versions.
+        density_per_eigenvalue: Option<f64>,
         /// Standard error of the mean over probes, times Student's t for as many, so that one error holds 68 %; null with one
         /// probe.
         sem: Option<f64>,
+        /// lambda_c: coordinate = asinh(eigenvalue / lambda_c), one for all blocks of the run and for `js`; null on a linear axis.
+        axis_scale: Option<f64>,
+        /// Standard deviation of the Gaussian on every node, in units of the coordinate. Null in tables of earlier versions.
+        sigma: Option<f64>,
     }
 
     /// The distance of an unordered pair of blocks, `block_a` before `block_b` in network order, diagonal included.
     DivergenceRow = "divergence" {
-        /// `js`, `wasserstein1`, `symkl_paper` or a variant.
+        /// `wasserstein1_energy`, `js`, `wasserstein1`, `symkl_paper` or a variant.
         metric: String,
         /// The block that comes first.
         block_a: String,
@@ -138,9 +144,17 @@ tables! {
         /// Standard error over both blocks' probes by leave-one-out (jackknife), times Student's t for as many probes, so that
         /// one error holds 68 %; null with one probe.
         sem: Option<f64>,
+        /// One standard deviation that covers steps (from shorter pieces of the same recursions), probes (from redrawn weights, also
+        /// for one) and, where `segments` are kept, data; null for `symkl_paper` and in tables of earlier versions.
+        error: Option<f64>,
         /// What two halves of one block's probes differ by; null with one probe.
         noise_floor: Option<f64>,
-        /// `ok`, or what happened and what to do.
+        /// lambda_c of the axis that a `js` value holds on; null where there is none.
+        axis_scale: Option<f64>,
+        /// Kernel width on that axis that a `js` value holds at; null where there is none.
+        sigma: Option<f64>,
+        /// `ok`, or what happened and what to do. `not_told_apart`: value - 2 error does not exceed the noise floor, so that the two
+        /// blocks may as well be equal.
         status: String,
     }
 
@@ -167,6 +181,9 @@ tables! {
         /// Share of the spectrum below minus the noise floor (sum of the weights of these nodes, mean over probes): within it a
         /// sign means nothing.
         negative_mass: f64,
+        /// Share of the squared Frobenius norm, sum of weight * node^2, at nodes below minus the noise floor; null for a zero
+        /// block and in tables of earlier versions.
+        negative_energy: Option<f64>,
         /// Three times the error of one product with a unit vector: nodes below this are noise.
         noise_floor: f64,
         /// Lanczos steps done (fewer than asked for after a breakdown).

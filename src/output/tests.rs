@@ -84,7 +84,10 @@ pub(super) fn one_of_each() -> Tables {
         coordinate: -1.5,
         eigenvalue: -0.02,
         density: 1e-300,
+        density_per_eigenvalue: sem,
         sem,
+        axis_scale: sem,
+        sigma: sem,
     });
     let divergence = [Some(0.5), None].map(|value| DivergenceRow {
         metric: "js".into(),
@@ -92,7 +95,10 @@ pub(super) fn one_of_each() -> Tables {
         block_b: block.clone(),
         value,
         sem: value,
+        error: value,
         noise_floor: value,
+        axis_scale: value,
+        sigma: value,
         status: "zero_block: \"quoted\", ünïcode".into(),
     });
     let summary = [Some(2.0), None].map(|trace_sem| SummaryRow {
@@ -105,6 +111,7 @@ pub(super) fn one_of_each() -> Tables {
         lambda_max: 4.0,
         lambda_max_residual_bound: 2e-9,
         negative_mass: 0.5,
+        negative_energy: trace_sem,
         noise_floor: 1e-8,
         steps_done: 100,
         status: "ok".into(),

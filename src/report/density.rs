@@ -42,11 +42,11 @@ pub fn figures(tables: &Tables, notes: &mut Vec<String>) -> Vec<Figure> {
     figures
 }
 
-/// lambda_c is read off the rows: eigenvalue = lambda_c sinh(coordinate).
+/// The axis of the rows. Tables of earlier versions do not hold lambda_c; there eigenvalue = lambda_c sinh(coordinate) has it.
 fn common_axis(rows: &[DensityRow]) -> Option<Common> {
     let farthest = rows.iter().max_by(|a, b| a.coordinate.abs().total_cmp(&b.coordinate.abs()))?;
-    let (scale, label) = if farthest.axis == "asinh" && farthest.coordinate != 0.0 {
-        let lambda_c = farthest.eigenvalue / farthest.coordinate.sinh();
+    let lambda_c = farthest.axis_scale.unwrap_or(farthest.eigenvalue / farthest.coordinate.sinh());
+    let (scale, label) = if farthest.axis == "asinh" && lambda_c.is_finite() {
         (Scale::Asinh(lambda_c), format!("eigenvalue λ, on an asinh(λ / λc) axis with λc = {}", number(lambda_c)))
     } else {
         (Scale::Linear, "eigenvalue λ".to_string())
@@ -258,7 +258,10 @@ mod tests {
             coordinate,
             eigenvalue: coordinate,
             density,
+            density_per_eigenvalue: None,
             sem: None,
+            axis_scale: None,
+            sigma: None,
         };
         let rows = [row(2.0, 1.0), row(2.2, 5.0), row(2.4, 1.0), row(6.4, 3.0)];
         let x = Axis { scale: Scale::Linear, from: 0.0, to: 10.0, start: 0.0, end: 10.0 };

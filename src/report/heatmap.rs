@@ -7,6 +7,7 @@ use super::charts::{TICK_SIZE, colour_bar, title};
 use super::scale::{Axis, Scale, number};
 use super::{Figure, Section, file_stem, missing};
 use crate::output::{DivergenceRow, Tables};
+use crate::spectrum::NOT_TOLD_APART;
 
 /// Up to this many blocks the values are written into the cells.
 const MOST_WITH_VALUES: usize = 12;
@@ -92,20 +93,26 @@ fn heatmap(metric: &str, rows: &[&DivergenceRow]) -> Option<Figure> {
 }
 
 fn caption(metric: &str, rows: &[&DivergenceRow], axis: &Axis) -> String {
+    const RULE: &str = "value less two errors within what probes alone would give";
     let undefined = rows.iter().filter(|row| row.value.is_none()).count();
     let colours = if axis.scale == Scale::Log { ", logarithmic colours (zeros at the dark end)" } else { "" };
     let grey = if undefined > 0 { format!("; {undefined} pairs without a value in grey") } else { String::new() };
     let noise = match rows.iter().filter(|row| is_noise(row)).count() {
         0 => String::new(),
-        1 => "; one pair, struck through, differs by no more than two halves of one block's probes".into(),
-        pairs => format!("; {pairs} pairs, struck through, differ by no more than two halves of one block's probes"),
+        1 => format!("; one pair, struck through, is not told apart ({RULE})"),
+        pairs => format!("; {pairs} pairs, struck through, are not told apart ({RULE})"),
     };
-    format!("{metric} between every pair of blocks{colours}{grey}{noise}.")
+    let of_axis = |(row, sigma): (&&DivergenceRow, f64)| {
+        let scale = row.axis_scale.map_or(String::new(), |scale| format!("λc = {}, ", number(scale)));
+        format!(", at the resolution {scale}sigma = {}", number(sigma))
+    };
+    let axis = rows.iter().find_map(|row| Some((row, row.sigma?))).map_or(String::new(), of_axis);
+    format!("{metric} between every pair of blocks{axis}{colours}{grey}{noise}.")
 }
 
-/// Whether two blocks differ by no more than the estimate of one does.
+/// Whether the table says that two blocks may as well be equal.
 fn is_noise(row: &DivergenceRow) -> bool {
-    row.block_a != row.block_b && row.value.zip(row.noise_floor).is_some_and(|(value, floor)| value <= floor)
+    row.status.split("; ").any(|word| word == NOT_TOLD_APART)
 }
 
 /// Blocks in network order: `block_a` comes before `block_b` in every row.
@@ -155,9 +162,8 @@ fn short(value: f64) -> String {
 
 fn tooltip(row: &DivergenceRow) -> String {
     let value = row.value.map_or("no value".into(), number);
-    let sem = row.sem.map_or(String::new(), |sem| format!(" ± {}", number(sem)));
-    let noise = if is_noise(row) { ", below its noise floor" } else { "" };
-    format!("{} – {}: {value}{sem}{noise} ({})", row.block_a, row.block_b, row.status)
+    let error = row.error.map_or(String::new(), |error| format!(" ± {}", number(error)));
+    format!("{} – {}: {value}{error} ({})", row.block_a, row.block_b, row.status)
 }
 
 fn draw_names(canvas: &mut Canvas, names: &[String], area: [f64; 4], cell: f64) {
@@ -183,12 +189,16 @@ mod tests {
             block_b: b.into(),
             value: Some(value),
             sem: None,
+            error: Some(0.01),
             noise_floor: Some(0.1),
-            status: "ok".into(),
+            axis_scale: Some(0.25),
+            sigma: Some(0.125),
+            status: if value > 0.0 && value < 0.1 { "not_told_apart; more".into() } else { "ok".into() },
         };
         let rows = [row("a", 0.0), row("b", 0.09), row("c", 0.5)];
         let figure = heatmap("js", &rows.iter().collect::<Vec<_>>()).unwrap();
         assert!(figure.caption.contains("one pair, struck through"), "{}", figure.caption);
+        assert!(figure.caption.contains("λc = 0.25, sigma = 0.125"), "{}", figure.caption);
         assert_eq!(figure.canvas.svg().matches(STRIKES.0).count(), 2, "(a, b) and (b, a)");
         let many: Vec<_> = (0..80).map(|at| row(&format!("b{at}"), 0.09)).collect();
         let strikes = |svg: String| svg.matches(STRIKES.0).count() + svg.matches(STRIKES.1).count();
@@ -209,7 +219,10 @@ mod tests {
                     block_b: (*b).into(),
                     value: None,
                     sem: None,
+                    error: None,
                     noise_floor: None,
+                    axis_scale: None,
+                    sigma: None,
                     status: "ok".into(),
                 });
             }

@@ -135,6 +135,7 @@ fn summary_table(content: &Content) -> String {
         "smallest eigenvalue",
         "largest eigenvalue",
         "negative mass",
+        "negative energy",
         "noise floor",
         "steps",
         "status",
@@ -155,6 +156,7 @@ fn summary_cells(content: &Content, row: &SummaryRow) -> Vec<String> {
         error_cell(Some(row.lambda_min), Some(row.lambda_min_residual_bound)),
         error_cell(Some(row.lambda_max), Some(row.lambda_max_residual_bound)),
         number_cell(row.negative_mass),
+        error_cell(row.negative_energy, None),
         number_cell(row.noise_floor),
         cell(&row.steps_done.to_string()),
         status_cell(&row.status),
@@ -241,11 +243,11 @@ fn mean_table(content: &Content) -> String {
         }),
     );
     format!(
-        "{body}<p class=\"soft\">JS0 is this mean at initialisation. The diagonal is excluded, except in symkl_paper; the whole network is not a block.</p>"
+        "{body}<p class=\"soft\">Metrics as configured; by default what is resolved best comes first: wasserstein1_energy, in decades of |eigenvalue|. JS0 is this mean at initialisation. The diagonal is excluded, except in symkl_paper; the whole network is not a block.</p>"
     )
 }
 
-/// Values with standard errors and noise floors, which the colours of a heatmap cannot show.
+/// Values with errors and noise floors, which the colours of a heatmap cannot show.
 fn pair_tables(content: &Content) -> String {
     let mut html = String::new();
     for metric in metrics(&content.tables.divergence) {
@@ -257,7 +259,7 @@ fn pair_tables(content: &Content) -> String {
         };
         let metric = escaped(metric);
         html.push_str(&format!(
-            "<details><summary>{metric}: all {} pairs, with standard errors (leave-one-out over probes, times Student's t)</summary>{body}</details>\n",
+            "<details><summary>{metric}: all {} pairs, with errors (one standard deviation: steps, probes, data)</summary>{body}</details>\n",
             rows.len()
         ));
     }
@@ -269,12 +271,12 @@ fn pair_table(rows: &[&DivergenceRow]) -> String {
         vec![
             cell(&row.block_a),
             format!("<td class=\"text\">{}</td>", escaped(&row.block_b)),
-            error_cell(row.value, row.sem),
+            error_cell(row.value, row.error),
             error_cell(row.noise_floor, None),
             status_cell(&row.status),
         ]
     };
-    table(&["block", "other block", "distance ± standard error", "noise floor", "status"], rows.iter().map(cells))
+    table(&["block", "other block", "distance ± error", "noise floor", "status"], rows.iter().map(cells))
 }
 
 /// Every status that is not `ok`, once, with how often it occurs; and what could not be drawn.

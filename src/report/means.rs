@@ -57,7 +57,10 @@ mod tests {
             block_b: block_b.into(),
             value,
             sem: None,
+            error: None,
             noise_floor: None,
+            axis_scale: None,
+            sigma: None,
             status: status.into(),
         }
     }

@@ -27,7 +27,10 @@ fn density(block: &str, index: usize) -> Vec<DensityRow> {
                 coordinate,
                 eigenvalue: 1e-3 * coordinate.sinh(),
                 density,
+                density_per_eigenvalue: None,
                 sem: Some(0.3 * density * (1.0 + coordinate.sin())),
+                axis_scale: Some(1e-3),
+                sigma: Some(sigma),
             }
         })
         .collect()
@@ -45,6 +48,7 @@ fn summary(block: &str, index: usize) -> SummaryRow {
         lambda_max: 8.0 * scale,
         lambda_max_residual_bound: 1e-9,
         negative_mass: 0.31,
+        negative_energy: (index != 2).then_some(0.1),
         noise_floor: 1e-7,
         steps_done: 100,
         status: if index == 2 {
@@ -69,7 +73,10 @@ fn divergences(blocks: &[String]) -> Vec<DivergenceRow> {
                     block_b: b.clone(),
                     value: (!is_zero).then_some(if factor > 1.0 { factor * apart.powi(3) } else { apart }),
                     sem: Some(0.01),
+                    error: Some(0.02),
                     noise_floor: None,
+                    axis_scale: None,
+                    sigma: None,
                     status: if is_zero { "zero_block: no scale" } else { "ok" }.into(),
                 });
             }

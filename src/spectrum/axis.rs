@@ -1,21 +1,17 @@
 //! The common axis and kernel width on which densities are drawn and compared.
 
-use super::BlockSpectrum;
+use super::{BlockSpectrum, resolution};
 use crate::{Error, Result};
 
 /// Grid points per sigma. A trapezoid sum over a Gaussian sampled this densely errs by exp(-2 pi^2 16).
 const POINTS_PER_SIGMA: f64 = 4.0;
-/// lambda_c is at least this multiple of the largest noise floor ...
-const SCALE_PER_NOISE: f64 = 10.0;
-/// ... and at least this share of the largest |node|.
-const SCALE_PER_NODE: f64 = 1e-4;
 /// Largest |lambda / lambda_c|; keeps asinh finite.
 const LARGEST_RATIO: f64 = 1e300;
 
 /// The axis asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum AxisChoice {
-    /// asinh(lambda / lambda_c); lambda_c from the run if `None`.
+    /// asinh(lambda / lambda_c); `None`: the finest lambda_c that the blocks' [`Pieces`](super::Pieces) resolve.
     Asinh(Option<f64>),
     /// lambda itself.
     Linear,
@@ -59,6 +55,22 @@ impl Axis {
         }
     }
 
+    /// Eigenvalues per unit of the coordinate there.
+    pub fn slope(&self, coordinate: f64) -> f64 {
+        match self {
+            Axis::Asinh { scale } => scale * coordinate.cosh(),
+            Axis::Linear => 1.0,
+        }
+    }
+
+    /// lambda_c; a linear axis has none.
+    pub fn scale(&self) -> Option<f64> {
+        match self {
+            Axis::Asinh { scale } => Some(*scale),
+            Axis::Linear => None,
+        }
+    }
+
     /// Its name in the tables.
     pub fn name(&self) -> &'static str {
         match self {
@@ -77,32 +89,63 @@ pub struct View {
     pub sigma: f64,
     /// Grid step near nodes, in units of the coordinate: sigma / 4.
     pub step: f64,
+    /// The kernel width as it was asked for.
+    pub(super) width: Width,
+    /// What a share of the axis is a share of.
+    pub(super) span: Span,
 }
 
 impl View {
-    /// The view of these blocks with the defaults of the run filled in.
+    /// The view of these blocks, with what was not asked for as their nodes resolve it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an axis or sigma that is not above 0.
     pub fn new(blocks: &[BlockSpectrum], axis: AxisChoice, sigma: Sigma) -> Result<Self> {
-        Self::rescaled(blocks, axis, sigma, 1.0)
-    }
-
-    /// A view of the blocks with lambda_c times `factor`.
-    pub fn rescaled(blocks: &[BlockSpectrum], axis: AxisChoice, sigma: Sigma, factor: f64) -> Result<Self> {
-        let axis = match axis {
-            AxisChoice::Linear => Axis::Linear,
-            AxisChoice::Asinh(scale) => {
-                let scale = factor * scale.unwrap_or_else(|| default_scale(blocks));
-                Axis::Asinh { scale: positive(scale, "density.axis_scale")? }
-            }
-        };
-        let sigma = match sigma {
-            Sigma::Absolute(sigma) => positive(sigma, "density.sigma.absolute")?,
+        let span = Span::of(blocks);
+        let width = match sigma {
+            Sigma::Absolute(sigma) => Width::Absolute(positive(sigma, "density.sigma.absolute")?),
             Sigma::Relative(share) => {
                 let share = share.unwrap_or_else(|| default_share(blocks));
-                positive(share, "density.sigma.relative")? * extent(blocks, axis)
+                Width::Share(positive(share, "density.sigma.relative")?)
             }
         };
-        Ok(Self { axis, sigma, step: sigma / POINTS_PER_SIGMA })
+        let axis = match axis {
+            AxisChoice::Linear => Axis::Linear,
+            AxisChoice::Asinh(Some(scale)) => Axis::Asinh { scale },
+            AxisChoice::Asinh(None) => {
+                let scale = resolution::finest_scale(blocks, |axis| Self::of(axis, width, span))?;
+                Axis::Asinh { scale }
+            }
+        };
+        Self::of(axis, width, span)
     }
+
+    /// With lambda_c times `factor`; a linear axis has none.
+    pub(super) fn rescaled(&self, factor: f64) -> Result<Self> {
+        let axis = match self.axis {
+            Axis::Linear => Axis::Linear,
+            Axis::Asinh { scale } => Axis::Asinh { scale: factor * scale },
+        };
+        Self::of(axis, self.width, self.span)
+    }
+
+    fn of(axis: Axis, width: Width, span: Span) -> Result<Self> {
+        if let Axis::Asinh { scale } = axis {
+            positive(scale, "density.axis_scale")?;
+        }
+        let sigma = match width {
+            Width::Absolute(sigma) => sigma,
+            Width::Share(share) => positive(share * span.extent(axis), "the kernel's width")?,
+        };
+        Ok(Self { axis, sigma, step: sigma / POINTS_PER_SIGMA, width, span })
+    }
+}
+
+/// A kernel width, resolved.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Width {
+    Share(f64),
+    Absolute(f64),
 }
 
 fn positive(value: f64, key: &str) -> Result<f64> {
@@ -112,31 +155,38 @@ fn positive(value: f64, key: &str) -> Result<f64> {
     Err(Error::Config(format!("{key} = {value}, expected a finite number above 0")))
 }
 
-fn default_scale(blocks: &[BlockSpectrum]) -> f64 {
-    let noise = blocks.iter().map(|block| block.noise_floor).fold(0.0, f64::max);
-    let largest = blocks.iter().map(BlockSpectrum::largest).fold(0.0, f64::max);
-    let scale = (SCALE_PER_NOISE * noise).max(SCALE_PER_NODE * largest);
-    if scale > 0.0 { scale } else { 1.0 }
-}
-
 /// Half the width at 1/9 of the height of a Gaussian is one m-th of the axis.
 fn default_share(blocks: &[BlockSpectrum]) -> f64 {
     let steps = blocks.iter().flat_map(|block| &block.probes).map(|probe| probe.nodes.len()).max().unwrap_or(0);
     1.0 / (steps.max(2) - 1) as f64 / (8.0 * 3.0_f64.ln()).sqrt()
 }
 
-/// Length of the axis that the nodes span; where they all coincide, their distance from 0, or 1.
-fn extent(blocks: &[BlockSpectrum], axis: Axis) -> f64 {
-    let coordinates = || blocks.iter().flat_map(BlockSpectrum::nodes).map(|n| axis.coordinate(n.node));
-    let (low, high) = coordinates().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), x| (l.min(x), h.max(x)));
-    // halves, so that two nodes at the ends of f64's range do not overflow
-    let length = 2.0 * (high / 2.0 - low / 2.0).min(f64::MAX / 4.0);
-    let size = low.abs().max(high.abs());
-    if length > f64::EPSILON * size {
-        length
-    } else if size > 0.0 && size.is_finite() {
-        size
-    } else {
-        1.0
+/// The smallest and the largest node of all blocks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Span {
+    low: f64,
+    high: f64,
+}
+
+impl Span {
+    fn of(blocks: &[BlockSpectrum]) -> Self {
+        let nodes = blocks.iter().flat_map(BlockSpectrum::nodes).map(|n| n.node);
+        let (low, high) = nodes.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), x| (l.min(x), h.max(x)));
+        Self { low, high }
+    }
+
+    /// Length of the axis between them; where they coincide, their distance from 0, or 1.
+    fn extent(self, axis: Axis) -> f64 {
+        let (low, high) = (axis.coordinate(self.low), axis.coordinate(self.high));
+        // halves, so that two nodes at the ends of f64's range do not overflow
+        let length = 2.0 * (high / 2.0 - low / 2.0).min(f64::MAX / 4.0);
+        let size = low.abs().max(high.abs());
+        if length > f64::EPSILON * size {
+            length
+        } else if size > 0.0 && size.is_finite() {
+            size
+        } else {
+            1.0
+        }
     }
 }

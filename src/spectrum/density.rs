@@ -25,7 +25,9 @@ pub struct Density {
     pub eigenvalue: Vec<f64>,
     /// Density per unit of coordinate; at least the smallest normal number.
     pub density: Vec<f64>,
-    /// Its natural logarithm, exact where `density` is at that floor.
+    /// Density per unit of eigenvalue; at least the smallest normal number.
+    pub per_eigenvalue: Vec<f64>,
+    /// Natural logarithm of `density`, exact where `density` is at that floor.
     pub log_density: Vec<f64>,
     /// Standard error over probes; `None` for one probe.
     pub sem: Option<Vec<f64>>,
@@ -42,12 +44,14 @@ pub fn density(block: &BlockSpectrum, view: &View) -> Density {
     let log_density: Vec<f64> = probes.iter().map(|logs| log_mean_exp(logs)).collect();
     let values: Vec<f64> = log_density.iter().map(|log| log.exp()).collect();
     let mass = trapezoid(&coordinate, &values);
+    let per_eigenvalue = |(x, log): (&f64, &f64)| (log - view.axis.slope(*x).ln()).exp().max(f64::MIN_POSITIVE);
     let sem = |logs: &Vec<f64>| stats::standard_error(&logs.iter().map(|log| log.exp()).collect::<Vec<_>>());
     Density {
         block: block.name.clone(),
         axis: view.axis.name(),
         eigenvalue: coordinate.iter().map(|x| view.axis.eigenvalue(*x)).collect(),
         density: values.iter().map(|value| value.max(f64::MIN_POSITIVE)).collect(),
+        per_eigenvalue: coordinate.iter().zip(&log_density).map(per_eigenvalue).collect(),
         sem: probes.iter().map(sem).collect(),
         status: status(mass, view),
         coordinate,

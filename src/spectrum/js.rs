@@ -8,8 +8,18 @@ use std::f64::consts::LN_2;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 
+use super::compare::{Comparable, among, compare};
+use super::divergence::{Divergence, Frame};
 use super::lattice::Sampled;
-use super::{BlockSpectrum, View, stats};
+use super::metric::Metric;
+use super::{Axis, AxisChoice, BlockSpectrum, Sigma, View, stats};
+use crate::Result;
+
+/// `js`, `js_scale10`, `js_scale0.1` (lambda_c times 10 and 0.1), `js_shape`.
+pub(super) const METRIC: Metric = Metric { name: "js", rows };
+
+/// Largest mass that a lattice may lose.
+const MASS_TOLERANCE: f64 = 1e-3;
 
 /// All splits of up to this many probes (924) are taken; of more probes, as many random ones.
 const ALL_SPLITS: usize = 12;
@@ -49,29 +59,6 @@ impl JsBlock {
         self.step * self.mean.iter().sum::<f64>()
     }
 
-    /// Distance from `other`, which was made in the same view.
-    pub fn distance(&self, other: &Self) -> f64 {
-        root(jsd(&self.points(other), &self.mean, &other.mean, self.step))
-    }
-
-    /// Jackknife standard error of the distance over both blocks' probes; `None` if one has one probe.
-    pub fn sem(&self, other: &Self) -> Option<f64> {
-        if self.left_out.is_empty() || other.left_out.is_empty() {
-            return None;
-        }
-        let points = self.points(other);
-        let distance = |p: &[f64], q: &[f64]| root(jsd(&points, p, q, self.step));
-        let here: Vec<f64> = self.left_out.iter().map(|p| distance(p, &other.mean)).collect();
-        let there: Vec<f64> = other.left_out.iter().map(|q| distance(&self.mean, q)).collect();
-        Some(stats::jackknife_error(&here).hypot(stats::jackknife_error(&there)))
-    }
-
-    /// The distance to be expected from the randomness of the probes alone: each block's noise is the
-    /// variance-like JSD of two estimates of it, so a pair's is their mean.
-    pub fn noise_floor(&self, other: &Self) -> Option<f64> {
-        Some(root((self.noise? + other.noise?) / 2.0))
-    }
-
     /// Pairs of positions in both samples, one per lattice index that either has.
     fn points(&self, other: &Self) -> Vec<(Option<usize>, Option<usize>)> {
         let (a, b) = (&self.sampled.indices, &other.sampled.indices);
@@ -86,6 +73,65 @@ impl JsBlock {
         }
         points
     }
+}
+
+impl Comparable for JsBlock {
+    fn distance(&self, other: &Self) -> f64 {
+        root(jsd(&self.points(other), &self.mean, &other.mean, self.step))
+    }
+
+    fn sem(&self, other: &Self) -> Option<f64> {
+        if self.left_out.is_empty() || other.left_out.is_empty() {
+            return None;
+        }
+        let points = self.points(other);
+        let distance = |p: &[f64], q: &[f64]| root(jsd(&points, p, q, self.step));
+        let here: Vec<f64> = self.left_out.iter().map(|p| distance(p, &other.mean)).collect();
+        let there: Vec<f64> = other.left_out.iter().map(|q| distance(&self.mean, q)).collect();
+        Some(stats::jackknife_error(&here).hypot(stats::jackknife_error(&there)))
+    }
+
+    /// The distance to be expected from the randomness of the probes alone: each block's noise is the
+    /// variance-like JSD of two estimates of it, so a pair's is their mean.
+    fn noise_floor(&self, other: &Self) -> Option<f64> {
+        Some(root((self.noise? + other.noise?) / 2.0))
+    }
+}
+
+fn rows(blocks: &[BlockSpectrum], frame: &Frame) -> Result<Vec<Divergence>> {
+    let (view, settings) = (frame.view, frame.settings);
+    let mut rows = in_view("js", blocks, *view);
+    if view.axis.scale().is_some() {
+        rows.extend(in_view("js_scale10", blocks, view.rescaled(10.0)?));
+        rows.extend(in_view("js_scale0.1", blocks, view.rescaled(0.1)?));
+    }
+    // a lambda_c or sigma in units of eigenvalues means nothing once the unit is the spectrum's own
+    let (axis, sigma) = match (settings.axis, settings.sigma) {
+        (AxisChoice::Asinh(_), sigma) => (AxisChoice::Asinh(None), sigma),
+        (AxisChoice::Linear, Sigma::Absolute(_)) => (AxisChoice::Linear, Sigma::Relative(None)),
+        other => other,
+    };
+    rows.extend(among("js_shape", blocks, BlockSpectrum::shape, |shapes| {
+        Ok(in_view("js_shape", shapes, View::new(shapes, axis, sigma)?))
+    })?);
+    Ok(rows)
+}
+
+fn in_view(metric: &'static str, blocks: &[BlockSpectrum], view: View) -> Vec<Divergence> {
+    let linear = (view.axis == Axis::Linear).then(|| {
+        "linear axis: all blocks of small curvature collapse into one peak; prefer density.axis = \"asinh\"".into()
+    });
+    let remarks = |a: &JsBlock, b: &JsBlock| {
+        let mass = [a.mass(), b.mass()].into_iter().find(|mass| (mass - 1.0).abs() > MASS_TOLERANCE);
+        let mass = mass.map(|mass| format!("mass {mass:.6} is not 1: take a larger density.sigma"));
+        linear.iter().cloned().chain(mass).collect()
+    };
+    let piece = |piece: &BlockSpectrum| JsBlock::for_distance(piece, &view);
+    let mut rows = compare(metric, blocks, |block| JsBlock::new(block, &view), piece, remarks);
+    for row in &mut rows {
+        (row.axis_scale, row.sigma) = (view.axis.scale(), Some(view.sigma));
+    }
+    rows
 }
 
 /// sqrt(JSD / ln 2); rounding cannot leave [0, 1].

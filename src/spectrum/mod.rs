@@ -5,6 +5,7 @@
 
 mod axis;
 pub mod bootstrap;
+mod compare;
 mod deflate;
 #[cfg(test)]
 mod deflate_tests;
@@ -13,15 +14,23 @@ mod density;
 mod distance_tests;
 mod divergence;
 pub mod eigen;
+mod energy;
+#[cfg(test)]
+mod energy_tests;
+#[cfg(test)]
+mod error_tests;
 mod js;
 mod lattice;
+mod metric;
 mod moments;
 pub mod nested;
 #[cfg(test)]
 mod nested_tests;
 mod noise;
+mod pieces;
 mod quadrature;
 mod reduce;
+mod resolution;
 mod ritz;
 pub mod stats;
 mod symkl;
@@ -31,12 +40,16 @@ mod trace_error;
 mod wasserstein;
 
 pub use axis::{Axis, AxisChoice, Sigma, View};
+pub use compare::{Comparable, NOT_TOLD_APART, is_told_apart};
 pub use deflate::{converged_eigenvectors, deflate};
 pub use density::{Density, density};
-pub use divergence::{DistanceSettings, Divergence, MeanDistance, Metric, divergences, mean_distances};
+pub use divergence::{DistanceSettings, Divergence, MeanDistance, divergences, divergences_in, mean_distances};
+pub use energy::{energy, negative_energy};
 pub use js::JsBlock;
+pub use metric::{METRICS, Metric};
 pub use moments::{Moments, moments};
 pub use noise::{error_from_reference, error_from_two, noise_floor};
+pub use pieces::{Pieces, STEPS};
 pub use quadrature::{Deflated, Node, Quadrature, Weights, quadrature};
 pub use reduce::reduce_variance;
 pub use ritz::{Ritz, ritz};
@@ -44,6 +57,7 @@ pub use symkl::{SymKl, Workspace, symkl};
 pub use trace_error::trace_error;
 pub use wasserstein::{Measure, W1Block, measure, wasserstein1};
 
+use crate::krylov::Tridiagonal;
 use crate::{Error, Result};
 
 /// The spectrum of one block, as seen by its probes.
@@ -60,6 +74,8 @@ pub struct BlockSpectrum {
     pub probes: Vec<Quadrature>,
     /// 3 eta, absolute.
     pub noise_floor: f64,
+    /// What errors and resolution are read off; empty until [`BlockSpectrum::with_pieces`].
+    pub pieces: Pieces,
 }
 
 impl BlockSpectrum {
@@ -74,7 +90,21 @@ impl BlockSpectrum {
                 probes.len()
             )));
         }
-        Ok(Self { name, dim, probes, noise_floor })
+        Ok(Self { name, dim, probes, noise_floor, pieces: Pieces::default() })
+    }
+
+    /// With the [`Pieces`] of the recursions that the probes were made from.
+    ///
+    /// # Errors
+    /// Those of [`Pieces::new`].
+    pub fn with_pieces(self, tridiagonals: &[Tridiagonal], shares: &[f64]) -> Result<Self> {
+        Ok(Self { pieces: Pieces::new(&self, tridiagonals, shares)?, ..self })
+    }
+
+    /// The block as other probes see it; without pieces.
+    pub(super) fn seen_by(&self, probes: &[Quadrature]) -> Self {
+        let (name, probes, pieces) = (self.name.clone(), probes.to_vec(), Pieces::default());
+        Self { name, probes, pieces, ..*self }
     }
 
     /// All nodes of all probes.
@@ -96,24 +126,31 @@ impl BlockSpectrum {
     ///
     /// Only nodes above the noise count (and above rounding); with fewer than ten of them, the smallest.
     pub fn shape_scale(&self) -> Option<f64> {
-        let floor = self.noise_floor.max(ROUNDING * self.largest());
-        let scales: Vec<f64> = self.probes.iter().filter_map(|probe| tenth_largest(probe, floor)).collect();
-        if self.is_zero() || scales.is_empty() { None } else { Some(stats::mean(&scales)) }
+        if self.is_zero() { None } else { self.scale_of(&self.probes) }
     }
 
-    /// The spectrum of H / scale.
+    fn scale_of(&self, probes: &[Quadrature]) -> Option<f64> {
+        let floor = self.noise_floor.max(ROUNDING * self.largest());
+        let scales: Vec<f64> = probes.iter().filter_map(|probe| tenth_largest(probe, floor)).collect();
+        if scales.is_empty() { None } else { Some(stats::mean(&scales)) }
+    }
+
+    /// The spectrum in units of its shape, and each of its pieces in its own; `None` for a zero block.
+    pub(super) fn shape(&self) -> Option<Self> {
+        let scale = self.shape_scale()?;
+        let mut shape = self.divided_by(scale);
+        for piece in shape.pieces.all_mut() {
+            let own = self.scale_of(piece).unwrap_or(scale);
+            piece.iter_mut().for_each(|probe| probe.divide_by(own));
+        }
+        Some(shape)
+    }
+
+    /// The spectrum of H / scale; pieces stay.
     pub fn divided_by(&self, scale: f64) -> Self {
         let mut scaled = self.clone();
         scaled.noise_floor /= scale;
-        for probe in &mut scaled.probes {
-            probe.first_moment /= scale;
-            probe.second_moment /= scale * scale;
-            probe.deflated.iter_mut().flat_map(|deflated| &mut deflated.known).for_each(|known| *known /= scale);
-            for node in &mut probe.nodes {
-                node.node /= scale;
-                node.residual_bound /= scale;
-            }
-        }
+        scaled.probes.iter_mut().for_each(|probe| probe.divide_by(scale));
         scaled
     }
 }

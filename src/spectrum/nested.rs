@@ -8,7 +8,7 @@
 //! Raw weights throughout, as in `bootstrap`.
 
 use super::bootstrap::{Segmented, resampled};
-use super::{BlockSpectrum, JsBlock, Measure, Moments, View, measure, moments, wasserstein1};
+use super::{BlockSpectrum, Comparable, JsBlock, Measure, Moments, View, measure, moments, wasserstein1};
 use crate::{Error, Result};
 
 /// Errors of a block's spectrum that come from the data: standard deviations over resampled batches, times

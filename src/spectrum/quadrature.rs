@@ -61,6 +61,19 @@ pub struct Quadrature {
     pub deflated: Option<Deflated>,
 }
 
+impl Quadrature {
+    /// Makes it that of H / scale.
+    pub(super) fn divide_by(&mut self, scale: f64) {
+        self.first_moment /= scale;
+        self.second_moment /= scale * scale;
+        self.deflated.iter_mut().flat_map(|deflated| &mut deflated.known).for_each(|known| *known /= scale);
+        for node in &mut self.nodes {
+            node.node /= scale;
+            node.residual_bound /= scale;
+        }
+    }
+}
+
 /// The parts of deflated moments.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Deflated {

@@ -8,7 +8,15 @@
 use std::f64::consts::TAU;
 use std::ops::Range;
 
-use super::wasserstein::Measure;
+use super::BlockSpectrum;
+use super::compare::{Entry, pairs};
+use super::divergence::{DISJOINT, Divergence, Frame};
+use super::metric::Metric;
+use super::wasserstein::{Measure, measure};
+use crate::Result;
+
+/// `symkl_paper`.
+pub(super) const METRIC: Metric = Metric { name: "symkl_paper", rows };
 
 /// Variance of the kernel.
 const VARIANCE: f64 = 1e-5;
@@ -127,4 +135,25 @@ fn recur(density: &mut [f64], height: f64, z: f64, h: f64) {
             ratio[lane] *= change;
         }
     }
+}
+
+fn rows(blocks: &[BlockSpectrum], frame: &Frame) -> Result<Vec<Divergence>> {
+    let measures: Vec<Measure> = blocks.iter().map(|block| measure(block.probes.iter())).collect();
+    let grid_points = frame.settings.grid_points;
+    Ok(pairs(METRIC.name, blocks, Workspace::default, |workspace, i, j| {
+        let found = symkl(&measures[i], &measures[j], grid_points, workspace);
+        Some(Entry { value: found.value, sem: None, error: None, noise_floor: None, remarks: remarks(&found) })
+    }))
+}
+
+fn remarks(found: &SymKl) -> Vec<String> {
+    let SymKl { dx_over_sigma, raw_mass: (a, b), disjoint, .. } = found;
+    let mut remarks = vec![format!("dx/sigma = {dx_over_sigma:.4}"), format!("raw mass = {a:.4} and {b:.4}")];
+    if *disjoint {
+        remarks.push(DISJOINT.into());
+    }
+    if *dx_over_sigma > 1.0 {
+        remarks.push("the grid is coarser than sigma and decides the value: raise distance.grid_points".into());
+    }
+    remarks
 }

@@ -1,7 +1,14 @@
 //! The Wasserstein-1 distance between two blocks' spectral measures: exact, from nodes and weights, no sigma.
 
+use super::compare::{Comparable, among, compare};
+use super::divergence::{Divergence, Frame};
 use super::js::{split_factor, splits};
+use super::metric::Metric;
 use super::{BlockSpectrum, Quadrature, stats};
+use crate::Result;
+
+/// `wasserstein1`, `wasserstein1_shape`.
+pub(super) const METRIC: Metric = Metric { name: "wasserstein1", rows };
 
 /// A discrete measure: (node, weight), ascending.
 pub type Measure = Vec<(f64, f64)>;
@@ -33,6 +40,9 @@ pub fn wasserstein1(a: &[(f64, f64)], b: &[(f64, f64)]) -> f64 {
     sum
 }
 
+/// Makes a measure of probes.
+pub(super) type Read = dyn Fn(&[&Quadrature]) -> Measure + Sync;
+
 /// A block made ready for comparison.
 pub struct W1Block {
     all: Measure,
@@ -42,12 +52,18 @@ pub struct W1Block {
 }
 
 impl W1Block {
-    /// Measures of a block's probes.
+    /// Spectral measures of a block's probes.
     pub fn new(block: &BlockSpectrum) -> Self {
+        Self::read(block, &spectral)
+    }
+
+    /// What `read` makes of a block's probes.
+    fn read(block: &BlockSpectrum, read: &Read) -> Self {
         let probes = &block.probes;
         let n = probes.len();
         let some = |keep: &dyn Fn(usize) -> bool| {
-            measure(probes.iter().enumerate().filter(|(i, _)| keep(*i)).map(|(_, probe)| probe))
+            let kept = probes.iter().enumerate().filter(|(i, _)| keep(*i)).map(|(_, probe)| probe);
+            read(&kept.collect::<Vec<_>>())
         };
         let left_out = if n > 1 { (0..n).map(|left| some(&|i| i != left)).collect() } else { vec![] };
         let of_split = |half: &Vec<bool>| wasserstein1(&some(&|i| half[i]), &some(&|i| !half[i]));
@@ -55,13 +71,18 @@ impl W1Block {
         Self { all: some(&|_| true), left_out, noise: (n > 1).then(noise) }
     }
 
-    /// W1 between two blocks.
-    pub fn distance(&self, other: &Self) -> f64 {
+    /// For distances alone: no standard error, no noise floor.
+    fn for_distance(block: &BlockSpectrum, read: &Read) -> Self {
+        Self { all: read(&block.probes.iter().collect::<Vec<_>>()), left_out: vec![], noise: None }
+    }
+}
+
+impl Comparable for W1Block {
+    fn distance(&self, other: &Self) -> f64 {
         wasserstein1(&self.all, &other.all)
     }
 
-    /// Jackknife standard error over both blocks' probes; `None` if one has one probe.
-    pub fn sem(&self, other: &Self) -> Option<f64> {
+    fn sem(&self, other: &Self) -> Option<f64> {
         if self.left_out.is_empty() || other.left_out.is_empty() {
             return None;
         }
@@ -70,8 +91,25 @@ impl W1Block {
         Some(stats::jackknife_error(&here).hypot(stats::jackknife_error(&there)))
     }
 
-    /// The distance to be expected from the randomness of the probes alone (root mean square of both blocks').
-    pub fn noise_floor(&self, other: &Self) -> Option<f64> {
+    /// Root mean square of both blocks'.
+    fn noise_floor(&self, other: &Self) -> Option<f64> {
         Some(self.noise?.hypot(other.noise?) / std::f64::consts::SQRT_2)
     }
+}
+
+/// The rows of W1 between what `read` makes of blocks.
+pub(super) fn compare_measures(metric: &'static str, blocks: &[BlockSpectrum], read: &Read) -> Vec<Divergence> {
+    let piece = |block: &BlockSpectrum| W1Block::for_distance(block, read);
+    compare(metric, blocks, |block| W1Block::read(block, read), piece, |_, _| vec![])
+}
+
+fn spectral(probes: &[&Quadrature]) -> Measure {
+    measure(probes.iter().copied())
+}
+
+fn rows(blocks: &[BlockSpectrum], _: &Frame) -> Result<Vec<Divergence>> {
+    let mut rows = compare_measures(METRIC.name, blocks, &spectral);
+    let metric = "wasserstein1_shape";
+    rows.extend(among(metric, blocks, BlockSpectrum::shape, |shapes| Ok(compare_measures(metric, shapes, &spectral)))?);
+    Ok(rows)
 }

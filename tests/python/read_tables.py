@@ -28,10 +28,12 @@ TABLES = {
     "complement": "block:utf8 probe:i32 start:i32 step:i32 alpha:f64 beta:f64 orthogonality_loss:f64 seconds:f64",
     "nodes": "block:utf8 probe:i32 node_index:i32 node:f64 weight:f64 weight_reduced:f64? residual_bound:f64 "
     "converged:bool below_noise_floor:bool",
-    "density": "block:utf8 axis:utf8 coordinate:f64 eigenvalue:f64 density:f64 sem:f64?",
-    "divergence": "metric:utf8 block_a:utf8 block_b:utf8 value:f64? sem:f64? noise_floor:f64? status:utf8",
+    "density": "block:utf8 axis:utf8 coordinate:f64 eigenvalue:f64 density:f64 density_per_eigenvalue:f64? sem:f64? "
+    "axis_scale:f64? sigma:f64?",
+    "divergence": "metric:utf8 block_a:utf8 block_b:utf8 value:f64? sem:f64? error:f64? noise_floor:f64? axis_scale:f64? "
+    "sigma:f64? status:utf8",
     "summary": "block:utf8 trace:f64 trace_sem:f64? frobenius:f64 lambda_min:f64 lambda_min_residual_bound:f64 "
-    "lambda_max:f64 lambda_max_residual_bound:f64 negative_mass:f64 noise_floor:f64 steps_done:i32 status:utf8",
+    "lambda_max:f64 lambda_max_residual_bound:f64 negative_mass:f64 negative_energy:f64? noise_floor:f64 steps_done:i32 status:utf8",
     "segments": "block:utf8 probe:i32 segment:i32 i:i32 j:i32 value:f64",
     "runs": "config:utf8 versions:utf8 world:i32 hardware:utf8 matmul_precision:utf8 started:utf8 finished:utf8 "
     "seconds:f64 status:utf8",
