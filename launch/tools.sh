@@ -74,7 +74,7 @@ need_venv() {
 }
 
 # run_and_pass_on COMMAND...: in a process group of its own, so that Ctrl-C reaches this script alone; returns the exit
-# code. INT, TERM, USR1 and USR2 become USR1, hesspec's request to save and leave (mpirun and srun pass it on to the
+# code. INT, TERM, HUP, USR1 and USR2 become USR1, hesspec's request to save and leave (mpirun and srun pass it on to the
 # ranks); the second one is a TERM. Sets $stopped to yes or no.
 run_and_pass_on() {
     local code=0
@@ -83,7 +83,7 @@ run_and_pass_on() {
     "$@" </dev/null &
     child=$!
     set +m
-    trap 'if [[ $stopped == no ]]; then stopped=yes; kill -USR1 "$child" 2>/dev/null; else kill -TERM "$child" 2>/dev/null; fi || true' INT TERM USR1 USR2
+    trap 'if [[ $stopped == no ]]; then stopped=yes; kill -USR1 "$child" 2>/dev/null; else kill -TERM "$child" 2>/dev/null; fi || true' INT TERM HUP USR1 USR2
     while true; do
         code=0
         wait "$child" || code=$?
@@ -91,6 +91,6 @@ run_and_pass_on() {
     done
     # the child's own code, which the last `wait` may have missed
     wait "$child" 2>/dev/null && code=0 || { local last=$?; [[ $last -eq 127 ]] || code=$last; }
-    trap - INT TERM USR1 USR2
+    trap - INT TERM HUP USR1 USR2
     return "$code"
 }
