@@ -217,6 +217,9 @@ fn eigenvectors_are_those_of_the_dense_hessian_on_one_rank_and_on_two() {
                 let bound = (row.residual_bound + tolerance) / gap;
                 assert!(error <= row.residual_bound + tolerance, "{what}: {error:e} {row:?}");
                 assert!(sine <= bound + ROUNDING, "{what}: sine {sine:e}, bound {bound:e}, {row:?}");
+                // what the run itself says of it, which knows the gap from its nodes alone
+                let stated = 2.0 * row.angle + tolerance / gap + ROUNDING;
+                assert!(sine <= stated, "{what}: sine {sine:e}, stated {stated:e}, {row:?}");
                 assert!((dot(u, u) - 1.0).abs() <= ROUNDING, "{what}");
                 let overlap = dot(u, &dense.gradient).abs() / dot(&dense.gradient, &dense.gradient).sqrt();
                 assert!((row.gradient_overlap.unwrap() - overlap).abs() <= 1e-10, "{what}: {overlap} {row:?}");

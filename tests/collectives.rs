@@ -1,16 +1,16 @@
 //! What a Lanczos step exchanges and what a rank holds, counted and not timed, on up to 64 thread ranks: the formulas of
 //! ARCHITECTURE.md, "What a step exchanges".
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use hesspec::cluster::{Comm, Traffic, threads};
-use hesspec::config::{self, Config};
+use hesspec::config::{self, Config, Diagonal};
 use hesspec::hessian::{PrefixBudget, Settings, Sharded, Slice};
 use hesspec::job::{Job, On};
 use hesspec::krylov::{self, Lanczos, Reorthogonalize, Step};
 use hesspec::networks::Registry;
-use hesspec::worker::{Context, run_group};
+use hesspec::worker::{Context, Wanted, run_group};
 use hesspec::{Error, Result};
 
 type Flex = burn_flex::Flex;
@@ -94,6 +94,55 @@ fn a_step_exchanges_what_the_formulas_say_on_any_number_of_ranks() {
                 let expected = Traffic { collectives: collectives as u64, bytes: (vectors + scalars) as u64 };
                 assert_eq!(*traffic, expected, "rank {rank} of {ranks}, step {j}");
             }
+        }
+    }
+}
+
+/// Collectives of what comes behind the last step of a group of all blocks, and how many blocks and eigenvectors there are.
+fn ending(config: &Config, comm: &Comm) -> Result<(u64, usize, usize)> {
+    let on = On::<Flex, f32> { network: &*config.network.0, device: Default::default() };
+    let job = Job::open(config, &on, 1)?;
+    let settings = Settings { steps: 12, ..Settings::default() };
+    let pairs: Vec<(usize, u32)> = (0..job.blocks.len()).map(|at| (at, 0)).collect();
+    let last = Cell::new(Traffic::default());
+    let write = |_, _, _| Ok(String::new());
+    let context = Context {
+        comm,
+        settings: &settings,
+        etas: &vec![0.0; job.blocks.len()],
+        checkpoint: None,
+        every: Duration::from_secs(3600),
+        prefix: PrefixBudget::NONE,
+        eigenvectors: Some(Wanted { count: 5, write: &write }),
+        advance: &|_| {},
+        log: &|_| {},
+        skip: &|_| (),
+        segment: &|_| (),
+        check: &|| Ok(()),
+        measured: &|_| last.set(comm.traffic()),
+    };
+    let found = run_group(&job, "group", &pairs, &context)?;
+    let collectives = comm.traffic().collectives - last.get().collectives;
+    Ok((collectives, pairs.len(), found.eigenvectors.vectors.len()))
+}
+
+#[test]
+fn what_is_formed_from_bases_takes_as_many_collectives_on_any_number_of_ranks() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&folder);
+    for diagonal in [None, Some(Diagonal::default())] {
+        config.diagonal = diagonal;
+        let scalars = if config.diagonal.is_some() { 1 } else { 0 };
+        for ranks in [1, 2, 7] {
+            let all = threads::run(ranks, |comm| ending(&config, &comm)).unwrap();
+            let (_, k, vectors) = all[0]; // known on rank 0
+            assert!(vectors > k, "{vectors} of {k} blocks");
+            let moved = if ranks == 1 { 0 } else { k * SEGMENTS + vectors }; // one rank holds whole vectors
+            let expected = moved + SEGMENTS + 1 + 2 * k + scalars * k;
+            assert!(
+                all.iter().all(|(found, ..)| *found == expected as u64),
+                "{ranks} ranks: {all:?}, expected {expected}"
+            );
         }
     }
 }

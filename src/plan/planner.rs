@@ -90,8 +90,14 @@ impl<'a> Planner<'a> {
             (None, true) => self.memory.group(&sizes),
             (None, false) => self.memory.group(&sizes) + self.memory.scores(slots.len()),
         };
-        // the largest file, for which what the steps have freed is in no piece (measured: it comes on top)
-        steps + slots.iter().map(|block| self.file_bytes(block)).fold(0.0, f64::max)
+        // what the steps have freed is in no piece for a file (measured: it comes on top)
+        steps + slots.iter().map(|block| self.ending_bytes(block)).fold(0.0, f64::max)
+    }
+
+    /// Bytes of a block's file of eigenvectors, and of the vector that is on its way there: as it comes, and by parameter.
+    fn ending_bytes(&self, block: &Block) -> f64 {
+        let vector = block.num_params(self.layout) as f64 + self.touched(block);
+        if self.config.eigenvectors.is_some() { self.file_bytes(block) + vector * self.memory.number } else { 0.0 }
     }
 
     /// Bytes of a block's file of eigenvectors, which has whole parameters and is put together on rank 0; 0 if none are wanted.

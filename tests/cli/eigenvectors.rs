@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use hesspec::output::{EigenvectorMassRow, EigenvectorRow, NodeRow, Results, RunResults};
+use hesspec::output::{EigenvectorMassRow, EigenvectorRow, NodeRow, Results, RunResults, SummaryRow};
 
 use crate::folder::{Folder, combine, norm, numbered, only};
 
@@ -54,6 +54,28 @@ fn a_file_of_eigenvectors_is_multiplied_by_its_eigenvalues() {
     assert_eq!(mass.len(), rows.len());
     assert!(mass.iter().all(|row| (row.mass - 1.0).abs() < 1e-12), "{mass:?}");
     assert!(mass[0].parameter == "transformer.h.0.attn.c_attn.weight" && mass[0].block == blocks[0]);
+}
+
+/// In f32 the products' error comes on top of the bound: the noise floor is three times that of one with a unit vector.
+#[test]
+fn in_f32_vectors_are_f32_and_as_good_as_products() {
+    let folder = Folder::new();
+    let f32 = "--set hessian.precision=f32";
+    folder.hesspec(&format!("run tiny.toml --output out {SETTINGS} {f32}")).ok();
+    let run = results(&folder, "out");
+    let (rows, summary) = (run.read::<EigenvectorRow>().unwrap(), run.read::<SummaryRow>().unwrap());
+    assert!(rows.len() >= 6, "{rows:?}");
+    for row in &rows {
+        let (block, file) = (&row.block, &row.file);
+        folder.hesspec(&format!("hvp tiny.toml --vectors out/{file} --block {block} --out hv.safetensors {f32}")).ok();
+        let number = row.index as u32;
+        let u = only(&folder.load(&format!("out/{file}")), number);
+        let residual = norm(&combine(1.0, &only(&folder.load("hv.safetensors"), number), -row.eigenvalue, &u));
+        let floor = summary.iter().find(|summary| summary.block == *block).unwrap().noise_floor;
+        let rounding = 64.0 * f64::from(f32::EPSILON) * row.eigenvalue.abs(); // of 64 vectors' entries
+        assert!(residual <= row.residual_bound + floor + rounding, "{residual:e}, floor {floor:e}: {row:?}");
+        assert!((norm(&u) - 1.0).abs() <= 64.0 * f64::from(f32::EPSILON), "{row:?}");
+    }
 }
 
 /// The gradient is that of `hesspec hvp`.
