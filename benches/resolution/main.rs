@@ -261,17 +261,10 @@ fn coverage_table(found: &Found, text: &mut String) {
     let metrics: std::collections::BTreeSet<&str> =
         found.pairs.keys().map(|key| key.metric).filter(|metric| !metric.contains(',')).collect();
     for metric in metrics {
-        let all = |_: &Key| true;
-        let mut selections: Vec<(String, Box<dyn Fn(&Key) -> bool>)> = vec![("all".into(), Box::new(all))];
-        selections.extend(
-            STEPS.map(|m| (format!("m = {m}"), Box::new(move |key: &Key| key.steps == m) as Box<dyn Fn(&Key) -> bool>)),
-        );
-        selections.extend(
-            PROBES.map(|n| {
-                (format!("{n} probes"), Box::new(move |key: &Key| key.probes == n) as Box<dyn Fn(&Key) -> bool>)
-            }),
-        );
-        for (name, is_in) in selections {
+        let of_steps = STEPS.map(|m| (format!("m = {m}"), Some(m), None));
+        let of_probes = PROBES.map(|n| (format!("{n} probes"), None, Some(n)));
+        for (name, steps, probes) in std::iter::once(("all".to_owned(), None, None)).chain(of_steps).chain(of_probes) {
+            let is_in = |key: &Key| steps.is_none_or(|m| key.steps == m) && probes.is_none_or(|n| key.probes == n);
             let chosen = found.pairs.iter().filter(|(key, _)| key.metric == metric && !key.is_reduced && is_in(key));
             let pairs: Vec<Pair> = chosen.flat_map(|(_, pairs)| pairs).copied().collect();
             let within =
