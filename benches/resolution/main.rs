@@ -224,7 +224,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 
 /// Exact mean distances, and mean errors by steps and probes.
 fn errors_table(found: &Found, text: &mut String) {
-    text.push_str("\n## Errors of distances\n\nMean over pairs of |distance - exact distance|. W1: in units of the eigenvalues; energy: decades. *lambda_c*: as the run of two probes and 100 steps resolves it; *reduced*: `lanczos.weights = \"variance_reduced\"`, two probes, 100 steps.\n\n");
+    text.push_str("\n## Errors of distances\n\nMean over pairs of |distance - exact distance|. W1: in units of the eigenvalues; energy: decades. *lambda_c*: as the last set of two probes (reduced weights) resolves it at 100 steps; *reduced*: `lanczos.weights = \"variance_reduced\"`, two probes, 100 steps.\n\n");
     let columns: Vec<(usize, usize)> = PROBES.into_iter().flat_map(|n| STEPS.map(|m| (m, n))).collect();
     let header = columns.iter().map(|(m, n)| format!(" m = {m}, {n} pr. |")).collect::<String>();
     let _ = writeln!(
