@@ -159,15 +159,16 @@ pub fn tridiagonals(
         t.orthogonality_loss.push(row.orthogonality_loss);
     }
     for row in segments {
-        found.get_mut(row.block.as_str()).and_then(|probes| probes.get_mut(&row.probe)).map(|t| place_segment(t, row));
+        if let Some(t) = found.get_mut(row.block.as_str()).and_then(|probes| probes.get_mut(&row.probe)) {
+            place_segment(t, row);
+        }
     }
     let mut complement: Vec<&ComplementRow> = complement.iter().collect();
     complement.sort_by_key(|row| (row.start, row.step));
     for row in complement {
-        found
-            .get_mut(row.block.as_str())
-            .and_then(|probes| probes.get_mut(&row.probe))
-            .map(|t| place_complement(t, row));
+        if let Some(t) = found.get_mut(row.block.as_str()).and_then(|probes| probes.get_mut(&row.probe)) {
+            place_complement(t, row);
+        }
     }
     let of_block = |block: &&str| {
         let probes = found.remove(*block);

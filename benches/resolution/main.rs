@@ -224,7 +224,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 
 /// Exact mean distances, and mean errors by steps and probes.
 fn errors_table(found: &Found, text: &mut String) {
-    text.push_str("\n## Errors of distances\n\nMean over pairs of |distance - exact distance|. W1: in units of the eigenvalues; energy: decades. *lambda_c*: as the run of two probes and 100 steps resolves it; *reduced*: `lanczos.weights = \"variance_reduced\"`, two probes, 100 steps.\n\n");
+    text.push_str("\n## Errors of distances\n\nMean over pairs of |distance - exact distance|. W1: in units of the eigenvalues; energy: decades. *lambda_c*: as the last set of two probes (reduced weights) resolves it at 100 steps; *reduced*: `lanczos.weights = \"variance_reduced\"`, two probes, 100 steps.\n\n");
     let columns: Vec<(usize, usize)> = PROBES.into_iter().flat_map(|n| STEPS.map(|m| (m, n))).collect();
     let header = columns.iter().map(|(m, n)| format!(" m = {m}, {n} pr. |")).collect::<String>();
     let _ = writeln!(
@@ -261,17 +261,10 @@ fn coverage_table(found: &Found, text: &mut String) {
     let metrics: std::collections::BTreeSet<&str> =
         found.pairs.keys().map(|key| key.metric).filter(|metric| !metric.contains(',')).collect();
     for metric in metrics {
-        let all = |_: &Key| true;
-        let mut selections: Vec<(String, Box<dyn Fn(&Key) -> bool>)> = vec![("all".into(), Box::new(all))];
-        selections.extend(
-            STEPS.map(|m| (format!("m = {m}"), Box::new(move |key: &Key| key.steps == m) as Box<dyn Fn(&Key) -> bool>)),
-        );
-        selections.extend(
-            PROBES.map(|n| {
-                (format!("{n} probes"), Box::new(move |key: &Key| key.probes == n) as Box<dyn Fn(&Key) -> bool>)
-            }),
-        );
-        for (name, is_in) in selections {
+        let of_steps = STEPS.map(|m| (format!("m = {m}"), Some(m), None));
+        let of_probes = PROBES.map(|n| (format!("{n} probes"), None, Some(n)));
+        for (name, steps, probes) in std::iter::once(("all".to_owned(), None, None)).chain(of_steps).chain(of_probes) {
+            let is_in = |key: &Key| steps.is_none_or(|m| key.steps == m) && probes.is_none_or(|n| key.probes == n);
             let chosen = found.pairs.iter().filter(|(key, _)| key.metric == metric && !key.is_reduced && is_in(key));
             let pairs: Vec<Pair> = chosen.flat_map(|(_, pairs)| pairs).copied().collect();
             let within =

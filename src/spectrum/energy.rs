@@ -7,7 +7,7 @@
 use super::compare::among;
 use super::divergence::{Divergence, Frame};
 use super::metric::Metric;
-use super::wasserstein::{Measure, compare_measures, measure};
+use super::wasserstein::{Measure, Read, compare_measures, measure};
 use super::{BlockSpectrum, Quadrature};
 use crate::Result;
 
@@ -19,13 +19,11 @@ const HALF: f64 = 1e-12;
 
 /// Scale dominates the first; medians are aligned for the second. A zero block has neither.
 fn rows(blocks: &[BlockSpectrum], _: &Frame) -> Result<Vec<Divergence>> {
-    let variants: [(&'static str, fn(&[&Quadrature]) -> Measure); 2] =
-        [(METRIC.name, energy), ("wasserstein1_energy_shape", shape)];
-    let mut rows = vec![];
-    for (metric, read) in variants {
-        let not_zero = |block: &BlockSpectrum| (!block.is_zero()).then(|| block.clone());
-        rows.extend(among(metric, blocks, not_zero, |blocks| Ok(compare_measures(metric, blocks, &read)))?);
-    }
+    let not_zero = |block: &BlockSpectrum| (!block.is_zero()).then(|| block.clone());
+    let variant =
+        |metric, read: &Read| among(metric, blocks, not_zero, |blocks| Ok(compare_measures(metric, blocks, read)));
+    let mut rows = variant(METRIC.name, &energy)?;
+    rows.extend(variant("wasserstein1_energy_shape", &shape)?);
     Ok(rows)
 }
 

@@ -64,9 +64,15 @@ fn what_cannot_be_derived_is_refused_with_what_to_do() {
     derive("--weights deflated").failed(2, &["deflated", "raw or variance_reduced"]);
     derive("--axis linear --axis-scale 1").failed(2, &["--axis-scale 1.0", "leave it out"]);
     derive("--metrics js,js").failed(2, &["js is there twice"]);
-    derive("--metrics jsd").failed(2, &["jsd", "wasserstein1_energy"]);
-    derive("--sigma wide=1").failed(2, &["relative=SHARE"]);
-    derive("--sigma relative=-1").failed(2, &["above 0"]);
+    let usage = [
+        ("--metrics jsd", "wasserstein1_energy, js"),
+        ("--sigma wide=1", "relative=SHARE"),
+        ("--sigma relative=-1", "above 0"),
+    ];
+    for (options, expected) in usage {
+        let said = derive(options);
+        assert!(said.code == Some(2) && said.stderr.contains(expected), "{}", said.stderr);
+    }
     derive("--run nobody").failed(2, &["nobody", "tiny"]);
     folder.hesspec("derive out --name tiny").failed(2, &["derived"]);
     derive("--axis linear").ok();
