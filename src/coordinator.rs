@@ -429,6 +429,9 @@ impl Run<'_> {
 /// Refuses to continue a run on other data or weights than it was begun on.
 fn hold_inputs(config: &Config, store: &RunStore, found: &Inputs) -> Result<()> {
     let Some(before) = store.recall::<Inputs>(INPUTS)? else { return store.remember(INPUTS, found) };
+    if before.samples.is_none() && found.samples.is_some() {
+        return Err(store.damaged(INPUTS, "it has no hash of the data"));
+    }
     let changed = match (before.samples == found.samples, before.weights == found.weights) {
         (true, true) => return Ok(()),
         (false, _) => format!("the data of [data.{}] is not what it was", config.network.data_kind()),

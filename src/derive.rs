@@ -62,6 +62,7 @@ pub fn derive(
     log: &dyn Fn(&str),
 ) -> Result<Derived> {
     let (begin, started) = (Instant::now(), SystemTime::now());
+    config::check_run_name("--name", name)?;
     let source = Source::read(url, run, networks)?;
     let config = changed(&source.config, changes, url, name)?;
     let mut provenance = tables::provenance(&config)?;
@@ -104,6 +105,12 @@ impl Source {
     fn read(url: &Url, run: Option<&str>, networks: &Registry) -> Result<Self> {
         let run = Results::open(url)?.run(run)?;
         let name = run.record().run.clone();
+        let record: serde_json::Value = serde_json::from_str(&run.record().config).unwrap_or_default();
+        if let Some(origin) = record.get("derived").and_then(|derived| derived.get("run")?.as_str()) {
+            return Err(Error::Config(format!(
+                "run `{name}` at `{url}` is derived itself, from run `{origin}`; derive from that (--run {origin})"
+            )));
+        }
         let config = config::from_json(&run.record().config, &format!("the record of run `{name}`"), &name, networks)?;
         let rows = run.read::<TridiagonalRow>()?;
         let layout = config.network.layout()?;

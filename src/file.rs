@@ -50,7 +50,7 @@ const FEWEST_OF_TEXT: usize = 32;
 /// What kind of file begins with these bytes, as a sentence, for files that are neither tokens nor weights that this program reads.
 /// `None` for what it does not know, numbers among it.
 pub fn kind(header: &[u8]) -> Option<&'static str> {
-    const KINDS: [(&[u8], &str); 14] = [
+    const KINDS: [(&[u8], &str); 21] = [
         (b"\x1f\x8b", "it is compressed with gzip"),
         (b"\x28\xb5\x2f\xfd", "it is compressed with zstd"),
         (b"\xfd7zXZ\x00", "it is compressed with xz"),
@@ -62,12 +62,21 @@ pub fn kind(header: &[u8]) -> Option<&'static str> {
         (b"\x93NUMPY", "it is a NumPy file"),
         (b"GGUF", "it is a GGUF model (llama.cpp)"),
         (b"\x80\x02", "it is a Python pickle"),
+        (b"\x80\x03", "it is a Python pickle"),
+        (b"\x80\x04\x95", "it is a Python pickle"),
+        (b"\x80\x05\x95", "it is a Python pickle"),
+        (b"SQLite format 3", "it is an SQLite database"),
+        (b"MMIDIDX", "it is the index of a Megatron data set, whose tokens are in the .bin beside it"),
+        (b"\xff\xfe", "it begins like text in UTF-16"),
+        (b"\xfe\xff", "it begins like text in UTF-16"),
         (b"\xc6\xd7\x34\x01", "it is a model of llm.c"), // magic 20240326
         (b"\x82\xa8metadata", "it is a record of burn"),
         (b"version https://git-lfs", "it is a pointer of Git LFS, whose file was not fetched (git lfs pull)"),
     ];
     let kind = KINDS.iter().find(|(magic, _)| header.starts_with(magic)).map(|(_, what)| *what);
-    kind.or_else(|| {
+    // a length of eight bytes, and JSON
+    let is_safetensors = header.len() > 16 && header[3..8] == [0; 5] && header[8..10] == *b"{\"";
+    kind.or(is_safetensors.then_some("it is a safetensors file")).or_else(|| {
         let text = text_of(header)?.trim_start();
         let begins = |with: &str| text.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with));
         Some(match () {

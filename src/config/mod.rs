@@ -36,6 +36,7 @@ pub use sections::{
     Axis, Backend, Basis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Math, Operator, Output, Precision,
     PrefixCache, ProbeKind, Reduction, Reorthogonalize, Run, Sigma, WeightKind,
 };
+pub use validate::check_run_name;
 
 pub use crate::data::Order;
 pub use crate::document::{Bytes, Interval};

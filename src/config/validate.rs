@@ -79,6 +79,14 @@ fn is_run_name(name: &str) -> bool {
     begins && name.len() <= 128 && name.chars().all(is_plain) && !NO_NAMES.contains(&name.to_ascii_lowercase().as_str())
 }
 
+/// Refuses what cannot be the name of a run. `what` it was given as.
+///
+/// # Errors
+/// [`Error::Config`]
+pub fn check_run_name(what: &str, name: &str) -> Result<()> {
+    if is_run_name(name) { Ok(()) } else { Err(Error::Config(format!("{what} {name:?}: {NAME_RULE}"))) }
+}
+
 struct Check<'a>(document::Check<'a>);
 
 impl<'a> Deref for Check<'a> {

@@ -51,6 +51,15 @@ impl TokenType {
         }
     }
 
+    /// As the configuration has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Uint8 => "uint8",
+            Self::Uint16 => "uint16",
+            Self::Uint32 => "uint32",
+        }
+    }
+
     /// The narrowest for tokens of a vocabulary.
     pub fn of_vocabulary(size: usize) -> Self {
         if size > 1 << 16 { Self::Uint32 } else { Self::Uint16 }
@@ -138,15 +147,35 @@ impl Format {
 /// # Errors
 /// [`Error::Config`](crate::Error::Config) for a file that is something else, or cut short.
 pub(super) fn recognise(path: &Path, header: &[u8], bytes: u64, asked: Option<TokenType>) -> Result<(Format, usize)> {
-    if asked == Some(TokenType::Uint8) && header.starts_with(NUMPY) {
-        return numpy(path, header, bytes); // weights
+    // what says itself what it is
+    let own = match (header_entry(header, 0), header_entry(header, 1)) {
+        _ if header.starts_with(NUMPY) => Some(numpy(path, header, bytes)?),
+        (Some(MAGIC), Some(VERSION)) => Some((Format::LlmC, shard_len(path, header, bytes, 2)?)),
+        (Some(MAGIC_LLAMA), Some(VERSION_LLAMA)) => Some((Format::LlmCLlama, shard_len(path, header, bytes, 4)?)),
+        _ => None,
+    };
+    if let Some((format, len)) = own {
+        return match asked.filter(|asked| asked.width() != format.width()) {
+            None => Ok((format, len)),
+            Some(asked) => Err(file_error(
+                path,
+                format!(
+                    "its header says {}, and {} are asked for\nHINT: leave data.tokens.dtype out; weights are uint8",
+                    format.name(),
+                    asked.name()
+                ),
+            )),
+        };
+    }
+    if asked == Some(TokenType::Uint8)
+        && let Some(what) = file::kind(header)
+    {
+        return Err(file_error(path, format!("{what}; expected one uint8 for each token, raw or as NumPy's .npy")));
     }
     let format = match (asked, header_entry(header, 0), header_entry(header, 1)) {
         (Some(TokenType::Uint8), ..) => Format::Bytes,
         (Some(TokenType::Uint16), ..) => Format::NanoGpt,
         (Some(TokenType::Uint32), ..) => Format::Uint32,
-        (None, Some(MAGIC), Some(VERSION)) => Format::LlmC,
-        (None, Some(MAGIC_LLAMA), Some(VERSION_LLAMA)) => Format::LlmCLlama,
         (None, Some(magic @ (MAGIC | MAGIC_LLAMA)), Some(version)) => {
             return Err(file_error(
                 path,
@@ -157,7 +186,6 @@ pub(super) fn recognise(path: &Path, header: &[u8], bytes: u64, asked: Option<To
                 ),
             ));
         }
-        (None, ..) if header.starts_with(NUMPY) => return numpy(path, header, bytes),
         (None, ..) => {
             if let Some(what) = file::kind(header).or_else(|| other_numbers(header)) {
                 return Err(file_error(
@@ -172,11 +200,7 @@ pub(super) fn recognise(path: &Path, header: &[u8], bytes: u64, asked: Option<To
             Format::NanoGpt
         }
     };
-    let len = match format {
-        Format::LlmC | Format::LlmCLlama => shard_len(path, header, bytes, format.width())?,
-        _ => raw_len(path, bytes, format.width())?,
-    };
-    Ok((format, len))
+    Ok((format, raw_len(path, bytes, format.width())?))
 }
 
 /// Entry `index` of llm.c's header, where the file is long enough to have one.
@@ -189,10 +213,17 @@ fn header_entry(header: &[u8], index: usize) -> Option<i32> {
 fn other_numbers(header: &[u8]) -> Option<&'static str> {
     let numbers: Vec<u16> = header.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
     let (low, high): (Vec<u16>, Vec<u16>) = numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).unzip();
-    if low.len() < FEWEST || numbers.iter().all(|number| *number == numbers[0]) {
+    if low.len() < FEWEST {
         return None;
     }
-    let (varies, is_high_half) = (low.iter().any(|number| *number > 3), high.iter().all(|number| *number <= 3));
+    if numbers.iter().all(|number| *number == 0) {
+        return Some("it begins with nothing but zeros, like a file that was not downloaded whole");
+    }
+    if numbers.iter().all(|number| *number == numbers[0]) {
+        return None;
+    }
+    let is_high = |number: &u16| *number <= 3 || *number == u16::MAX; // of a negative number, too
+    let (varies, is_high_half) = (low.iter().any(|number| *number > 3), high.iter().all(is_high));
     if varies && high.chunks_exact(2).all(|pair| pair == [0, 0]) && low.chunks_exact(2).all(|pair| pair[1] == 0) {
         return Some("three of four of its uint16 are 0, as in a file of int64");
     }
@@ -291,7 +322,7 @@ mod tests {
     /// Tokens of GPT-2, of 65 characters, of two, of one.
     #[test]
     fn tokens_are_tokens() {
-        for vocabulary in [50257, 200, 65, 11, 2, 1] {
+        for vocabulary in [50257, 200, 65, 11, 2] {
             for len in [1, 15, 16, 40, 600] {
                 let tokens = (0..len).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 12) % vocabulary);
                 let content = bytes(tokens, |token| (token as u16).to_le_bytes());
@@ -321,6 +352,29 @@ mod tests {
             assert_eq!(found(even, Some(TokenType::Uint16)).unwrap(), (Format::NanoGpt, even.len() / 2));
             assert_eq!(found(even, Some(TokenType::Uint32)).unwrap(), (Format::Uint32, even.len() / 4));
         }
+    }
+
+    #[test]
+    fn weights_are_bytes_and_no_text() {
+        let weights: Vec<u8> = (0..80).map(|at| at % 3).collect();
+        assert_eq!(found(&weights, Some(TokenType::Uint8)).unwrap(), (Format::Bytes, 80));
+        let text = "1 0 ".repeat(20);
+        assert!(found(text.as_bytes(), Some(TokenType::Uint8)).unwrap_err().to_string().contains("it is text"));
+        for (magic, version, asked) in
+            [(MAGIC, VERSION, TokenType::Uint32), (MAGIC_LLAMA, VERSION_LLAMA, TokenType::Uint16)]
+        {
+            let mut header = [0i32; 256];
+            header[..3].copy_from_slice(&[magic, version, 8]);
+            let content = [
+                header.iter().flat_map(|entry| entry.to_le_bytes()).collect(),
+                vec![1; if magic == MAGIC { 16 } else { 32 }],
+            ]
+            .concat();
+            assert_eq!(found(&content, None).unwrap().1, 8);
+            let error = found(&content, Some(asked)).unwrap_err().to_string();
+            assert!(error.contains("its header says llm.c") && error.contains(asked.name()), "{error}");
+        }
+        assert!(found(&[0; 64], None).unwrap_err().to_string().contains("nothing but zeros"));
     }
 
     #[test]

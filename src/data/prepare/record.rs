@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::super::file_error;
 use super::super::format::TokenType;
@@ -61,7 +62,7 @@ impl Record {
                 format!("an unfinished preparation had {difference}\nHINT: choose another --output; {}", anew(folder)),
             ));
         }
-        record.shards.iter().try_for_each(|shard| check_file(folder, &shard.file, shard.num_tokens, settings.dtype))?;
+        record.shards.iter().try_for_each(|shard| check_shard(folder, shard, settings.dtype))?;
         Ok(Some(record))
     }
 
@@ -89,6 +90,20 @@ pub(super) fn check_file(folder: &Path, file: &str, num_tokens: u64, dtype: Toke
         Ok(metadata) => format!("has {} bytes, expected {bytes} of {num_tokens} tokens", metadata.len()),
         Err(error) => format!("is missing ({error})"),
     };
+    Err(file_error(&path, format!("{problem}\nHINT: restore the file; {}", anew(folder))))
+}
+
+/// Refuses a finished shard that is not as it was written.
+fn check_shard(folder: &Path, shard: &TokenFile, dtype: TokenType) -> Result<()> {
+    check_file(folder, &shard.file, shard.num_tokens, dtype)?;
+    let path = folder.join(&shard.file);
+    let mut hasher = Sha256::new();
+    let read = crate::file::open(&path).and_then(|mut file| std::io::copy(&mut file, &mut hasher));
+    read.map_err(|error| Error::Storage(format!("{}: cannot be read: {error}", path.display())))?;
+    if format!("{:x}", hasher.finalize()) == shard.sha256 {
+        return Ok(());
+    }
+    let problem = format!("is not what was written ({PROGRESS} has another SHA-256)");
     Err(file_error(&path, format!("{problem}\nHINT: restore the file; {}", anew(folder))))
 }
 

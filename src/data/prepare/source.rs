@@ -151,22 +151,23 @@ pub(super) fn by_content(
     let begin = head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&head).trim_ascii_start();
     let whole = io::Cursor::new(head.clone()).chain(reader);
     let lower = name.to_lowercase();
-    let is = |ending: &str| lower.ends_with(ending) || lower.contains(&format!("{ending}."));
+    let stem = [".gz", ".zst", ".zstd", ".xz"].iter().find_map(|ending| lower.strip_suffix(ending)).unwrap_or(&lower);
+    let is = |ending: &str| stem.ends_with(ending);
     let refused = |what: &str| {
         Err(Error::Config(format!(
             "{name}: {what}\nHINT: say what it is by --format jsonl, text, parquet or tar, or by its name (.jsonl, .txt, .parquet, .tar)"
         )))
     };
-    if reading.takes_any {
-        return text(input, name, whole, sink);
-    }
     if is(".json") {
         return match begin.first() {
             Some(b'[') => refused("it is one list of JSON, not JSON lines; make these of it (jq -c '.[]')"),
             _ => json_lines(input, name, whole, reading.text_field, sink),
         };
     }
-    if begin.starts_with(b"{\"") {
+    if reading.takes_any {
+        return text(input, name, whole, sink);
+    }
+    if looks_like_json_lines(begin) {
         return refused("its name says text, and it looks like JSON lines");
     }
     if is(".csv") || is(".tsv") {
@@ -175,6 +176,20 @@ pub(super) fn by_content(
     match file::kind(&head).filter(|what| std::str::from_utf8(&head).is_err() || what.contains("Git LFS")) {
         Some(what) => refused(what),
         None => text(input, name, whole, sink),
+    }
+}
+
+/// Whether the first line is an object of JSON, as far as it is there.
+fn looks_like_json_lines(begin: &[u8]) -> bool {
+    let line = begin.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii();
+    let is_whole = line.len() < begin.len();
+    let inside = line.strip_prefix(b"{").map(<[u8]>::trim_ascii_start);
+    match serde_json::from_slice::<serde::de::IgnoredAny>(line) {
+        Ok(_) => inside.is_some(),
+        Err(_) => {
+            !is_whole
+                && inside.is_some_and(|inside| inside.starts_with(b"\"") && inside.windows(2).any(|two| two == b"\":"))
+        }
     }
 }
 

@@ -102,6 +102,14 @@ struct Said {
 
 impl Said {
     fn of(description: &Description) -> Result<Self> {
+        let keys = ["n_layer", "n_head", "n_embd", "n_inner", "n_positions", "n_ctx", "vocab_size", "block_size"];
+        if let Some((key, value)) = keys.iter().find_map(|key| no_size(description, key)) {
+            return Err(Error::Config(format!(
+                "{}: {key} = {}: expected a whole number above 0",
+                description.place,
+                crate::shown::quoted(&value.to_string())
+            )));
+        }
         let size = |key: &str| description.keys.get(key).and_then(Value::as_u64).map(|size| size as usize);
         let is = |key: &str| description.keys.get(key).and_then(Value::as_bool);
         let wide = size("n_embd").map(|width| 4 * width);
@@ -120,6 +128,12 @@ impl Said {
         let (positions, tied) = (size("n_positions").or(size("n_ctx")), is("tie_word_embeddings").or(Some(true)));
         Ok(Self { positions, tied, gelu, mlp: size("n_inner").or(wide), bias: Some(true), ..sizes })
     }
+}
+
+/// A key that is there, and is no size.
+fn no_size<'a>(description: &'a Description, key: &'a str) -> Option<(&'a str, &'a Value)> {
+    let value = description.keys.get(key).filter(|value| !value.is_null())?;
+    value.as_u64().is_none_or(|size| size == 0).then_some((key, value))
 }
 
 /// The activation of a GPT-2 of Hugging Face that is one like ours.
