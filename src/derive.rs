@@ -111,8 +111,14 @@ impl Source {
                 "run `{name}` at `{url}` is derived itself, from run `{origin}`; derive from that (--run {origin})"
             )));
         }
-        let config = config::from_json(&run.record().config, &format!("the record of run `{name}`"), &name, networks)?;
         let rows = run.read::<TridiagonalRow>()?;
+        if rows.is_empty() {
+            return Err(Error::Config(format!(
+                "run `{name}` at `{url}` has no Jacobi matrices: no group of it is finished, or it is a study. \
+                 Expected a run of `hesspec run`, or a batch of a study"
+            )));
+        }
+        let config = config::from_json(&run.record().config, &format!("the record of run `{name}`"), &name, networks)?;
         let layout = config.network.layout()?;
         let mut blocks = job::blocks(&config, &layout)?;
         let probes = num_probes(&rows);
@@ -122,12 +128,6 @@ impl Source {
         let missing = blocks.iter().filter(|block| found(block) < wanted(block));
         let incomplete = missing.map(|block| block.name.clone()).collect();
         blocks.retain(|block| found(block) > 0);
-        if blocks.is_empty() {
-            return Err(Error::Config(format!(
-                "run `{name}` at `{url}` has no Jacobi matrices: no group of it is finished, or it is a study or derived itself. \
-                 Expected a run of `hesspec run`, or a batch of a study"
-            )));
-        }
         let floors = floors(&run, &blocks)?;
         let names: Vec<&str> = blocks.iter().map(|block| block.name.as_str()).collect();
         let matrices = tables::tridiagonals(&names, rows, &run.read::<SegmentRow>()?, &run.read::<ComplementRow>()?)?;

@@ -41,10 +41,11 @@ impl Sampled {
     /// Samples every probe of a block.
     pub fn new(block: &BlockSpectrum, view: &View) -> Self {
         let indices: Vec<i64> = windows(block, view).into_iter().flat_map(|(first, last)| first..=last).collect();
+        let bell = bell(view);
         let probe = |nodes: &Vec<super::Node>| {
             let mut density = vec![0.0; indices.len()];
             for node in nodes {
-                add(&mut density, &indices, view.axis.coordinate(node.node), node.effective_weight(), view);
+                add(&mut density, &indices, view.axis.coordinate(node.node), node.effective_weight(), (view, &bell));
             }
             density
         };
@@ -65,14 +66,31 @@ impl Sampled {
     }
 }
 
-/// Adds weight * N(x; coordinate, sigma^2); its window lies within one run of consecutive indices.
-fn add(density: &mut [f64], indices: &[i64], coordinate: f64, weight: f64, view: &View) {
-    let (first, last) = window(coordinate, view);
-    let start = indices.partition_point(|index| *index < first);
-    let height = weight / (view.sigma * TAU.sqrt());
-    for (density, index) in density[start..].iter_mut().zip(&indices[start..]).take_while(|(_, index)| **index <= last)
-    {
-        let z = (*index as f64 * view.step - coordinate) / view.sigma;
-        *density += height * (-0.5 * z * z).exp();
+/// exp(-(k h)^2 / 2) for the grid step h in sigmas, k from 0 to the end of a window.
+fn bell(view: &View) -> Vec<f64> {
+    let h = view.step / view.sigma;
+    (0..=(WINDOW / h).ceil() as usize).map(|k| (-0.5 * (k as f64 * h).powi(2)).exp()).collect()
+}
+
+/// Adds weight * N(x; coordinate, sigma^2); its window lies within one run of consecutive indices. With z sigmas from the node
+/// to the grid point next to it, exp(-(z + k h)^2 / 2) = exp(-z^2 / 2) exp(-z h)^k exp(-(k h)^2 / 2): two exponentials a node.
+fn add(density: &mut [f64], indices: &[i64], coordinate: f64, weight: f64, (view, bell): (&View, &[f64])) {
+    let center = (coordinate / view.step).round() as i64;
+    let z = (center as f64 * view.step - coordinate) / view.sigma;
+    if z.abs() > 1.0 {
+        return; // beyond what indices can count: the mass check says so
+    }
+    let at = indices.partition_point(|index| *index < center);
+    let height = weight / (view.sigma * TAU.sqrt()) * (-0.5 * z * z).exp();
+    let change = (-z * view.step / view.sigma).exp();
+    let mut value = height;
+    for (density, bell) in density[at..].iter_mut().zip(bell) {
+        *density += value * bell;
+        value *= change;
+    }
+    let mut value = height / change;
+    for (density, bell) in density[..at].iter_mut().rev().zip(&bell[1..]) {
+        *density += value * bell;
+        value /= change;
     }
 }

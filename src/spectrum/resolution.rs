@@ -3,13 +3,14 @@
 //! Near zero an asinh axis is as fine as lambda_c, and m steps know a spectrum's bulk only so finely: below that, a density
 //! shows where single nodes happened to fall, and distances follow. What is too fine shows in the run itself: densities after
 //! all steps and after three quarters of them differ, and so do those of other probes. The rule: from the largest |node| down,
-//! by quarter decades, lambda_c goes to the last scale at which the blocks' densities agree with both within [`TOLERANCE`], root
-//! mean square over the blocks of the Jensen-Shannon distance. results/resolution.md shows what it comes to on known spectra.
+//! by quarter decades, lambda_c goes to the last scale (found by bisection) at which the blocks' densities agree with both within
+//! [`TOLERANCE`], root mean square over the blocks of the Jensen-Shannon distance. results/resolution.md shows what it comes to
+//! on known spectra.
 
 use rayon::prelude::*;
 
 use super::{Axis, BlockSpectrum, Comparable, JsBlock, Quadrature, View};
-use crate::Result;
+use crate::{Error, Result};
 
 /// Largest disagreement.
 const TOLERANCE: f64 = 0.15;
@@ -30,15 +31,17 @@ pub(super) fn finest_scale(blocks: &[BlockSpectrum], view: impl Fn(Axis) -> Resu
     if finest == 0.0 {
         return Ok(1.0);
     }
-    let mut found = largest.max(finest);
-    while found > finest {
-        let next = (found * 10f64.powf(-1.0 / PER_DECADE)).max(finest);
-        if disagreement(blocks, &view(Axis::Asinh { scale: next })?) > TOLERANCE {
-            break;
-        }
-        found = next;
+    let coarsest = largest.max(finest);
+    let scale = |rung: i32| (coarsest * 10f64.powf(-f64::from(rung) / PER_DECADE)).max(finest);
+    let agrees =
+        |rung| Ok::<bool, Error>(disagreement(blocks, &view(Axis::Asinh { scale: scale(rung) })?) <= TOLERANCE);
+    // the coarsest is taken for want of a coarser one; what is too fine once stays so below
+    let (mut good, mut bad) = (0, ((coarsest / finest).log10() * PER_DECADE).ceil() as i32 + 1);
+    while bad - good > 1 {
+        let middle = (good + bad) / 2;
+        if agrees(middle)? { good = middle } else { bad = middle }
     }
-    Ok(found)
+    Ok(scale(good))
 }
 
 /// Root mean square, over blocks that are not zero, of how far a block's density lies from what less information shows.

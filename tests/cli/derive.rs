@@ -76,7 +76,8 @@ fn what_cannot_be_derived_is_refused_with_what_to_do() {
     derive("--run nobody").failed(2, &["nobody", "tiny"]);
     folder.hesspec("derive out --name tiny").failed(2, &["derived"]);
     derive("--axis linear").ok();
-    folder.hesspec("derive out --run new --name newer").failed(2, &["no Jacobi matrices"]);
+    folder.hesspec("derive out --run new --name newer").failed(2, &["derived itself, from run `tiny`"]);
+    folder.hesspec("derive out --run tiny --name null").failed(2, &["--name \"null\""]);
 }
 
 /// The finished groups of a run that is not done are enough, and it says which blocks are missing.
