@@ -30,12 +30,13 @@ const NUMPY: &[u8] = b"\x93NUMPY";
 const FEWEST: usize = 16;
 
 /// Width of the numbers in a file without a header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenType {
     /// Bytes: byte-level tokens, weights.
     Uint8,
     /// Little-endian, 16 bits.
+    #[default]
     Uint16,
     /// Little-endian, 32 bits: vocabularies beyond 65,536.
     Uint32,
@@ -63,12 +64,6 @@ impl TokenType {
     /// The narrowest for tokens of a vocabulary.
     pub fn of_vocabulary(size: usize) -> Self {
         if size > 1 << 16 { Self::Uint32 } else { Self::Uint16 }
-    }
-}
-
-impl Default for TokenType {
-    fn default() -> Self {
-        Self::Uint16
     }
 }
 

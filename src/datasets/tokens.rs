@@ -114,10 +114,10 @@ impl Dataset for TokenFiles {
 }
 
 /// Opens the weights of all tokens.
-fn weights_of(url: &Url, cache: u64, tokens: &Tokens) -> Result<Tokens> {
+fn weights_of(url: &Url, cache: u64, tokens: &Tokens) -> Result<Arc<Tokens>> {
     let weights = Tokens::open(url, cache, Some(TokenType::Uint8))?;
     if weights.len() == tokens.len() {
-        return Ok(weights);
+        return Ok(Arc::new(weights));
     }
     Err(Error::Config(format!(
         "{url}: has {} weights for {} tokens; expected one uint8 for each token of data.tokens.path",
@@ -131,7 +131,7 @@ enum Source {
     Files {
         tokens: Arc<Tokens>,
         /// One number for each token.
-        weights: Option<Tokens>,
+        weights: Option<Arc<Tokens>>,
         /// To the thread that fetches; `None` for local files.
         ahead: Option<SyncSender<Vec<Range<usize>>>>,
     },

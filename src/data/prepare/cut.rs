@@ -160,10 +160,9 @@ impl<E: FnMut(Piece) -> Result<()>> Sink for Cutter<'_, E> {
     }
 
     fn bad(&mut self, problem: Error) -> Result<()> {
-        match self.skipped {
-            Some(skipped) => Ok(skipped.add(self.next.source, &problem)),
-            None => Err(problem),
-        }
+        let Some(skipped) = self.skipped else { return Err(problem) };
+        skipped.add(self.next.source, &problem);
+        Ok(())
     }
 }
 

@@ -63,8 +63,11 @@ pub(super) fn args_of(pickle: &Pickle) -> Map<String, Json> {
     args.into_iter().flat_map(|args| pickle.entries(args)).filter_map(named).collect()
 }
 
+/// An archive's files by name.
+type Entries<'a> = HashMap<String, &'a [u8]>;
+
 /// An archive's pickle, what stands in front of its files' names, and the files.
-fn opened<'a>(bytes: &'a [u8], source: &str) -> Result<(Pickle, String, HashMap<String, &'a [u8]>)> {
+fn opened<'a>(bytes: &'a [u8], source: &str) -> Result<(Pickle, String, Entries<'a>)> {
     let problem = |text: String| Error::Config(format!("{source}: {text}"));
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| {
         problem(format!(
@@ -85,7 +88,7 @@ fn opened<'a>(bytes: &'a [u8], source: &str) -> Result<(Pickle, String, HashMap<
 fn entries<'a>(
     archive: &mut ZipArchive<Cursor<&'a [u8]>>,
     bytes: &'a [u8],
-) -> std::result::Result<HashMap<String, &'a [u8]>, String> {
+) -> std::result::Result<Entries<'a>, String> {
     let mut found = HashMap::new();
     for index in 0..archive.len() {
         let file = archive.by_index_raw(index).map_err(|error| error.to_string())?;
