@@ -74,9 +74,7 @@ pub fn kind(header: &[u8]) -> Option<&'static str> {
         (b"version https://git-lfs", "it is a pointer of Git LFS, whose file was not fetched (git lfs pull)"),
     ];
     let kind = KINDS.iter().find(|(magic, _)| header.starts_with(magic)).map(|(_, what)| *what);
-    // a length of eight bytes, and JSON
-    let is_safetensors = header.len() > 16 && header[3..8] == [0; 5] && header[8..10] == *b"{\"";
-    kind.or(is_safetensors.then_some("it is a safetensors file")).or_else(|| {
+    kind.or_else(|| {
         let text = text_of(header)?.trim_start();
         let begins = |with: &str| text.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with));
         Some(match () {

@@ -182,7 +182,7 @@ pub(super) fn recognise(path: &Path, header: &[u8], bytes: u64, asked: Option<To
             ));
         }
         (None, ..) => {
-            if let Some(what) = file::kind(header).or_else(|| other_numbers(header)) {
+            if let Some(what) = file::kind(header).or_else(|| safetensors(header)).or_else(|| other_numbers(header)) {
                 return Err(file_error(
                     path,
                     format!(
@@ -202,6 +202,12 @@ pub(super) fn recognise(path: &Path, header: &[u8], bytes: u64, asked: Option<To
 fn header_entry(header: &[u8], index: usize) -> Option<i32> {
     let bytes = header.get(..HEADER_BYTES)?.get(4 * index..4 * index + 4)?;
     bytes.try_into().ok().map(i32::from_le_bytes)
+}
+
+/// Whether it begins with a length of eight bytes and JSON, as weights do.
+fn safetensors(header: &[u8]) -> Option<&'static str> {
+    let is_one = header.len() > 16 && header[3..8] == [0; 5] && header[8..10] == *b"{\"";
+    is_one.then_some("it is a safetensors file")
 }
 
 /// What numbers of another width or byte order look like, read as little-endian uint16.
