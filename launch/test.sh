@@ -4,7 +4,6 @@
 #   format, lints, cargo test                            Rust alone
 #   tests/python/reference_jax.py                        products and Lanczos against dense Hessians in JAX, f64 and f32
 #   tests/python/read_tables.py                          a real run's tables in DuckDB, Polars and pandas
-#   tests/python/tokenizers_check.py                     a tokenizer.json, beside the build with MPI
 #   tests/own_network/run.sh                             a crate of one's own around the library, with every command
 #   tests/mpi/run.sh, tests/kills/run.sh                 under a real mpirun: collectives, and three kills of a run.
 #                                                        Installs Open MPI (root on Debian); left out where it cannot
@@ -32,7 +31,7 @@ say "lints"
 cargo clippy --locked --all-targets -- -D warnings
 
 say "Python packages"
-need_venv numpy safetensors jax duckdb polars pandas pyarrow tokenizers
+need_venv numpy safetensors jax duckdb polars pandas pyarrow
 hesspec=$PWD/target/debug/hesspec
 
 say "products and Lanczos against JAX"
@@ -51,12 +50,10 @@ gpu=cuda,nccl
 if need_mpi; then
     gpu+=,mpi,tokenizers
     say "ranks under mpirun"
-    cargo build --locked --features mpi,tokenizers --example cluster_conformance --bin hesspec
+    cargo build --locked --features mpi --example cluster_conformance --bin hesspec
     EXAMPLE=$PWD/target/debug/examples/cluster_conformance tests/mpi/run.sh
     say "three kills"
     PYTHON=$python HESSPEC=$hesspec tests/kills/run.sh 3 20240217 coordinator term full
-    say "Hugging Face's tokenizers"
-    "$python" tests/python/tokenizers_check.py --dir "$scratch/tokenizers" --hesspec "$hesspec"
 else
     say "ranks under mpirun: left out, there is no MPI here and it cannot be installed"
 fi

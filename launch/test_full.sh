@@ -14,6 +14,7 @@
 #   weights                     real checkpoints of transformers and PyTorch: loss, and H v of GPT-2 with 124 M parameters.
 #                               Installs torch (6 GB) in an environment of its own, HESSPEC_TORCH_VENV
 #   corpus                      1 GB of text to GPT-2 tokens: memory, tokens/s, tiktoken's tokens, kills
+#   tokenizers                  a tokenizer.json: tokens of byte-level BPE, marked BPE, WordPiece and 70,000 words (feature tokenizers)
 #   quickstart                  from a fresh clone of this tree's HEAD, timed, with its own target folder
 #
 # HESSPEC_FULL_QUICKSTART=0 leaves the last one out. About 90 minutes on 2 cores.
@@ -61,6 +62,16 @@ tests/storage/run.sh
 say "a corpus of a gigabyte"
 cargo build --locked --bin hesspec
 tests/corpus/run.sh
+
+say "Hugging Face's tokenizers"
+(
+    need_venv numpy tokenizers
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    cargo test --locked --features tokenizers --lib data::prepare
+    cargo build --locked --features tokenizers --bin hesspec
+    "$python" tests/python/tokenizers_check.py --dir "$scratch" --hesspec target/debug/hesspec
+)
 
 say "weights against transformers and PyTorch"
 (

@@ -6,7 +6,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use hesspec::block::{Block, Layout};
 use hesspec::engine::SecondOrder;
-use hesspec::hessian::{BlockOperator, Kind, Listed, MicroBatches, Problem, Settings, self_tests, spectrum};
+use hesspec::hessian::{BlockOperator, Kind, Listed, Problem, Settings, self_tests, spectrum};
 use hesspec::krylov::Operator;
 use hesspec::models::{Names, Partition, partition};
 use hesspec::networks::gpt2::{Gelu, Gpt2, Gpt2Config, NAMES, structure};
