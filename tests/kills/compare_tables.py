@@ -64,7 +64,8 @@ def check_clean(url):
         there = {str(path.relative_to(url)) for path in pathlib.Path(url).glob("*/run=*/*")}
         if parts != there:
             wrong.append(f"{url}: parts that the manifest does not have, or the other way round: {parts ^ there}")
-        kept = {"run.json", "shape.json", "inputs.json", "manifest.json", "DONE", "LOCK"}  # a lock says nothing about a run that is done
+        # a lock says nothing about a run that is done
+        kept = {"run.json", "shape.json", "inputs.json", "noise_floors.json", "manifest.json", "DONE", "LOCK"}
         files = {str(path.relative_to(runs)) for path in runs.rglob("*") if path.is_file()}
         left = {name for name in files - kept if not (name.startswith("groups/") and name.endswith(".json"))}
         if left:
