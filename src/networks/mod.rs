@@ -4,8 +4,11 @@
 //! is a [`Setup`], an object that knows no types any more; everything above this room works on that. Adding a network: its own
 //! file, and one line in [`Registry::built_in`].
 
+pub mod decoder;
+mod described;
 mod drawing;
 pub mod gpt2;
+pub mod loss;
 pub mod mlp;
 mod network;
 mod profile;

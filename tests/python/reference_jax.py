@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Dense Hessians of small networks (GPT-2, perceptrons) in JAX f64: an implementation that shares nothing with hesspec.
+"""Dense Hessians of small networks (GPT-2, decoders, perceptrons) in JAX f64: an implementation that shares nothing with hesspec.
 
     reference_jax.py make    --dir D --case NAME [--seed N]     model.safetensors, train.bin, config.toml
     reference_jax.py hessian --dir D                            dense.npz: H, G (Gauss-Newton), gradient, loss
@@ -32,6 +32,11 @@ FULL = dict(layers=2, heads=2, embedding=4, mlp=6, context=5, vocabulary=7, bias
 
 MLP = dict(sizes=[6, 7, 5, 4], scale=1.0, activation="relu", bias=True)
 
+LLAMA = dict(layers=2, heads=4, kv_heads=2, head=4, embedding=6, mlp=5, context=4, vocabulary=7, tied=True, norm="before",
+             norm_epsilon=1e-5, qk_norm="none", attention_bias="none", mlp_bias=False, activation="silu",
+             rope=dict(theta=50.0, share=1.0))
+STRETCHED = dict(theta=50.0, share=0.5, scaling=dict(factor=8.0, low=1.0, high=4.0, original=16.0))
+
 # name: (model, samples). `c2_*` are the paper's Appendix C.2; `full_*` have everything.
 CASES = {
     "c2_1": (dict(C2, layers=1), 7),
@@ -42,6 +47,11 @@ CASES = {
     "full_tanh_tied": (dict(FULL, gelu="tanh"), 5),
     "full_erf_untied": (dict(FULL, tied=False), 5),
     "full_tanh_untied_no_bias": (dict(FULL, gelu="tanh", tied=False, bias=False), 5),
+    "llama": (LLAMA, 5),
+    "llama_stretched_biases_untied": (dict(LLAMA, layers=1, rope=STRETCHED, attention_bias="all", mlp_bias=True, tied=False, kv_heads=1), 5),
+    "qwen2": (dict(LLAMA, layers=1, attention_bias="qkv", activation="gelu_tanh"), 5),
+    "qwen3": (dict(LLAMA, layers=1, qk_norm="head", activation="gelu", head=2), 5),
+    "olmo2": (dict(LLAMA, layers=1, qk_norm="all", norm="after", kv_heads=4, tied=False), 5),
     "mlp": (MLP, 5),
     "mlp_3": (dict(MLP, scale=3.0), 5),
     "mlp_gelu_no_bias": (dict(MLP, activation="gelu", bias=False), 5),
@@ -61,6 +71,9 @@ def shapes(m):
             yield f"layers.{at}.weight", (fan_out, fan_in)
             if m["bias"]:
                 yield f"layers.{at}.bias", (fan_out,)
+        return
+    if "kv_heads" in m:
+        yield from decoder_shapes(m)
         return
     e, v = m["embedding"], m["vocabulary"]
     bias, norm = m["bias"], m["layer_norm"]
@@ -86,6 +99,104 @@ def shapes(m):
         yield from module("transformer.ln_f", (e,))
     if not m["tied"]:
         yield "lm_head.weight", (v, e)
+
+
+def decoder_shapes(m):
+    e, v, q, kv = m["embedding"], m["vocabulary"], m["heads"] * m["head"], m["kv_heads"] * m["head"]
+
+    def matrix(name, shape, bias):
+        yield f"{name}.weight", shape
+        if bias:
+            yield f"{name}.bias", shape[:1]
+
+    yield "model.embed_tokens.weight", (v, e)
+    for i in range(m["layers"]):
+        layer = f"model.layers.{i}"
+        if m["norm"] == "before":
+            yield f"{layer}.input_layernorm.weight", (e,)
+        for part, shape in [("q", (q, e)), ("k", (kv, e)), ("v", (kv, e))]:
+            yield from matrix(f"{layer}.self_attn.{part}_proj", shape, m["attention_bias"] != "none")
+        yield from matrix(f"{layer}.self_attn.o_proj", (e, q), m["attention_bias"] == "all")
+        if m["qk_norm"] != "none":
+            for part, width in [("q", q), ("k", kv)]:
+                yield f"{layer}.self_attn.{part}_norm.weight", (m["head"] if m["qk_norm"] == "head" else width,)
+        yield f"{layer}.post_attention_layernorm.weight", (e,)
+        for part, shape in [("gate", (m["mlp"], e)), ("up", (m["mlp"], e)), ("down", (e, m["mlp"]))]:
+            yield from matrix(f"{layer}.mlp.{part}_proj", shape, m["mlp_bias"])
+        if m["norm"] == "after":
+            yield f"{layer}.post_feedforward_layernorm.weight", (e,)
+    yield "model.norm.weight", (e,)
+    if not m["tied"]:
+        yield "lm_head.weight", (v, e)
+
+
+def frequencies(rotary, width):
+    """Angle a position for each pair of channels, Llama 3.1's scaling by wavelengths as its code has it."""
+    n = int(width * rotary["share"]) // 2
+    f = rotary["theta"] ** -(np.arange(n) / n)
+    scaling = rotary.get("scaling")
+    if scaling:
+        wavelength = 2 * np.pi / f
+        smooth = (scaling["original"] / wavelength - scaling["low"]) / (scaling["high"] - scaling["low"])
+        between = (1 - smooth) * f / scaling["factor"] + smooth * f
+        f = np.where(wavelength > scaling["original"] / scaling["low"], f / scaling["factor"],
+                     np.where(wavelength < scaling["original"] / scaling["high"], f, between))
+    return f
+
+
+def decoder_logits(m, p, tokens):
+    """tokens (batch, time) to logits (batch * time, vocabulary): Llama, Qwen and OLMo as their papers have them."""
+    batch, time = tokens.shape
+    width = m["head"]
+    angles = np.arange(time)[:, None] * frequencies(m["rope"], width)  # (time, pairs)
+    turn = jnp.asarray(np.exp(1j * angles))
+
+    def affine(name, x):
+        y = x @ p[f"{name}.weight"].T
+        return y + p[f"{name}.bias"] if f"{name}.bias" in p else y
+
+    def norm(name, x):
+        return x / jnp.sqrt((x**2).mean(-1, keepdims=True) + m["norm_epsilon"]) * p[f"{name}.weight"]
+
+    def rotated(x):  # (batch, time, heads, width): pairs as complex numbers
+        n = angles.shape[1]
+        z = (x[..., :n] + 1j * x[..., n:2 * n]) * turn[:, None, :]
+        return jnp.concatenate([z.real, z.imag, x[..., 2 * n:]], -1)
+
+    def attention(name, x):
+        def heads(part):
+            y = affine(f"{name}.{part}_proj", x)
+            if part != "v" and m["qk_norm"] == "all":
+                y = norm(f"{name}.{part}_norm", y)
+            y = y.reshape(batch, time, -1, width)
+            if part != "v" and m["qk_norm"] == "head":
+                y = norm(f"{name}.{part}_norm", y)
+            return y
+
+        q, k, v = rotated(heads("q")), rotated(heads("k")), heads("v")
+        q = q.reshape(batch, time, m["kv_heads"], -1, width)  # queries that share a key side by side
+        scores = jnp.einsum("bigrw,bjgw->bgrij", q, k) / jnp.sqrt(float(width))
+        scores = jnp.where(jnp.tril(jnp.ones((time, time), bool)), scores, -jnp.inf)
+        y = jnp.einsum("bgrij,bjgw->bigrw", jax.nn.softmax(scores, axis=-1), v)
+        return affine(f"{name}.o_proj", y.reshape(batch, time, -1))
+
+    gates = dict(silu=jax.nn.silu, gelu=lambda x: jax.nn.gelu(x, approximate=False), gelu_tanh=jax.nn.gelu)
+
+    def mlp(name, x):
+        return affine(f"{name}.down_proj", gates[m["activation"]](affine(f"{name}.gate_proj", x)) * affine(f"{name}.up_proj", x))
+
+    x = p["model.embed_tokens.weight"][tokens]
+    for i in range(m["layers"]):
+        h = f"model.layers.{i}"
+        if m["norm"] == "before":
+            x = x + attention(f"{h}.self_attn", norm(f"{h}.input_layernorm", x))
+            x = x + mlp(f"{h}.mlp", norm(f"{h}.post_attention_layernorm", x))
+        else:
+            x = x + norm(f"{h}.post_attention_layernorm", attention(f"{h}.self_attn", x))
+            x = x + norm(f"{h}.post_feedforward_layernorm", mlp(f"{h}.mlp", x))
+    x = norm("model.norm", x)
+    head = p["model.embed_tokens.weight"] if m["tied"] else p["lm_head.weight"]
+    return (x @ head.T).reshape(batch * time, -1)
 
 
 def mlp_logits(m, p, images):
@@ -178,7 +289,8 @@ class Problem:
         return {n: theta[o:o + int(np.prod(s))].reshape(s) for n, (o, s) in self.layout.items()}
 
     def outputs(self, theta):
-        return (mlp_logits if self.kind == "mlp" else logits)(self.m, self.parameters(theta), self.inputs)
+        of_kind = dict(mlp=mlp_logits, decoder=decoder_logits, gpt2=logits)[self.kind]
+        return of_kind(self.m, self.parameters(theta), self.inputs)
 
     def loss(self, theta):
         return cross_entropy(self.outputs(theta), jnp.asarray(self.targets))
@@ -238,6 +350,13 @@ def read_idx(path):
         return np.frombuffer(file.read()[4 * axes:], np.uint8).reshape(np.fromfile(path, ">u4", axes, offset=4))
 
 
+def value(x):
+    """As TOML: bool, int, str and lists are written as in JSON, tables inline."""
+    if isinstance(x, dict):
+        return "{ " + ", ".join(f"{key} = {value(x[key])}" for key in x) + " }"
+    return json.dumps(x)
+
+
 def make(folder, case, seed, dtype=np.float64):
     """Random weights that are nowhere tiny, so that no term of a second derivative hides."""
     model, samples = CASES[case]
@@ -246,13 +365,13 @@ def make(folder, case, seed, dtype=np.float64):
     weights = {}
     for name, shape in shapes(model):
         # Embeddings spread wide, so that LayerNorm never meets nearly equal channels: f32 has to reach 1e-5.
-        value = rng.normal(0.0, 1.0 if ".wte." in name or ".wpe." in name else 0.4, shape)
-        if ".ln_" in name and name.endswith(".weight"):
-            value = 1.0 + 0.3 * rng.normal(size=shape)
-        weights[name] = value.astype(np.float32).astype(dtype)  # the same network in either precision
+        is_embedding = any(part in name for part in (".wte.", ".wpe.", ".embed_tokens."))
+        entries = rng.normal(0.0, 1.0 if is_embedding else 0.4, shape)
+        if ".ln_" in name and name.endswith(".weight") or "norm." in name:
+            entries = 1.0 + 0.3 * rng.normal(size=shape)
+        weights[name] = entries.astype(np.float32).astype(dtype)  # the same network in either precision
     save_file(weights, os.path.join(folder, "model.safetensors"))
-    value = lambda x: json.dumps(x)  # bool, int, str and lists are written alike in TOML and JSON
-    kind = "mlp" if "sizes" in model else "gpt2"
+    kind = "mlp" if "sizes" in model else "decoder" if "kv_heads" in model else "gpt2"
     lines = ["[run]", f"name = {value(case)}", f"seed = {seed}", "", f"[model.{kind}]"]
     lines += [f"{key} = {value(model[key])}" for key in model]
     lines += ['weights = "model.safetensors"', ""]
