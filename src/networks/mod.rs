@@ -4,12 +4,16 @@
 //! is a [`Setup`], an object that knows no types any more; everything above this room works on that. Adding a network: its own
 //! file, and one line in [`Registry::built_in`].
 
+pub mod convolution;
 pub mod gpt2;
+pub mod loss;
 pub mod mlp;
 mod network;
 mod profile;
 mod registry;
+pub mod resnet;
 mod setup;
+pub mod vgg;
 
 pub use network::{BatchOf, Network, StagesOf};
 pub use profile::{Product, Profile, Recomputed};

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use super::Network;
 use super::gpt2::Gpt2Config;
 use super::mlp::MlpConfig;
+use super::resnet::ResNetConfig;
 use super::setup::{Pair, Setup};
+use super::vgg::VggConfig;
 use crate::datasets::Dataset;
 use crate::document::{Check, Entry, Node, nearest, read_table};
 use crate::{Error, Result};
 
 /// Kinds that the contract names and this version does not have.
-const LATER_KINDS: [&str; 5] = ["resnet", "vgg", "vit", "bert", "decoder"];
+const LATER_KINDS: [&str; 3] = ["vit", "bert", "decoder"];
 
 /// The kinds of network that a configuration may name.
 #[derive(Debug, Clone)]
@@ -29,7 +31,7 @@ struct Kind {
 impl Registry {
     /// The networks of this project.
     pub fn built_in() -> Self {
-        Self { kinds: Vec::new() }.with::<Gpt2Config>().with::<MlpConfig>()
+        Self { kinds: Vec::new() }.with::<Gpt2Config>().with::<MlpConfig>().with::<ResNetConfig>().with::<VggConfig>()
     }
 
     /// With one more, in place of one with the same name.

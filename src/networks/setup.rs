@@ -44,6 +44,11 @@ pub trait Setup: OnBackends + Debug + Send + Sync {
     /// # Errors
     /// [`Error::Config`] for sizes that make no network.
     fn layout(&self) -> Result<Layout>;
+    /// [`Network::stored`]
+    ///
+    /// # Errors
+    /// [`Error::Config`] for sizes that make no network.
+    fn stored(&self) -> Result<Layout>;
     /// [`Network::structure`]
     fn structure(&self) -> Structure;
     /// [`Network::names`]
@@ -142,6 +147,10 @@ impl<N: Network> Setup for Pair<N> {
 
     fn layout(&self) -> Result<Layout> {
         self.network.layout()
+    }
+
+    fn stored(&self) -> Result<Layout> {
+        self.network.stored()
     }
 
     fn structure(&self) -> Structure {
