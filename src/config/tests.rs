@@ -390,7 +390,8 @@ fn the_configs_of_this_repository_load() {
         ["quickstart", "smoke", "gpt2_nano_shakespeare", "bench_nano", "gpt2_paper"],
         ["bench_124m", "gpt2_convergence_small", "gpt2_owt_smoke", "gpt2_owt_large", "gpt2_owt_full"],
     ];
-    for name in names.into_iter().flatten() {
+    let on_images = ["mlp_fashion_mnist", "resnet18_fashion_mnist", "vgg16_fashion_mnist"];
+    for name in names.into_iter().flatten().chain(on_images) {
         let config = load(folder.join(format!("{name}.toml")), &[]).unwrap();
         assert_eq!(config.run.name, name);
     }
@@ -420,6 +421,12 @@ fn the_configs_select_the_blocks_their_headers_name() {
         let config = load(folder.join(format!("{name}.toml")), &[]).unwrap();
         let selected = config.blocks.filter().unwrap().select(&block_names(layers)).unwrap();
         assert_eq!(selected.len(), expected, "{name}");
+    }
+    for (name, expected) in [("mlp_fashion_mnist", 8), ("resnet18_fashion_mnist", 6), ("vgg16_fashion_mnist", 6)] {
+        let config = load(folder.join(format!("{name}.toml")), &[]).unwrap();
+        let layout = config.network.layout().unwrap();
+        let names: Vec<String> = layout.parameters().iter().map(|parameter| parameter.name.clone()).collect();
+        assert_eq!(config.blocks.filter().unwrap().select(&names).unwrap().len(), expected, "{name}");
     }
     // The paper's rule for nano: without LayerNorm, every second block in parameter order.
     let names: Vec<String> = block_names(6).into_iter().filter(|name| !name.contains("ln_")).collect();

@@ -8,6 +8,7 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
+use super::profile::{Product, Profile, Recomputed};
 use crate::Result;
 use crate::block::Parameter;
 use crate::datasets::{ImageBatch, ImageSize};
@@ -198,4 +199,78 @@ pub(super) fn check_sizes(
 pub(super) fn check_list(check: &Check<'_>, key: &str, list: &[usize], most: usize) -> Result<()> {
     let fits = !list.is_empty() && list.iter().all(|number| (1..=most).contains(number));
     check.that(fits, key, format!("{list:?}"), format!("expected a list of numbers from 1 to {most}"))
+}
+
+/// What a convolutional network computes and keeps for an image, collected from the bottom up.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    products: Vec<Product>,
+    branches: Vec<Branch>,
+}
+
+/// What can be entered by itself.
+#[derive(Debug)]
+struct Branch {
+    /// Position of its first product.
+    first: usize,
+    /// Numbers that enter it.
+    entry: f64,
+    /// Numbers that its convolutions put out.
+    outputs: f64,
+}
+
+impl Work {
+    /// Begins a branch, to which the products that follow belong: (channels, height, width) of what enters it.
+    pub fn branch(&mut self, entry: [usize; 3]) {
+        self.branches.push(Branch { first: self.products.len(), entry: numbers(entry), outputs: 0.0 });
+    }
+
+    /// A convolution to (channels, height, width) whose kernel takes so many numbers for each of its outputs.
+    pub fn convolution(&mut self, module: &str, inputs: usize, output: [usize; 3]) {
+        self.product(module, inputs as f64 * numbers(output));
+        if let Some(branch) = self.branches.last_mut() {
+            branch.outputs += numbers(output);
+        }
+    }
+
+    /// A linear layer.
+    pub fn linear(&mut self, module: &str, inputs: usize, outputs: usize) {
+        self.product(module, inputs as f64 * outputs as f64);
+    }
+
+    fn product(&mut self, module: &str, multiply_adds: f64) {
+        let branch = self.branches.last().map_or(0, |branch| branch.first);
+        self.products.push(Product { parameter: Some(format!("{module}.weight")), multiply_adds, branch });
+    }
+
+    /// The profile; `kept` numbers are kept for each that a convolution puts out, for each component.
+    pub fn profile(self, kept: f64, classes: usize) -> Profile {
+        let Self { products, branches } = self;
+        let at_once = branches.iter().map(|branch| kept * branch.outputs + 2.0 * branch.entry).fold(0.0, f64::max);
+        let above = || branches.iter().skip(1).map(|branch| branch.entry);
+        let outputs = branches.iter().map(|branch| branch.outputs).sum::<f64>();
+        Profile {
+            products,
+            bottom: Vec::new(),
+            kept: kept * outputs,
+            recomputed: Some(Recomputed { kept: above().sum(), at_once }),
+            scores: 0.0,
+            entry: above().fold(0.0, f64::max),
+            outputs: classes as f64,
+        }
+    }
+}
+
+/// Numbers that are kept for each that a convolution puts out, with this BatchNorm behind it, for each component; measured.
+pub(super) fn kept(statistics: Option<Statistics>) -> f64 {
+    match statistics {
+        None => 2.0,
+        Some(Statistics::Eval) => 3.0,
+        Some(Statistics::Train) => 5.0,
+    }
+}
+
+/// channels x height x width.
+fn numbers(size: [usize; 3]) -> f64 {
+    size.iter().map(|size| *size as f64).product()
 }

@@ -5,6 +5,8 @@
 //! file, and one line in [`Registry::built_in`].
 
 pub mod convolution;
+#[cfg(test)]
+mod convolution_tests;
 pub mod gpt2;
 pub mod loss;
 pub mod mlp;

@@ -2,6 +2,8 @@
 //!
 //! Names and values are torchvision's: its checkpoints are read as they are.
 
+use std::ops::Range;
+
 use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::module::max_pool2d;
@@ -9,15 +11,18 @@ use burn::tensor::{Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
 use super::convolution::{
-    BatchNorm, Convolution, Linear, MOST_LAYERS, MOST_WIDTH, Statistics, TORCHVISION, check_list, check_sizes,
-    image_size, images, initial, normed_relu,
+    BatchNorm, Convolution, Linear, MOST_LAYERS, MOST_WIDTH, Statistics, TORCHVISION, Work, check_list, check_sizes,
+    image_size, images, initial, kept, normed_relu,
 };
 use super::loss::cross_entropy;
-use super::{BatchOf, Network};
+use super::profile::Profile;
+use super::{BatchOf, Network, StagesOf};
 use crate::Result;
 use crate::block::Parameter;
 use crate::datasets::{ImageBatch, ImageFiles, ImageShape};
 use crate::document::Check;
+use crate::engine::{Kernels, SecondOrder};
+use crate::hessian::Stages;
 use crate::models::{Initial, Names, Structure};
 use crate::shown::Url;
 
@@ -41,7 +46,8 @@ pub struct ResNetConfig {
     pub stem_width: usize,
     /// Channels of the images. Default: 3.
     pub channels: usize,
-    /// Height and width of the images. Absent: any.
+    /// Height and width of the images. Absent: any. Where it is given, plans need no passes, products of late blocks start at
+    /// activations that are kept, and `hessian.recompute` can be had.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<[usize; 2]>,
     /// Number of classes. Default: 10.
@@ -156,7 +162,7 @@ pub struct BasicBlock<B: Backend> {
 
 impl<B: Backend> BasicBlock<B> {
     fn new(inputs: usize, outputs: usize, stride: usize, device: &B::Device) -> Self {
-        let projected = inputs != outputs || stride != 1;
+        let projected = is_projected(inputs, outputs, stride);
         Self {
             conv1: Convolution::new(inputs, outputs, 3, false, device),
             bn1: BatchNorm::new(outputs, device),
@@ -180,19 +186,31 @@ impl<B: Backend> BasicBlock<B> {
 }
 
 impl<B: Backend> ResNet<B> {
-    /// Logits, (images, classes), of images, (images, channels, height, width).
-    fn forward(&self, config: &ResNetConfig, x: Tensor<B, 4>) -> Tensor<B, 2> {
-        let statistics = config.batch_norm;
-        let x = normed_relu(self.conv1.forward(x, config.stem.stride()), Some(&self.bn1), statistics);
-        let x = match config.stem {
+    /// The residual blocks from the bottom up, with their strides.
+    fn blocks(&self) -> Vec<(&BasicBlock<B>, usize)> {
+        let stages = [&self.layer1, &self.layer2, &self.layer3, &self.layer4].into_iter().enumerate();
+        stages
+            .flat_map(|(stage, blocks)| blocks.iter().enumerate().map(move |(at, block)| (block, stride(stage, at))))
+            .collect()
+    }
+
+    /// What enters the first residual block, from images, (images, channels, height, width).
+    fn stem(&self, config: &ResNetConfig, x: Tensor<B, 4>) -> Tensor<B, 4> {
+        let x = normed_relu(self.conv1.forward(x, config.stem.stride()), Some(&self.bn1), config.batch_norm);
+        match config.stem {
             Stem::Imagenet => max_pool2d(x, [3; 2], [2; 2], [1; 2], [1; 2], false),
             Stem::Cifar => x,
-        };
-        let stages = [&self.layer1, &self.layer2, &self.layer3, &self.layer4];
-        let x = stages.into_iter().enumerate().fold(x, |x, (stage, blocks)| {
-            blocks.iter().enumerate().fold(x, |x, (at, block)| block.forward(x, stride(stage, at), statistics))
-        });
-        self.fc.forward(x.flatten::<3>(2, 3).mean_dim(2).squeeze_dim(2)) // the mean of each plane: (images, width)
+        }
+    }
+
+    /// What leaves residual block `blocks.end - 1`, from what enters block `blocks.start`, counted from the bottom.
+    fn through(&self, config: &ResNetConfig, x: Tensor<B, 4>, blocks: Range<usize>) -> Tensor<B, 4> {
+        self.blocks()[blocks].iter().fold(x, |x, (block, stride)| block.forward(x, *stride, config.batch_norm))
+    }
+
+    /// Logits, (images, classes): the head on the mean of each plane.
+    fn head(&self, x: Tensor<B, 4>) -> Tensor<B, 2> {
+        self.fc.forward(x.flatten::<3>(2, 3).mean_dim(2).squeeze_dim(2))
     }
 }
 
@@ -218,6 +236,39 @@ impl Stem {
             Self::Cifar => 32,
         }
     }
+}
+
+impl ResNetConfig {
+    fn num_blocks(&self) -> usize {
+        self.blocks.iter().sum()
+    }
+
+    /// Channels, height and width of what enters each residual block and, last, the head, for images of this height and width.
+    fn entries(&self, image: [usize; 2]) -> Vec<[usize; 3]> {
+        let below = self.stem.stride() * if self.stem == Stem::Imagenet { 2 } else { 1 };
+        let mut entry = [self.stem_width, image[0].div_ceil(below), image[1].div_ceil(below)];
+        let mut entries = vec![entry];
+        for (stage, (count, width)) in self.blocks.iter().zip(&self.widths).enumerate() {
+            for block in 0..*count {
+                let [_, height, columns] = entry;
+                entry = [*width, height.div_ceil(stride(stage, block)), columns.div_ceil(stride(stage, block))];
+                entries.push(entry);
+            }
+        }
+        entries
+    }
+
+    /// A stage's entry as planes.
+    fn planes<B: Backend>(&self, stage: usize, entry: Tensor<B, 2>, batch: &ImageBatch<B>) -> Tensor<B, 4> {
+        let [images, _, height, width] = batch.images.dims();
+        let [channels, height, width] = self.entries([height, width])[stage - 1];
+        entry.reshape([images, channels, height, width])
+    }
+}
+
+/// Whether a block's identity has to be brought to another width or size.
+fn is_projected(inputs: usize, outputs: usize, stride: usize) -> bool {
+    inputs != outputs || stride != 1
 }
 
 /// Of the convolutions at a stage's beginning: every stage but the first halves height and width with its first block.
@@ -276,7 +327,8 @@ impl Network for ResNetConfig {
     }
 
     fn outputs<B: Backend>(&self, model: &ResNet<B>, batch: &ImageBatch<B>) -> Tensor<B, 2> {
-        model.forward(self, images(batch, &model.conv1))
+        let x = model.stem(self, images(batch, &model.conv1));
+        model.head(model.through(self, x, 0..self.num_blocks()))
     }
 
     fn loss<B: Backend>(&self, outputs: Tensor<B, 2>, batch: &ImageBatch<B>) -> Tensor<B, 1> {
@@ -289,6 +341,10 @@ impl Network for ResNetConfig {
 
     fn is_separable(&self) -> bool {
         self.batch_norm == Statistics::Eval
+    }
+
+    fn stages<K: Kernels>(&self) -> Option<&StagesOf<Self, K>> {
+        self.image.map(|_| self as &StagesOf<Self, K>)
     }
 
     fn has_kinks(&self) -> bool {
@@ -305,5 +361,84 @@ impl Network for ResNetConfig {
 
     fn weights(&self) -> Option<&Url> {
         self.weights.as_ref()
+    }
+
+    fn profile(&self) -> Option<Profile> {
+        let image = self.image?;
+        let (mut work, entries, halves) = (Work::default(), self.entries(image), self.stem.stride());
+        work.branch([self.channels, image[0], image[1]]);
+        let planes = [self.stem_width, image[0].div_ceil(halves), image[1].div_ceil(halves)];
+        work.convolution("conv1", self.channels * self.stem.side().pow(2), planes);
+        let blocks = self.blocks.iter().enumerate();
+        let blocks = blocks.flat_map(|(stage, count)| (0..*count).map(move |block| (stage, block)));
+        for ((stage, block), sizes) in blocks.zip(entries.windows(2)) {
+            let (inputs, output) = (sizes[0][0], sizes[1]);
+            let module = format!("layer{}.{block}", stage + 1);
+            work.branch(sizes[0]);
+            work.convolution(&format!("{module}.conv1"), 9 * inputs, output);
+            work.convolution(&format!("{module}.conv2"), 9 * output[0], output);
+            if is_projected(inputs, output[0], stride(stage, block)) {
+                work.convolution(&format!("{module}.downsample.0"), inputs, output);
+            }
+        }
+        let highest = entries[self.num_blocks()];
+        work.branch(highest);
+        work.linear("fc", highest[0], self.classes);
+        Some(work.profile(kept(Some(self.batch_norm)), self.classes))
+    }
+}
+
+/// Stage s is the entry of residual block s, counted from 1 at the bottom; the highest is that of the head.
+impl<K: Kernels> Stages<SecondOrder<K>, ResNet<SecondOrder<K>>, BatchOf<Self, SecondOrder<K>>> for ResNetConfig {
+    fn stage_of(&self, _: &ResNet<SecondOrder<K>>, parameter: &str) -> usize {
+        let mut path = parameter.split('.');
+        let first = path.next().unwrap_or_default();
+        let stage = first.strip_prefix("layer").and_then(|number| number.parse::<usize>().ok());
+        match (stage, path.next().and_then(|number| number.parse::<usize>().ok())) {
+            (Some(stage), Some(block)) => self.blocks[..stage - 1].iter().sum::<usize>() + block + 1,
+            _ if first == "fc" => self.num_blocks() + 1,
+            _ => 0,
+        }
+    }
+
+    fn num_stages(&self, _: &ResNet<SecondOrder<K>>) -> usize {
+        self.num_blocks() + 1
+    }
+
+    fn first(&self, model: &ResNet<SecondOrder<K>>, batch: &ImageBatch<SecondOrder<K>>) -> Tensor<SecondOrder<K>, 2> {
+        model.stem(self, images(batch, &model.conv1)).flatten(1, 3)
+    }
+
+    fn advance(
+        &self,
+        model: &ResNet<SecondOrder<K>>,
+        stages: Range<usize>,
+        entry: Tensor<SecondOrder<K>, 2>,
+        batch: &ImageBatch<SecondOrder<K>>,
+    ) -> Tensor<SecondOrder<K>, 2> {
+        let x = self.planes(stages.start, entry, batch);
+        model.through(self, x, stages.start - 1..stages.end - 1).flatten(1, 3)
+    }
+
+    fn outputs_from(
+        &self,
+        model: &ResNet<SecondOrder<K>>,
+        stage: usize,
+        entry: Tensor<SecondOrder<K>, 2>,
+        batch: &ImageBatch<SecondOrder<K>>,
+    ) -> Tensor<SecondOrder<K>, 2> {
+        let x = self.planes(stage, entry, batch);
+        model.head(model.through(self, x, stage - 1..self.num_blocks()))
+    }
+
+    fn total_loss_from(
+        &self,
+        model: &ResNet<SecondOrder<K>>,
+        stage: usize,
+        entry: Tensor<SecondOrder<K>, 2>,
+        batch: &ImageBatch<SecondOrder<K>>,
+    ) -> Tensor<SecondOrder<K>, 1> {
+        let outputs = self.outputs_from(model, stage, entry, batch);
+        Network::loss(self, outputs, batch)
     }
 }

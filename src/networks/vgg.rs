@@ -2,6 +2,8 @@
 //!
 //! Names and values are torchvision's: its checkpoints are read as they are. There is no dropout, which would make the loss a random one.
 
+use std::ops::Range;
+
 use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::module::{adaptive_avg_pool2d, max_pool2d};
@@ -9,23 +11,28 @@ use burn::tensor::{Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
 use super::convolution::{
-    BatchNorm, Convolution, Linear, MOST_LAYERS, MOST_WIDTH, Statistics, TORCHVISION, check_list, check_sizes,
-    image_size, initial,
+    BatchNorm, Convolution, Linear, MOST_LAYERS, MOST_WIDTH, Statistics, TORCHVISION, Work, check_list, check_sizes,
+    image_size, initial, kept,
 };
 use super::loss::cross_entropy;
-use super::{BatchOf, Network};
+use super::profile::Profile;
+use super::{BatchOf, Network, StagesOf};
 use crate::Result;
 use crate::block::Parameter;
 use crate::datasets::{ImageBatch, ImageFiles, ImageShape};
 use crate::document::Check;
+use crate::engine::{Kernels, SecondOrder};
+use crate::hessian::Stages;
 use crate::models::{Initial, Names, Structure};
 use crate::shown::Url;
 
 const NAMES: Names = Names {
-    rows: &[("classifier.6.weight", "model.vgg.classes"), ("classifier.0.weight", "model.vgg.classes")],
+    rows: &[("classifier.6.weight", "model.vgg.classes"), ("classifier.0.weight", "model.vgg.hidden")],
     hidden: &["Convolution", "BatchNorm"],
     ..TORCHVISION
 };
+/// With one layer of logits.
+const WITHOUT_HIDDEN: Names = Names { rows: &[("classifier.0.weight", "model.vgg.classes")], ..NAMES };
 
 /// Standard deviation of torchvision's linear layers.
 const LINEAR_DEVIATION: f64 = 0.01;
@@ -51,7 +58,8 @@ pub struct VggConfig {
     pub pool: usize,
     /// Channels of the images. Default: 3.
     pub channels: usize,
-    /// Height and width of the images. Absent: any that the stages leave something of.
+    /// Height and width of the images. Absent: any that the stages leave something of. Where it is given, plans need no passes,
+    /// products of late blocks start at activations that are kept, and `hessian.recompute` can be had.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<[usize; 2]>,
     /// Number of classes. Default: 10.
@@ -191,6 +199,30 @@ impl VggConfig {
         }
     }
 
+    /// The steps that are convolutions; behind them, as the entry of the classifier, the number of steps.
+    fn starts(&self) -> Vec<usize> {
+        let steps = self.steps();
+        let is_convolution = |at: &usize| matches!(steps[*at], Step::Convolution(..));
+        (0..steps.len()).filter(is_convolution).chain([steps.len()]).collect()
+    }
+
+    /// Channels, height and width of what enters a step, for images of this height and width.
+    fn entry(&self, step: usize, [height, width]: [usize; 2]) -> [usize; 3] {
+        let enter = |[channels, height, width]: [usize; 3], step: &Step| match step {
+            Step::Convolution(_, outputs) => [*outputs, height, width],
+            Step::Maximum => [channels, height / 2, width / 2],
+            Step::BatchNorm(_) | Step::Relu => [channels, height, width],
+        };
+        self.steps()[..step].iter().fold([self.channels, height, width], enter)
+    }
+
+    /// A stage's entry as planes.
+    fn planes<B: Backend>(&self, stage: usize, entry: Tensor<B, 2>, batch: &ImageBatch<B>) -> Tensor<B, 4> {
+        let [images, _, height, width] = batch.images.dims();
+        let [channels, height, width] = self.entry(self.starts()[stage], [height, width]);
+        entry.reshape([images, channels, height, width])
+    }
+
     /// The smallest height and width of which the last maximum leaves something.
     fn least(&self) -> usize {
         1 << self.convolutions.len().min(MOST_STAGES)
@@ -198,16 +230,21 @@ impl VggConfig {
 }
 
 impl<B: Backend> Vgg<B> {
-    /// Logits, (images, classes), of images, (images, channels, height, width).
-    fn forward(&self, config: &VggConfig, x: Tensor<B, 4>) -> Tensor<B, 2> {
+    /// What enters step `steps.end` of the features, from what enters step `steps.start`.
+    fn through(&self, config: &VggConfig, x: Tensor<B, 4>, steps: Range<usize>) -> Tensor<B, 4> {
         let statistics = if config.batch_norm == Normalisation::Train { Statistics::Train } else { Statistics::Eval };
-        let features = config.steps().into_iter().zip(&self.features);
-        let x = features.fold(x, |x, (step, feature)| match (step, feature) {
+        let all = config.steps();
+        let features = all[steps.clone()].iter().zip(&self.features[steps]);
+        features.fold(x, |x, (step, feature)| match (step, feature) {
             (_, Some(Feature::Convolution(convolution))) => convolution.forward(x, 1),
             (_, Some(Feature::BatchNorm(norm))) => norm.forward(x, statistics),
             (Step::Maximum, None) => max_pool2d(x, [2; 2], [2; 2], [0; 2], [1; 2], false),
             (_, None) => relu(x),
-        });
+        })
+    }
+
+    /// Logits, (images, classes), of features, (images, width, height, width).
+    fn head(&self, config: &VggConfig, x: Tensor<B, 4>) -> Tensor<B, 2> {
         let x = adaptive_avg_pool2d(x, [config.pool; 2]).flatten::<2>(1, 3); // (images, width pool pool)
         let last = self.classifier.len() - 1;
         self.classifier.iter().enumerate().fold(x, |x, (at, layer)| match layer {
@@ -274,7 +311,7 @@ impl Network for VggConfig {
     }
 
     fn outputs<B: Backend>(&self, model: &Vgg<B>, batch: &ImageBatch<B>) -> Tensor<B, 2> {
-        model.forward(self, model.images(batch))
+        model.head(self, model.through(self, model.images(batch), 0..model.features.len()))
     }
 
     fn loss<B: Backend>(&self, outputs: Tensor<B, 2>, batch: &ImageBatch<B>) -> Tensor<B, 1> {
@@ -289,12 +326,16 @@ impl Network for VggConfig {
         self.batch_norm != Normalisation::Train
     }
 
+    fn stages<K: Kernels>(&self) -> Option<&StagesOf<Self, K>> {
+        self.image.map(|_| self as &StagesOf<Self, K>)
+    }
+
     fn has_kinks(&self) -> bool {
         true
     }
 
     fn names(&self) -> &'static Names {
-        &NAMES
+        if self.hidden > 0 { &NAMES } else { &WITHOUT_HIDDEN }
     }
 
     fn structure(&self) -> Structure {
@@ -303,5 +344,78 @@ impl Network for VggConfig {
 
     fn weights(&self) -> Option<&Url> {
         self.weights.as_ref()
+    }
+
+    fn profile(&self) -> Option<Profile> {
+        let (image, mut work, mut starts) = (self.image?, Work::default(), self.starts());
+        let highest = self.entry(starts.pop()?, image);
+        for step in starts {
+            let (entry, output) = (self.entry(step, image), self.entry(step + 1, image));
+            work.branch(entry);
+            work.convolution(&format!("features.{step}"), 9 * entry[0], output);
+        }
+        work.branch(highest);
+        for (at, sizes) in self.classifier().windows(2).enumerate() {
+            work.linear(&format!("classifier.{}", 3 * at), sizes[0], sizes[1]);
+        }
+        let statistics = match self.batch_norm {
+            Normalisation::None => None,
+            Normalisation::Eval => Some(Statistics::Eval),
+            Normalisation::Train => Some(Statistics::Train),
+        };
+        Some(work.profile(kept(statistics), self.classes))
+    }
+}
+
+/// Stage s is the entry of convolution s, counted from 0 at the bottom; the highest is that of the classifier.
+impl<K: Kernels> Stages<SecondOrder<K>, Vgg<SecondOrder<K>>, BatchOf<Self, SecondOrder<K>>> for VggConfig {
+    fn stage_of(&self, _: &Vgg<SecondOrder<K>>, parameter: &str) -> usize {
+        let starts = self.starts();
+        match parameter.strip_prefix("features.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok()) {
+            Some(step) => starts.partition_point(|start| *start <= step) - 1,
+            None => starts.len() - 1,
+        }
+    }
+
+    fn num_stages(&self, _: &Vgg<SecondOrder<K>>) -> usize {
+        self.starts().len() - 1
+    }
+
+    fn first(&self, model: &Vgg<SecondOrder<K>>, batch: &ImageBatch<SecondOrder<K>>) -> Tensor<SecondOrder<K>, 2> {
+        model.through(self, model.images(batch), 0..self.starts()[1]).flatten(1, 3)
+    }
+
+    fn advance(
+        &self,
+        model: &Vgg<SecondOrder<K>>,
+        stages: Range<usize>,
+        entry: Tensor<SecondOrder<K>, 2>,
+        batch: &ImageBatch<SecondOrder<K>>,
+    ) -> Tensor<SecondOrder<K>, 2> {
+        let starts = self.starts();
+        let x = self.planes(stages.start, entry, batch);
+        model.through(self, x, starts[stages.start]..starts[stages.end]).flatten(1, 3)
+    }
+
+    fn outputs_from(
+        &self,
+        model: &Vgg<SecondOrder<K>>,
+        stage: usize,
+        entry: Tensor<SecondOrder<K>, 2>,
+        batch: &ImageBatch<SecondOrder<K>>,
+    ) -> Tensor<SecondOrder<K>, 2> {
+        let x = self.planes(stage, entry, batch);
+        model.head(self, model.through(self, x, self.starts()[stage]..model.features.len()))
+    }
+
+    fn total_loss_from(
+        &self,
+        model: &Vgg<SecondOrder<K>>,
+        stage: usize,
+        entry: Tensor<SecondOrder<K>, 2>,
+        batch: &ImageBatch<SecondOrder<K>>,
+    ) -> Tensor<SecondOrder<K>, 1> {
+        let outputs = self.outputs_from(model, stage, entry, batch);
+        Network::loss(self, outputs, batch)
     }
 }
