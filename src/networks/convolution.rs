@@ -1,12 +1,15 @@
 //! What convolutional networks share: their layers under PyTorch's names, the keys that they have in common, and torchvision's
 //! initial values.
 
+use std::fmt;
+
 use burn::module::{Initializer, Module, Param, ParamId};
 use burn::tensor::activation::relu;
 use burn::tensor::module::{conv2d, linear};
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, backend::Backend};
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::profile::{Product, Profile, Recomputed};
 use crate::Result;
@@ -155,6 +158,36 @@ pub(super) fn normed_relu<B: Backend>(
         Some(norm) => norm.forward(x, statistics),
         None => x,
     })
+}
+
+/// A preset, which is called by a number of layers: `"18"` or `18`.
+pub(super) fn preset<'de, D: Deserializer<'de>, T: Copy>(
+    deserializer: D,
+    presets: &'static [(usize, T)],
+) -> std::result::Result<T, D::Error> {
+    struct Read<T: 'static>(&'static [(usize, T)]);
+    impl<T: Copy> Visitor<'_> for Read<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            let names: Vec<String> = self.0.iter().map(|(layers, _)| format!("\"{layers}\"")).collect();
+            write!(f, "one of {}", names.join(", "))
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> std::result::Result<T, E> {
+            let found = self.0.iter().find(|(layers, _)| layers.to_string() == text);
+            found.map(|(_, preset)| *preset).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+        }
+
+        fn visit_i64<E: de::Error>(self, number: i64) -> std::result::Result<T, E> {
+            self.visit_str(&number.to_string())
+        }
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> std::result::Result<T, E> {
+            self.visit_str(&number.to_string())
+        }
+    }
+    deserializer.deserialize_any(Read(presets))
 }
 
 /// Images in the type of the parameters.

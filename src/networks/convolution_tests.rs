@@ -67,6 +67,13 @@ fn sizes_are_those_of_torchvision() {
 }
 
 #[test]
+fn presets_are_numbers_or_texts() {
+    assert_eq!(resnet("preset = 34"), resnet("preset = \"34\""));
+    assert_eq!(resnet("preset = 34").blocks, [3, 4, 6, 3]);
+    assert_eq!((resnet(""), vgg("preset = 16")), (ResNetConfig::default(), VggConfig::default()));
+}
+
+#[test]
 fn names_are_those_of_torchvision() {
     let config = resnet("widths = [4, 4, 6, 8]\nstem_width = 4");
     let layout = config.layout().unwrap();

@@ -8,11 +8,11 @@ use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::module::max_pool2d;
 use burn::tensor::{Tensor, backend::Backend};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::convolution::{
-    BatchNorm, Convolution, Linear, MOST_LAYERS, MOST_WIDTH, Statistics, TORCHVISION, Work, check_list, check_sizes,
-    image_size, images, initial, kept, normed_relu,
+    self, BatchNorm, Convolution, Linear, MOST_LAYERS, MOST_WIDTH, Statistics, TORCHVISION, Work, check_list,
+    check_sizes, image_size, images, initial, kept, normed_relu,
 };
 use super::loss::cross_entropy;
 use super::profile::Profile;
@@ -73,20 +73,22 @@ pub enum Stem {
     Cifar,
 }
 
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-enum Preset {
-    #[default]
-    #[serde(rename = "18")]
-    ResNet18,
-    #[serde(rename = "34")]
-    ResNet34,
+/// Residual blocks of the stages.
+type Preset = [usize; 4];
+
+const RESNET_18: Preset = [2, 2, 2, 2];
+const PRESETS: [(usize, Preset); 2] = [(18, RESNET_18), (34, [3, 4, 6, 3])];
+
+fn preset<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Preset>, D::Error> {
+    convolution::preset(deserializer, &PRESETS).map(Some)
 }
 
 /// As written.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Keys {
-    preset: Preset,
+    #[serde(deserialize_with = "preset")]
+    preset: Option<Preset>,
     blocks: Option<Vec<usize>>,
     widths: Option<Vec<usize>>,
     stem: Stem,
@@ -100,10 +102,7 @@ struct Keys {
 
 impl From<Keys> for ResNetConfig {
     fn from(keys: Keys) -> Self {
-        let blocks = keys.blocks.unwrap_or(match keys.preset {
-            Preset::ResNet18 => vec![2, 2, 2, 2],
-            Preset::ResNet34 => vec![3, 4, 6, 3],
-        });
+        let blocks = keys.blocks.unwrap_or(keys.preset.unwrap_or(RESNET_18).to_vec());
         let widths = keys.widths.unwrap_or_else(|| [64, 128, 256, 512].into_iter().take(blocks.len()).collect());
         Self {
             stem: keys.stem,

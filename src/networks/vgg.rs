@@ -8,11 +8,11 @@ use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::module::{adaptive_avg_pool2d, max_pool2d};
 use burn::tensor::{Tensor, backend::Backend};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::convolution::{
-    BatchNorm, Convolution, Linear, MOST_LAYERS, MOST_WIDTH, Statistics, TORCHVISION, Work, check_list, check_sizes,
-    image_size, initial, kept,
+    self, BatchNorm, Convolution, Linear, MOST_LAYERS, MOST_WIDTH, Statistics, TORCHVISION, Work, check_list,
+    check_sizes, image_size, initial, kept,
 };
 use super::loss::cross_entropy;
 use super::profile::Profile;
@@ -83,24 +83,23 @@ pub enum Normalisation {
     Train,
 }
 
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-enum Preset {
-    #[serde(rename = "11")]
-    Vgg11,
-    #[serde(rename = "13")]
-    Vgg13,
-    #[default]
-    #[serde(rename = "16")]
-    Vgg16,
-    #[serde(rename = "19")]
-    Vgg19,
+/// Convolutions of the stages.
+type Preset = [usize; 5];
+
+const VGG_16: Preset = [2, 2, 3, 3, 3];
+const PRESETS: [(usize, Preset); 4] =
+    [(11, [1, 1, 2, 2, 2]), (13, [2, 2, 2, 2, 2]), (16, VGG_16), (19, [2, 2, 4, 4, 4])];
+
+fn preset<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Preset>, D::Error> {
+    convolution::preset(deserializer, &PRESETS).map(Some)
 }
 
 /// As written.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Keys {
-    preset: Preset,
+    #[serde(deserialize_with = "preset")]
+    preset: Option<Preset>,
     convolutions: Option<Vec<usize>>,
     widths: Option<Vec<usize>>,
     batch_norm: Normalisation,
@@ -114,12 +113,7 @@ struct Keys {
 
 impl From<Keys> for VggConfig {
     fn from(keys: Keys) -> Self {
-        let convolutions = keys.convolutions.unwrap_or(match keys.preset {
-            Preset::Vgg11 => vec![1, 1, 2, 2, 2],
-            Preset::Vgg13 => vec![2, 2, 2, 2, 2],
-            Preset::Vgg16 => vec![2, 2, 3, 3, 3],
-            Preset::Vgg19 => vec![2, 2, 4, 4, 4],
-        });
+        let convolutions = keys.convolutions.unwrap_or(keys.preset.unwrap_or(VGG_16).to_vec());
         let widths =
             keys.widths.unwrap_or_else(|| [64, 128, 256, 512, 512].into_iter().take(convolutions.len()).collect());
         Self {
