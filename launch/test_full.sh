@@ -11,7 +11,7 @@
 #   wgpu                        the engine on software Vulkan, fused and unfused, its own target folder; about 20 minutes to build
 #                               (HESSPEC_FULL_WGPU=0 leaves it out)
 #   object storage              a real S3 server on loopback, also through a proxy that fails and hangs
-#   weights                     real checkpoints of transformers and PyTorch: loss, and H v of GPT-2 with 124 M parameters.
+#   weights                     real checkpoints of transformers, torchvision and PyTorch: loss, and H v of GPT-2 with 124 M parameters.
 #                               Installs torch (6 GB) in an environment of its own, HESSPEC_TORCH_VENV
 #   corpus                      1 GB of text to GPT-2 tokens: memory, tokens/s, tiktoken's tokens, kills
 #   tokenizers                  a tokenizer.json: tokens of byte-level BPE, marked BPE, WordPiece and 70,000 words (feature tokenizers)
@@ -76,10 +76,11 @@ say "Hugging Face's tokenizers"
 say "weights against transformers and PyTorch"
 (
     HESSPEC_VENV=${HESSPEC_TORCH_VENV:-${TMPDIR:-/tmp}/hesspec-torch-venv-$(id -u)}
-    need_venv torch transformers safetensors numpy
+    need_venv torch torchvision transformers safetensors numpy
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT
     "$python" tests/python/reference_torch.py --dir "$scratch" --hesspec target/debug/hesspec --large
+    "$python" tests/python/reference_torch_images.py --dir "$scratch/images" --hesspec target/debug/hesspec --large
 )
 
 if [[ ${HESSPEC_FULL_QUICKSTART:-1} == 1 ]]; then

@@ -227,7 +227,7 @@ pub fn preflight(config: &Config) -> Result<usize> {
     let network = &config.network;
     let num_samples = network.num_samples(&config.choice())?;
     if let Some(source) = network.weights() {
-        weights::check(&network.layout()?, network.names(), source)?;
+        weights::check(&network.stored()?, network.names(), source)?;
     }
     Ok(num_samples)
 }

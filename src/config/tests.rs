@@ -393,7 +393,7 @@ fn the_configs_of_this_repository_load() {
         assert_eq!(config.run.name, path.file_stem().unwrap().to_str().unwrap());
         count += 1;
     }
-    assert!(count >= 13, "{count}");
+    assert!(count >= 15, "{count}");
 }
 
 /// Block names of the parameter partition of a GPT-2 without biases, as the contract spells them.
@@ -420,6 +420,12 @@ fn the_configs_select_the_blocks_their_headers_name() {
         let config = load(folder.join(format!("{name}.toml")), &[]).unwrap();
         let selected = config.blocks.filter().unwrap().select(&block_names(layers)).unwrap();
         assert_eq!(selected.len(), expected, "{name}");
+    }
+    for (name, expected) in [("mlp_fashion_mnist", 8), ("resnet18_fashion_mnist", 6), ("vgg16_fashion_mnist", 6)] {
+        let config = load(folder.join(format!("{name}.toml")), &[]).unwrap();
+        let layout = config.network.layout().unwrap();
+        let names: Vec<String> = layout.parameters().iter().map(|parameter| parameter.name.clone()).collect();
+        assert_eq!(config.blocks.filter().unwrap().select(&names).unwrap().len(), expected, "{name}");
     }
     // The paper's rule for nano: without LayerNorm, every second block in parameter order.
     let names: Vec<String> = block_names(6).into_iter().filter(|name| !name.contains("ln_")).collect();

@@ -4,16 +4,12 @@
 
 use std::io::Read;
 
-use flate2::read::MultiGzDecoder;
-
+use super::unpacked::unpacked;
 use crate::shown::Url;
-use crate::storage::Input;
 use crate::{Error, Result};
 
 /// Type of unsigned bytes.
 const UNSIGNED_BYTE: u8 = 8;
-/// What gzip files begin with.
-const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// Entries that fit into memory beside a run; far beyond MNIST's 47 million.
 const MOST_ENTRIES: u64 = 1 << 34;
 
@@ -34,15 +30,15 @@ impl Idx {
     /// [`Error::Config`] with the file's name: not there, not IDX, other entries than bytes, another number of axes, cut short or too
     /// long; [`Error::Storage`].
     pub fn read(name: &Url, axes: usize, fits: impl FnOnce(&[usize]) -> Result<()>) -> Result<Self> {
-        let input = Input::open(name)?;
-        let mut start = Vec::with_capacity(GZIP.len());
-        input.reader(0)?.take(GZIP.len() as u64).read_to_end(&mut start).map_err(|error| input.error(error))?;
-        let reader = input.reader(0)?;
-        if start == GZIP {
-            Self::parse(name, MultiGzDecoder::new(reader), axes, fits)
-        } else {
-            Self::parse(name, reader, axes, fits)
-        }
+        Self::parse(name, unpacked(name)?, axes, fits)
+    }
+
+    /// The sizes of a file's axes, from its header alone.
+    ///
+    /// # Errors
+    /// As [`Idx::read`].
+    pub fn shape(name: &Url, axes: usize) -> Result<Vec<usize>> {
+        Self::header(name, &mut unpacked(name)?, axes)
     }
 
     fn parse(
@@ -51,6 +47,28 @@ impl Idx {
         axes: usize,
         fits: impl FnOnce(&[usize]) -> Result<()>,
     ) -> Result<Self> {
+        let wrong = |problem: String| Error::Config(format!("{name}: {problem}"));
+        let shape = Self::header(name, &mut reader, axes)?;
+        let count = shape.iter().try_fold(1u64, |count, size| count.checked_mul(*size as u64));
+        let Some(count) = count.filter(|count| *count <= MOST_ENTRIES) else {
+            return Err(wrong(format!("says that it has {shape:?} entries: too many")));
+        };
+        fits(&shape)?;
+        let mut entries = Vec::new(); // as many as there are, whatever the header says
+        let found = reader
+            .take(count + 1)
+            .read_to_end(&mut entries)
+            .map_err(|error| wrong(format!("cannot be read ({error})")))?;
+        if found as u64 != count {
+            let what = if (found as u64) < count { format!("{found}") } else { format!("more than {count}") };
+            return Err(wrong(format!(
+                "says that it has {shape:?} entries, {count} bytes, and has {what}: is it whole?"
+            )));
+        }
+        Ok(Self { shape, entries })
+    }
+
+    fn header(name: &Url, reader: &mut impl Read, axes: usize) -> Result<Vec<usize>> {
         let wrong = |problem: String| Error::Config(format!("{name}: {problem}"));
         let mut magic = [0; 4];
         let short = |error: std::io::Error| {
@@ -74,23 +92,7 @@ impl Idx {
             reader.read_exact(&mut size).map_err(short)?;
             shape.push(u32::from_be_bytes(size) as usize);
         }
-        let count = shape.iter().try_fold(1u64, |count, size| count.checked_mul(*size as u64));
-        let Some(count) = count.filter(|count| *count <= MOST_ENTRIES) else {
-            return Err(wrong(format!("says that it has {shape:?} entries: too many")));
-        };
-        fits(&shape)?;
-        let mut entries = Vec::new(); // as many as there are, whatever the header says
-        let found = reader
-            .take(count + 1)
-            .read_to_end(&mut entries)
-            .map_err(|error| wrong(format!("cannot be read ({error})")))?;
-        if found as u64 != count {
-            let what = if (found as u64) < count { format!("{found}") } else { format!("more than {count}") };
-            return Err(wrong(format!(
-                "says that it has {shape:?} entries, {count} bytes, and has {what}: is it whole?"
-            )));
-        }
-        Ok(Self { shape, entries })
+        Ok(shape)
     }
 }
 

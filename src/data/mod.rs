@@ -1,10 +1,11 @@
 //! Token files and the batches cut from them.
 //!
-//! This room owns the formats on disk (`format`, `shard`, `tokens`, over a network `remote`), how files of text become them (`prepare`,
+//! This room owns the formats on disk (`format`, `shard`, `tokens`, over a network `remote`; `idx`, `cifar`), how files of text become them (`prepare`,
 //! `settings`), how that is written down and held against what is there (`meta`, `beside`), what they hold (`inspect`), and how a
 //! batch is ordered and cut (`permutation`, `micro_batches`). It knows no tensors and no models: tokens leave as integers.
 
 mod beside;
+mod cifar;
 mod format;
 mod idx;
 mod inspect;
@@ -16,7 +17,9 @@ mod remote;
 mod settings;
 mod shard;
 mod tokens;
+mod unpacked;
 
+pub use cifar::{Cifar, CifarKind};
 pub use format::{Format, TokenType};
 pub use idx::Idx;
 pub use inspect::{Frequency, Inspection, inspect};

@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use batches::{Batches, RunData};
-pub use images::{ImageBatch, ImageFiles, ImageShape};
+pub use images::{ImageBatch, ImageFiles, ImageFormat, ImageShape, ImageSize};
 pub use place::Place;
 pub use selection::{Choice, Selection};
 pub use tokens::{Counted, TokenBatch, TokenFiles, TokenShape};

@@ -8,11 +8,13 @@
 //! has (`config`), of networks (`networks`) and of data sets (`datasets`).
 
 mod check;
+mod each;
 mod reader;
 mod tree;
 mod units;
 
 pub use check::Check;
+pub use each::Each;
 pub use reader::{nearest, read, read_table};
 pub use tree::{Entry, Node, Origin, Value, parse, set};
 pub use units::{Bytes, Interval};

@@ -11,5 +11,5 @@ pub mod partition;
 pub mod weights;
 
 pub use init::{Initial, initialise};
-pub use names::{Names, fill, parameters, read};
+pub use names::{Names, fill, parameters, read, stored};
 pub use partition::{Partition, Structure, partition};

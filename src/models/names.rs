@@ -25,16 +25,27 @@ pub struct Names {
     pub copies: &'static [(&'static str, &'static str)],
     /// (ending of a name, key): the configuration's key that says how many rows the parameter has.
     pub rows: &'static [(&'static str, &'static str)],
+    /// Elements of a path that its name leaves out: the variants of an enum of modules, which burn puts into the path.
+    pub hidden: &'static [&'static str],
 }
 
 impl Names {
     /// burn's own paths, for a user's model.
-    pub const BURN: Names =
-        Names { last: &[], optional_prefix: "", namings: &[Naming::PLAIN], buffers: &[], copies: &[], rows: &[] };
+    pub const BURN: Names = Names {
+        last: &[],
+        optional_prefix: "",
+        namings: &[Naming::PLAIN],
+        buffers: &[],
+        copies: &[],
+        rows: &[],
+        hidden: &[],
+    };
 
     /// The name of a parameter at a burn path.
     pub fn of_path(&self, path: &[String]) -> String {
-        let mut name = path.join(".");
+        let shown: Vec<&str> =
+            path.iter().map(String::as_str).filter(|element| !self.hidden.contains(element)).collect();
+        let mut name = shown.join(".");
         if let Some(last) = path.last()
             && let Some((_, ours)) = self.last.iter().find(|(burns, _)| burns == last)
         {
@@ -95,9 +106,18 @@ impl Path {
 pub fn parameters<B: Backend, M: Module<B>>(module: &M, names: &Names) -> Layout {
     let mut visitor = Shapes { path: Path::new(names), found: Vec::new() };
     module.visit(&mut visitor);
-    let known = visitor.found.iter().any(|found| found.requires_grad);
-    let trainable = visitor.found.into_iter().filter(|found| if known { found.requires_grad } else { !found.is_state });
-    Layout::new(trainable.map(|found| (found.name, found.shape)))
+    let trainable = visitor.trainable();
+    Layout::new(visitor.found.into_iter().filter(trainable).map(|found| (found.name, found.shape)))
+}
+
+/// Names and shapes of what a file of weights holds: the [`parameters`], and BatchNorm's running statistics, which are loaded
+/// and never differentiated. In the order of the module's fields.
+pub fn stored<B: Backend, M: Module<B>>(module: &M, names: &Names) -> Layout {
+    let mut visitor = Shapes { path: Path::new(names), found: Vec::new() };
+    module.visit(&mut visitor);
+    let trainable = visitor.trainable();
+    let kept = visitor.found.into_iter().filter(|found| found.is_state || trainable(found));
+    Layout::new(kept.map(|found| (found.name, found.shape)))
 }
 
 /// Replaces parameter values: `values(name, shape)` gives the new one in any float type, `None` keeps the old.
@@ -131,6 +151,14 @@ struct Found {
 struct Shapes {
     path: Path,
     found: Vec<Found>,
+}
+
+impl Shapes {
+    /// What tells a parameter from a constant among the floats that were found.
+    fn trainable(&self) -> impl Fn(&Found) -> bool + use<> {
+        let known = self.found.iter().any(|found| found.requires_grad);
+        move |found| if known { found.requires_grad } else { !found.is_state }
+    }
 }
 
 impl<B: Backend> ModuleVisitor<B> for Shapes {
@@ -246,6 +274,11 @@ mod tests {
     fn running_statistics_are_no_parameters_on_either_kind_of_backend() {
         assert_eq!(found(&own::<Plain>()), EXPECTED);
         assert_eq!(found(&own::<Grad>()), EXPECTED);
+        let in_files =
+            ["gamma.weight", "gamma.bias", "norm.gamma", "norm.beta", "norm.running_mean", "norm.running_var"];
+        let names = |layout: Layout| layout.parameters().iter().map(|p| p.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(stored(&own::<Plain>(), &Names::BURN))[..6], in_files);
+        assert_eq!(names(stored(&own::<Grad>(), &Names::BURN)), names(stored(&own::<Plain>(), &Names::BURN)));
     }
 
     #[test]
@@ -254,6 +287,8 @@ mod tests {
         assert_eq!(RENAMED.of_path(&path("gamma.ln_1.gamma")), "gamma.ln_1.weight");
         assert_eq!(RENAMED.of_path(&path("ln_1.beta")), "ln_1.bias");
         assert_eq!(Names::BURN.of_path(&path("norm.gamma")), "norm.gamma");
+        let hiding = Names { hidden: &["Linear"], ..RENAMED };
+        assert_eq!(hiding.of_path(&path("features.0.Linear.gamma")), "features.0.weight");
         assert!(RENAMED.is_buffer("transformer.h.3.attn.bias"));
         assert!(!RENAMED.is_buffer("transformer.h.3.attn.c_attn.bias"));
     }

@@ -14,11 +14,10 @@ use super::profile::{Product, Profile, Recomputed};
 use super::{BatchOf, Network, StagesOf};
 use crate::Result;
 use crate::block::{Layout, Parameter};
-use crate::datasets::{ImageBatch, ImageFiles, ImageShape};
+use crate::datasets::{ImageBatch, ImageFiles, ImageShape, ImageSize};
 use crate::document::Check;
 use crate::engine::{Kernels, SecondOrder};
 use crate::hessian::Stages;
-use crate::models::weights::Naming;
 use crate::models::{Initial, Names, Structure};
 use crate::shown::Url;
 
@@ -27,8 +26,7 @@ const MOST_WIDTH: usize = 10_000_000;
 const MOST_LAYERS: usize = 1000;
 
 /// torchvision's way: `layers.0.weight`, (out, in).
-const NAMES: Names =
-    Names { last: &[], optional_prefix: "", namings: &[Naming::PLAIN], buffers: &[], copies: &[], rows: &[] };
+const NAMES: Names = Names::BURN;
 
 /// `[model.mlp]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -138,7 +136,7 @@ impl Network for MlpConfig {
     }
 
     fn shape(&self) -> ImageShape {
-        ImageShape { pixels: self.sizes[0], classes: self.sizes[self.num_layers()] }
+        ImageShape { size: ImageSize::Values(self.sizes[0]), classes: self.sizes[self.num_layers()] }
     }
 
     fn module<B: Backend>(&self, device: &B::Device) -> Result<Mlp<B>> {

@@ -4,6 +4,9 @@
 //! is a [`Setup`], an object that knows no types any more; everything above this room works on that. Adding a network: its own
 //! file, and one line in [`Registry::built_in`].
 
+pub mod convolution;
+#[cfg(test)]
+mod convolution_tests;
 pub mod decoder;
 mod described;
 mod drawing;
@@ -13,7 +16,9 @@ pub mod mlp;
 mod network;
 mod profile;
 mod registry;
+pub mod resnet;
 mod setup;
+pub mod vgg;
 
 pub use network::{BatchOf, Network, StagesOf};
 pub use profile::{Product, Profile, Recomputed};

@@ -15,7 +15,7 @@ use crate::datasets::{Dataset, Samples};
 use crate::document::Check;
 use crate::engine::{Kernels, SecondOrder};
 use crate::hessian::{Problem, Stages};
-use crate::models::{Initial, Names, Structure, parameters};
+use crate::models::{Initial, Names, Structure, parameters, stored};
 use crate::shown::Url;
 
 /// Inputs and targets of a micro-batch of network `N`.
@@ -120,6 +120,15 @@ pub trait Network: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 
     /// As [`Network::module`].
     fn layout(&self) -> Result<Layout> {
         aside(|| Ok(parameters(&self.module::<burn_flex::Flex>(&Default::default())?, self.names())))
+    }
+
+    /// Names and shapes of what a file of its weights holds: the parameters, and BatchNorm's running statistics. Default: those of
+    /// [`Network::module`].
+    ///
+    /// # Errors
+    /// As [`Network::module`].
+    fn stored(&self) -> Result<Layout> {
+        Ok(stored(&self.module::<burn_flex::Flex>(&Default::default())?, self.names()))
     }
 
     /// Path or URL of the weights; `None`: initialised from `run.seed`.

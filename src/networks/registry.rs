@@ -6,13 +6,15 @@ use super::Network;
 use super::decoder::DecoderConfig;
 use super::gpt2::Gpt2Config;
 use super::mlp::MlpConfig;
+use super::resnet::ResNetConfig;
 use super::setup::{Pair, Setup};
+use super::vgg::VggConfig;
 use crate::datasets::Dataset;
 use crate::document::{Check, Entry, Node, nearest, read_table};
 use crate::{Error, Result};
 
 /// Kinds that the contract names and this version does not have.
-const LATER_KINDS: [&str; 4] = ["resnet", "vgg", "vit", "bert"];
+const LATER_KINDS: [&str; 2] = ["vit", "bert"];
 
 /// The kinds of network that a configuration may name.
 #[derive(Debug, Clone)]
@@ -32,7 +34,9 @@ struct Kind {
 impl Registry {
     /// The networks of this project.
     pub fn built_in() -> Self {
-        Self { kinds: Vec::new(), is_complete: false }.with::<Gpt2Config>().with::<DecoderConfig>().with::<MlpConfig>()
+        let empty = Self { kinds: Vec::new(), is_complete: false };
+        let on_tokens = empty.with::<Gpt2Config>().with::<DecoderConfig>();
+        on_tokens.with::<MlpConfig>().with::<ResNetConfig>().with::<VggConfig>()
     }
 
     /// With one more, in place of one with the same name.

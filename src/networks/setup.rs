@@ -41,6 +41,11 @@ pub trait Setup: OnBackends + Debug + Send + Sync {
     /// # Errors
     /// [`Error::Config`] for sizes that make no network.
     fn layout(&self) -> Result<Layout>;
+    /// [`Network::stored`]
+    ///
+    /// # Errors
+    /// [`Error::Config`] for sizes that make no network.
+    fn stored(&self) -> Result<Layout>;
     /// [`Network::structure`]
     fn structure(&self) -> Structure;
     /// [`Network::names`]
@@ -139,6 +144,10 @@ impl<N: Network> Setup for Pair<N> {
 
     fn layout(&self) -> Result<Layout> {
         self.network.layout()
+    }
+
+    fn stored(&self) -> Result<Layout> {
+        self.network.stored()
     }
 
     fn structure(&self) -> Structure {
@@ -296,7 +305,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
-    use crate::datasets::{ImageBatch, ImageFiles, ImageShape};
+    use crate::datasets::{ImageBatch, ImageFiles, ImageShape, ImageSize};
 
     /// A network that leaves its initial values to burn.
     #[derive(Debug, Clone, serde::Serialize, Deserialize)]
@@ -308,7 +317,7 @@ mod tests {
         type Module<B: Backend> = Vec<Linear<B>>;
 
         fn shape(&self) -> ImageShape {
-            ImageShape { pixels: 16, classes: 16 }
+            ImageShape { size: ImageSize::Values(16), classes: 16 }
         }
 
         fn module<B: Backend>(&self, device: &B::Device) -> Result<Self::Module<B>> {

@@ -8,6 +8,7 @@ mod derive;
 mod eigenvectors;
 mod folder;
 mod hostile;
+mod images;
 mod inputs;
 mod networks;
 mod others;

@@ -32,7 +32,8 @@ full_probes = 2
 grid_points = 2000
 "#;
 
-fn idx(shape: &[u32], entries: impl Iterator<Item = u8>) -> Vec<u8> {
+/// An IDX file.
+pub fn idx(shape: &[u32], entries: impl Iterator<Item = u8>) -> Vec<u8> {
     let sizes = shape.iter().flat_map(|size| size.to_be_bytes());
     [0, 0, 8, shape.len() as u8].into_iter().chain(sizes).chain(entries).collect()
 }
@@ -47,7 +48,8 @@ fn folder() -> Folder {
     folder
 }
 
-fn tridiagonals(folder: &Folder, url: &str) -> HashMap<(String, i32, i32), (f64, f64)> {
+/// alpha and beta of a run by (block, probe, step).
+pub fn tridiagonals(folder: &Folder, url: &str) -> HashMap<(String, i32, i32), (f64, f64)> {
     let run = Results::open(folder.path(url).to_str().unwrap()).unwrap().run(None).unwrap();
     assert!(run.is_done());
     let rows = run.read::<TridiagonalRow>().unwrap();

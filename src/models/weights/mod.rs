@@ -1,8 +1,8 @@
 //! Weights in files: safetensors and PyTorch's, under the names of Hugging Face, nanoGPT or the paper ([`Naming`]), by path or
 //! URL, in both directions.
 //!
-//! A file must hold exactly the module's parameters: nothing is missing, nothing left over, every shape right and
-//! every number finite, or the error says which and what was expected.
+//! A file must hold exactly the module's parameters and BatchNorm's running statistics ([`stored`]): nothing is missing, nothing
+//! left over, every shape right and every number finite, or the error says which and what was expected.
 
 mod description;
 mod files;
@@ -27,7 +27,7 @@ use safetensors::tensor::{Metadata, SafeTensors, TensorInfo};
 
 use self::matching::Matched;
 use self::tensor::{FileTensor, row_major};
-use super::names::{Names, fill, parameters};
+use super::names::{Names, fill, stored};
 use crate::block::Layout;
 use crate::error::{Error, Result};
 use crate::shown::{Url, quoted};
@@ -49,7 +49,7 @@ pub fn load<B: Backend, M: Module<B>>(module: M, names: &Names, source: impl Int
 }
 
 /// Whether [`load`] will find files that fit, before anything is spent: they are there, and what they say of their tensors is what
-/// the layout asks for. No numbers are read. Of a PyTorch file on an object store only that it is there: its table of
+/// the layout, that of [`stored`], asks for. No numbers are read. Of a PyTorch file on an object store only that it is there: its table of
 /// tensors has no fixed place.
 ///
 /// # Errors
@@ -116,7 +116,7 @@ fn load_tensors<B: Backend, M: Module<B>>(
     source: &str,
     dtype: DType,
 ) -> Result<M> {
-    let layout = parameters(&module, names);
+    let layout = stored(&module, names);
     let matched = Matched::new(tensors, &layout, names, source)?;
     matched.check_copies(source)?;
     fill(module, names, dtype, |name, shape| {

@@ -10,7 +10,7 @@ use zip::{CompressionMethod, ZipWriter};
 
 use super::naming::{Naming, Part};
 use crate::error::{Error, Result};
-use crate::models::names::{Names, parameters, read};
+use crate::models::names::{Names, read, stored};
 use crate::shown::Url;
 use crate::storage::{Access, Location, local_path};
 
@@ -47,7 +47,7 @@ struct Saved {
     bytes: Vec<u8>,
 }
 
-/// Writes the module's parameters to a path or URL, each in the precision it has (f64 or f32), under the names and in the
+/// Writes the module's parameters and BatchNorm's running statistics to a path or URL, each in the precision it has (f64 or f32), under the names and in the
 /// layout of `naming`. A tied head is written once, as its original.
 ///
 /// # Errors
@@ -60,7 +60,7 @@ pub fn save<B: Backend, M: Module<B>>(
 ) -> Result<()> {
     let target = &target.into();
     let format = Format::of(target)?;
-    let layout = parameters(module, names);
+    let layout = stored(module, names);
     let mut tensors = Vec::new();
     let mut problem = None;
     read(module, names, |name, data| {

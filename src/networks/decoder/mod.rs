@@ -29,6 +29,7 @@ use crate::shown::Url;
 /// the rotary positions as a buffer, and some with a copy of the tied head.
 pub const NAMES: Names = Names {
     last: &[],
+    hidden: &[],
     optional_prefix: "model.",
     namings: &[Naming::HUGGING_FACE],
     buffers: &[".rotary_emb.inv_freq"],

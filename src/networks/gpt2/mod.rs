@@ -37,6 +37,7 @@ pub const NAMES: Names = Names {
     buffers: &[".attn.bias", ".attn.masked_bias"],
     copies: &[("lm_head.weight", "transformer.wte.weight")],
     rows: &[("wte.weight", "model.gpt2.vocabulary"), ("wpe.weight", "model.gpt2.positions")],
+    hidden: &[],
 };
 
 /// Fused attention: q, k and v side by side; `head` channels a head.
