@@ -276,7 +276,7 @@ impl Work {
         self.products.push(Product { parameter: Some(format!("{module}.weight")), multiply_adds, branch });
     }
 
-    /// The profile; `kept` numbers are kept for each that a convolution puts out, for each component.
+    /// The profile; so many numbers are `kept` for each that a convolution puts out, for each component.
     pub fn profile(self, kept: f64, classes: usize) -> Profile {
         let Self { products, branches } = self;
         let at_once = branches.iter().map(|branch| kept * branch.outputs + 2.0 * branch.entry).fold(0.0, f64::max);
@@ -291,15 +291,6 @@ impl Work {
             entry: above().fold(0.0, f64::max),
             outputs: classes as f64,
         }
-    }
-}
-
-/// Numbers that are kept for each that a convolution puts out, with this BatchNorm behind it, for each component; measured.
-pub(super) fn kept(statistics: Option<Statistics>) -> f64 {
-    match statistics {
-        None => 2.0,
-        Some(Statistics::Eval) => 3.0,
-        Some(Statistics::Train) => 5.0,
     }
 }
 
