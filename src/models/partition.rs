@@ -39,7 +39,7 @@ pub enum Partition {
 /// What a family of models has inside its parameters that names and shapes do not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Structure {
-    /// Fused projections: (module, the parts its last axis holds side by side, equally wide).
+    /// Fused projections: (module, the parts that its axis of outputs, by default the last, holds side by side, equally wide).
     pub fused: &'static [(&'static str, &'static [&'static str])],
     /// Modules whose matrices have an axis that belongs to attention heads, beside fused ones: (module, axis). Biases belong to heads
     /// where the axis is that of the module's outputs.
@@ -202,11 +202,12 @@ pub(super) fn parts(parameter: &Parameter, structure: &Structure) -> Result<Vec<
     let module = module_of(&parameter.name);
     let ends_with = |ending: &str| is_module(&parameter.name, ending);
     if let Some((fused, names)) = structure.fused.iter().find(|(fused, _)| ends_with(fused)) {
-        let axis = parameter.shape.len() - 1;
+        let last = parameter.shape.len() - 1;
+        let axis = structure.output_axis(&parameter.name).filter(|axis| *axis <= last).unwrap_or(last);
         let width = parameter.shape[axis] / names.len();
         if width * names.len() != parameter.shape[axis] {
             return Err(Error::Config(format!(
-                "{} {:?}: its last axis does not divide into {} parts ({})",
+                "{} {:?}: axis {axis} does not divide into {} parts ({})",
                 parameter.name,
                 parameter.shape,
                 names.len(),

@@ -19,6 +19,7 @@ mod registry;
 pub mod resnet;
 mod setup;
 pub mod vgg;
+pub mod vit;
 
 pub use network::{BatchOf, Network, StagesOf};
 pub use profile::{Product, Profile, Recomputed};

@@ -9,12 +9,13 @@ use super::mlp::MlpConfig;
 use super::resnet::ResNetConfig;
 use super::setup::{Pair, Setup};
 use super::vgg::VggConfig;
+use super::vit::VitConfig;
 use crate::datasets::Dataset;
 use crate::document::{Check, Entry, Node, nearest, read_table};
 use crate::{Error, Result};
 
 /// Kinds that the contract names and this version does not have.
-const LATER_KINDS: [&str; 2] = ["vit", "bert"];
+const LATER_KINDS: [&str; 1] = ["bert"];
 
 /// The kinds of network that a configuration may name.
 #[derive(Debug, Clone)]
@@ -36,7 +37,7 @@ impl Registry {
     pub fn built_in() -> Self {
         let empty = Self { kinds: Vec::new(), is_complete: false };
         let on_tokens = empty.with::<Gpt2Config>().with::<DecoderConfig>();
-        on_tokens.with::<MlpConfig>().with::<ResNetConfig>().with::<VggConfig>()
+        on_tokens.with::<MlpConfig>().with::<ResNetConfig>().with::<VggConfig>().with::<VitConfig>()
     }
 
     /// With one more, in place of one with the same name.

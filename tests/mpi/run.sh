@@ -123,6 +123,7 @@ context = 8
 vocabulary = 65536
 [data.tokens]
 path = "train.bin"
+dtype = "uint16"
 [lanczos]
 steps = 2
 probes = 1

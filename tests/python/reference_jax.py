@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Dense Hessians of small networks (GPT-2, decoders, perceptrons) in JAX f64: an implementation that shares nothing with hesspec.
+"""Dense Hessians of small networks (GPT-2, decoders, perceptrons, vision transformers) in JAX f64: an implementation that shares nothing with hesspec.
 
     reference_jax.py make    --dir D --case NAME [--seed N]     model.safetensors, train.bin, config.toml
     reference_jax.py hessian --dir D                            dense.npz: H, G (Gauss-Newton), gradient, loss
@@ -37,6 +37,8 @@ LLAMA = dict(layers=2, heads=4, kv_heads=2, head=4, embedding=6, mlp=5, context=
              rope=dict(theta=50.0, share=1.0))
 STRETCHED = dict(theta=50.0, share=0.5, scaling=dict(factor=8.0, low=1.0, high=4.0, original=16.0))
 
+VIT = dict(image=[4, 6], patch=2, channels=1, embedding=6, layers=2, heads=2, mlp=5, classes=3)
+
 # name: (model, samples). `c2_*` are the paper's Appendix C.2; `full_*` have everything.
 CASES = {
     "c2_1": (dict(C2, layers=1), 7),
@@ -52,6 +54,7 @@ CASES = {
     "qwen2": (dict(LLAMA, layers=1, attention_bias="qkv", activation="gelu_tanh"), 5),
     "qwen3": (dict(LLAMA, layers=1, qk_norm="head", activation="gelu", head=2), 5),
     "olmo2": (dict(LLAMA, layers=1, qk_norm="all", norm="after", kv_heads=4, tied=False), 5),
+    "vit": (VIT, 5),
     "mlp": (MLP, 5),
     "mlp_3": (dict(MLP, scale=3.0), 5),
     "mlp_gelu_no_bias": (dict(MLP, activation="gelu", bias=False), 5),
@@ -74,6 +77,9 @@ def shapes(m):
         return
     if "kv_heads" in m:
         yield from decoder_shapes(m)
+        return
+    if "patch" in m:
+        yield from vit_shapes(m)
         return
     e, v = m["embedding"], m["vocabulary"]
     bias, norm = m["bias"], m["layer_norm"]
@@ -128,6 +134,56 @@ def decoder_shapes(m):
     yield "model.norm.weight", (e,)
     if not m["tied"]:
         yield "lm_head.weight", (v, e)
+
+
+def vit_shapes(m):
+    e, c, side = m["embedding"], m["channels"], m["patch"]
+    tokens = 1 + m["image"][0] // side * (m["image"][1] // side)
+
+    def module(name, *weight):
+        yield f"{name}.weight", weight
+        yield f"{name}.bias", weight[:1]
+
+    yield "cls_token", (1, 1, e)
+    yield "pos_embed", (1, tokens, e)
+    yield from module("patch_embed.proj", e, c, side, side)
+    for i in range(m["layers"]):
+        h = f"blocks.{i}"
+        yield from module(f"{h}.norm1", e)
+        yield from module(f"{h}.attn.qkv", 3 * e, e)
+        yield from module(f"{h}.attn.proj", e, e)
+        yield from module(f"{h}.norm2", e)
+        yield from module(f"{h}.mlp.fc1", m["mlp"], e)
+        yield from module(f"{h}.mlp.fc2", e, m["mlp"])
+    yield from module("norm", e)
+    yield from module("head", m["classes"], e)
+
+
+def vit_logits(m, p, images):
+    """images (n, channels, height, width) to logits (n, classes), as timm has it: a convolution, a class token, pre-norm layers."""
+    heads, width = m["heads"], m["embedding"] // m["heads"]
+
+    def affine(name, x):
+        return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
+
+    def norm(name, x):
+        centred = x - x.mean(-1, keepdims=True)
+        return centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * p[f"{name}.weight"] + p[f"{name}.bias"]
+
+    side = (m["patch"],) * 2
+    x = jax.lax.conv_general_dilated(images, p["patch_embed.proj.weight"], side, "VALID", dimension_numbers=("NCHW", "OIHW", "NCHW"))
+    x = (x + p["patch_embed.proj.bias"][:, None, None]).reshape(len(images), m["embedding"], -1).transpose(0, 2, 1)
+    token = jnp.broadcast_to(p["cls_token"], (len(images), 1, m["embedding"]))
+    x = jnp.concatenate([token, x], 1) + p["pos_embed"]
+    for i in range(m["layers"]):
+        h = f"blocks.{i}"
+        qkv = affine(f"{h}.attn.qkv", norm(f"{h}.norm1", x))
+        q, k, v = (part.reshape(*part.shape[:2], heads, width) for part in jnp.split(qkv, 3, -1))
+        weights = jax.nn.softmax(jnp.einsum("nihw,njhw->nhij", q, k) / jnp.sqrt(float(width)), axis=-1)
+        x = x + affine(f"{h}.attn.proj", jnp.einsum("nhij,njhw->nihw", weights, v).reshape(x.shape))
+        hidden = affine(f"{h}.mlp.fc1", norm(f"{h}.norm2", x))
+        x = x + affine(f"{h}.mlp.fc2", jax.nn.gelu(hidden, approximate=False))
+    return affine("head", norm("norm", x)[:, 0])
 
 
 def frequencies(rotary, width):
@@ -274,9 +330,10 @@ class Problem:
         assert set(weights) == set(self.layout)
         self.dim = offset
         self.theta = np.concatenate([weights[name].astype(np.float64).ravel() for name in self.layout])
-        if self.kind == "mlp":
+        if "images" in config["data"]:
             data, samples = config["data"]["images"], config["batch"]["samples"]
-            pixels = read_idx(os.path.join(folder, data["path"]))[:samples].reshape(samples, -1)
+            pixels = read_idx(os.path.join(folder, data["path"]))[:samples]
+            pixels = pixels[:, None] if self.kind == "vit" else pixels.reshape(samples, -1)
             self.inputs = (pixels / 255.0 - data["mean"]) / data["std"]
             self.targets = read_idx(os.path.join(folder, data["labels"]))[:samples].astype(np.int32)
             return
@@ -289,7 +346,7 @@ class Problem:
         return {n: theta[o:o + int(np.prod(s))].reshape(s) for n, (o, s) in self.layout.items()}
 
     def outputs(self, theta):
-        of_kind = dict(mlp=mlp_logits, decoder=decoder_logits, gpt2=logits)[self.kind]
+        of_kind = dict(mlp=mlp_logits, vit=vit_logits, decoder=decoder_logits, gpt2=logits)[self.kind]
         return of_kind(self.m, self.parameters(theta), self.inputs)
 
     def loss(self, theta):
@@ -326,9 +383,9 @@ class Problem:
         found = {}
         for name, (offset, shape) in self.layout.items():
             index = offset + np.arange(int(np.prod(shape))).reshape(shape)
-            fused = re.fullmatch(r"(.*)\.c_attn\.(weight|bias)", name)
+            fused = re.fullmatch(r"(.*)\.(?:c_attn|qkv)\.(weight|bias)", name)
             if fused:
-                for letter, part in zip("qkv", np.split(index, 3, axis=-1)):
+                for letter, part in zip("qkv", np.split(index, 3, axis=0 if ".qkv." in name else -1)):
                     found[f"{fused[1]}.{letter}.{fused[2]}"] = part.ravel()
             else:
                 found[name] = index.ravel()
@@ -365,25 +422,27 @@ def make(folder, case, seed, dtype=np.float64):
     weights = {}
     for name, shape in shapes(model):
         # Embeddings spread wide, so that LayerNorm never meets nearly equal channels: f32 has to reach 1e-5.
-        is_embedding = any(part in name for part in (".wte.", ".wpe.", ".embed_tokens."))
+        is_embedding = any(part in name for part in (".wte.", ".wpe.", ".embed_tokens.", "cls_token", "pos_embed"))
         entries = rng.normal(0.0, 1.0 if is_embedding else 0.4, shape)
-        if ".ln_" in name and name.endswith(".weight") or "norm." in name:
+        if (".ln_" in name or "norm" in name) and name.endswith(".weight"):
             entries = 1.0 + 0.3 * rng.normal(size=shape)
         weights[name] = entries.astype(np.float32).astype(dtype)  # the same network in either precision
     save_file(weights, os.path.join(folder, "model.safetensors"))
-    kind = "mlp" if "sizes" in model else "decoder" if "kv_heads" in model else "gpt2"
+    kind = next(kind for kind, key in dict(mlp="sizes", decoder="kv_heads", vit="patch", gpt2="gelu").items() if key in model)
     lines = ["[run]", f"name = {value(case)}", f"seed = {seed}", "", f"[model.{kind}]"]
     lines += [f"{key} = {value(model[key])}" for key in model]
     lines += ['weights = "model.safetensors"', ""]
-    lines += make_images(folder, model, samples, rng) if kind == "mlp" else make_tokens(folder, model, samples, rng)
+    lines += make_images(folder, model, samples, rng) if kind in ("mlp", "vit") else make_tokens(folder, model, samples, rng)
     lines += [f"micro_batch = {MICRO_BATCH}", "", "[hessian]", 'precision = "f64"', "", "[output]", 'url = "results"', ""]
     with open(os.path.join(folder, "config.toml"), "w") as file:
         file.write("\n".join(lines))
 
 
 def make_images(folder, model, samples, rng):
-    write_idx(os.path.join(folder, "images.idx"), rng.integers(0, 256, (samples + 3, 2, model["sizes"][0] // 2)))
-    write_idx(os.path.join(folder, "labels.idx"), rng.integers(0, model["sizes"][-1], samples + 3))
+    size = model.get("image") or [2, model["sizes"][0] // 2]
+    classes = model.get("classes") or model["sizes"][-1]
+    write_idx(os.path.join(folder, "images.idx"), rng.integers(0, 256, (samples + 3, *size)))
+    write_idx(os.path.join(folder, "labels.idx"), rng.integers(0, classes, samples + 3))
     data = ['path = "images.idx"', 'labels = "labels.idx"', "mean = 0.5", "std = 0.25", ""]
     return ["[data.images]", *data, "[batch]", f"samples = {samples}"]
 
