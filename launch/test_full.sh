@@ -76,7 +76,7 @@ say "Hugging Face's tokenizers"
 say "weights against transformers and PyTorch"
 (
     HESSPEC_VENV=${HESSPEC_TORCH_VENV:-${TMPDIR:-/tmp}/hesspec-torch-venv-$(id -u)}
-    need_venv torch torchvision transformers safetensors numpy
+    need_venv torch torchvision timm transformers safetensors numpy
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT
     "$python" tests/python/reference_torch.py --dir "$scratch" --hesspec target/debug/hesspec --large

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Networks on images against torchvision's, losses and products.
+"""Networks on images against torchvision's and timm's, losses and products.
 
     reference_torch_images.py --dir D --hesspec PATH [--large]
 
@@ -11,9 +11,10 @@ and 1e-4 in the norm of all of H v.
     resnet     torchvision's BasicBlocks, tiny: both stems, BatchNorm in eval mode and in train mode, where each micro-batch has its own
                statistics (the last one is smaller)
     vgg        torchvision's make_layers, tiny: without BatchNorm and with it in both modes; classifiers of one layer and of three
+    vit        timm's VisionTransformer, tiny
     real       torchvision's resnet18 itself in f32, three parameters and the whole; --large: and resnet34, vgg11_bn
 
-Needs torch, torchvision, numpy, safetensors.
+Needs torch, torchvision, timm, numpy, safetensors.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import subprocess
 import sys
 
 import numpy as np
+import timm
 import torch
 import torch.nn as nn
 import torchvision
@@ -231,6 +233,19 @@ def tiny(folder, program):
         case.compare(name, "f32", None, 1e-5, 1e-4)
 
 
+def vit(folder, program):
+    torch.manual_seed(6)
+    sizes = dict(embedding=12, layers=2, heads=3, mlp=20)
+    model = randomised(timm.models.vision_transformer.VisionTransformer(
+        img_size=32, patch_size=16, embed_dim=12, depth=2, num_heads=3, mlp_ratio=20 / 12, num_classes=CLASSES
+    ))
+    keys = dict(image=[32, 32], patch=16, classes=CLASSES, **sizes)
+    case = Case(folder / "vit", program, "vit", keys, model, pixels(3, 32), CLASSES, False, False)
+    whole = [name for name in case.named if ".qkv." not in name]  # queries, keys and values are blocks of their own
+    case.compare("vit", "f64", whole, 1e-12, 1e-10)
+    case.compare("vit", "f32", whole, 1e-5, 1e-4)
+
+
 def real(folder, program, large):
     cases = [("resnet18", "resnet", dict(preset="18", image=[32, 32]), ["conv1.weight", "layer2.0.downsample.0.weight", "layer4.1.bn2.weight"])]
     if large:
@@ -266,6 +281,7 @@ def main():
     options = parser.parse_args()
     program = str(pathlib.Path(options.hesspec).resolve())
     tiny(options.dir, program)
+    vit(options.dir, program)
     real(options.dir, program, options.large)
     print(f"{checks} checks, {failures} failed")
     return failures > 0
