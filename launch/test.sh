@@ -51,7 +51,7 @@ if need_mpi; then
     gpu+=,mpi,tokenizers
     say "ranks under mpirun"
     cargo build --locked --features mpi --example cluster_conformance --bin hesspec
-    EXAMPLE=$PWD/target/debug/examples/cluster_conformance tests/mpi/run.sh
+    EXAMPLE=$PWD/target/debug/examples/cluster_conformance HESSPEC=$hesspec tests/mpi/run.sh
     say "three kills"
     PYTHON=$python HESSPEC=$hesspec tests/kills/run.sh 3 20240217 coordinator term full
 else

@@ -8,16 +8,15 @@ use std::cell::Cell;
 use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::block::Block;
 use crate::checkpoint::{Checkpoint, Contents};
-use crate::cluster::{Comm, signal, solo};
+use crate::cluster::{Comm, signal, solo, told};
 use crate::config::{self, Config};
 use crate::doctor::{self, MatmulError};
 use crate::engine::Kernels;
 use crate::hessian::{Outcome as CheckOutcome, Precision, ProductError, Settings, product_errors, self_tests};
-use crate::job::{self, Inputs, Job, On, Task, dispatch};
+use crate::job::{self, Job, On, Task, dispatch};
 use crate::krylov::Reorthogonalize;
 use crate::lock::Lock;
 use crate::metrics::StepMetrics;
@@ -29,12 +28,10 @@ use crate::probe::ProbeKind;
 use crate::shown::Url;
 use crate::tables::{self, NOISE_FLOORS};
 use crate::worker::{self, Slot};
-use crate::{Error, Result, announce};
+use crate::{Error, Result, announce, inputs};
 
 /// What the run's shape is remembered as.
 const SHAPE: &str = "shape";
-/// What its data and weights are remembered as.
-const INPUTS: &str = "inputs";
 /// More samples than fit into any memory.
 const MOST_SAMPLES: usize = 1 << 32;
 
@@ -215,18 +212,6 @@ fn as_before(config: &Config, store: &RunStore, before: Shape, resources: Resour
     Ok(Shape { micro_batch: plan.micro_batch, ..shape }) // no more than a segment has, whatever is given
 }
 
-/// Rank 0's value, on every rank.
-///
-/// # Errors
-/// Those of the exchange.
-pub fn told<T: Serialize + DeserializeOwned>(comm: &Comm, value: Option<T>) -> Result<T> {
-    let failed = |error: serde_json::Error| Error::Other(format!("a message between ranks: {error}"));
-    let mut bytes = serde_json::to_vec(&value).map_err(failed)?;
-    comm.broadcast_bytes(0, &mut bytes)?;
-    let value: Option<T> = serde_json::from_slice(&bytes).map_err(failed)?;
-    value.ok_or_else(|| Error::Other("rank 0 had nothing to say".into()))
-}
-
 /// Ranks on this machine: those that run under the same boot of a kernel.
 fn ranks_here(comm: &Comm) -> Result<usize> {
     const BOOT: &str = "/proc/sys/kernel/random/boot_id";
@@ -267,6 +252,7 @@ impl Task for Run<'_> {
     fn run<K: Kernels, T: Precision>(self, config: &Config, on: On<'_, K, T>) -> Result<Computed> {
         let (begin, started) = (Instant::now(), SystemTime::now());
         let job = Job::open(config, &on, self.shape.micro_batch)?;
+        inputs::agree(&job, self.comm)?;
         let planned = self.shape.fixed(config);
         let settings = settings(config);
         let checkpoint = match config.checkpoint.basis {
@@ -395,7 +381,7 @@ impl Run<'_> {
         checkpoint: Option<&Checkpoint>,
     ) -> Result<Start> {
         self.progress.log(&matmul.to_string());
-        hold_inputs(&job.config, store, &job.inputs()?)?;
+        inputs::hold(job, store)?;
         guard(job, settings, self.progress)?;
         let finished = finished_pairs(store, &job.blocks)?;
         let planned = |pairs: &[Pair]| worker::contents(job, settings, pairs);
@@ -424,26 +410,6 @@ impl Run<'_> {
         }
         Ok(errors)
     }
-}
-
-/// Refuses to continue a run on other data or weights than it was begun on.
-fn hold_inputs(config: &Config, store: &RunStore, found: &Inputs) -> Result<()> {
-    let Some(before) = store.recall::<Inputs>(INPUTS)? else { return store.remember(INPUTS, found) };
-    if before.samples.is_none() && found.samples.is_some() {
-        return Err(store.damaged(INPUTS, "it has no hash of the data"));
-    }
-    let changed = match (before.samples == found.samples, before.weights == found.weights) {
-        (true, true) => return Ok(()),
-        (false, _) => format!("the data of [data.{}] is not what it was", config.network.data_kind()),
-        (true, false) => {
-            let weights = config.network.weights().map_or(String::new(), |url| format!(" (`{url}`)"));
-            format!("the network's weights{weights} are not what they were")
-        }
-    };
-    Err(Error::Config(format!(
-        "run `{}` at `{}` cannot go on: {changed} when it was begun. Restore it, or choose another run.name",
-        config.run.name, config.output.url
-    )))
 }
 
 /// Groups that were begun and have no tables yet; the checkpoints of all others go.

@@ -67,6 +67,7 @@ pub fn derive(
     let config = changed(&source.config, changes, url, name)?;
     let mut provenance = tables::provenance(&config)?;
     provenance.config = with_origin(&provenance.config, &source)?;
+    let row = source.run_row(&provenance.config, &rfc3339(started))?; // a name is not claimed for what cannot be read
     let mut store = RunStore::open(url, name, &provenance, tables::differing)?;
     let mut derived = Derived {
         run: name.into(),
@@ -82,8 +83,8 @@ pub fn derive(
         let layout = config.network.layout()?;
         let Source { blocks, matrices, floors, shares, .. } = &source;
         let rows = tables::spectral_tables(&config, &layout, blocks, matrices, floors, shares)?;
-        let row = source.run_row(&provenance.config, &rfc3339(started), begin.elapsed().as_secs_f64())?;
-        store.finish(&Tables { runs: vec![row], ..rows })?;
+        let (finished, seconds) = (rfc3339(SystemTime::now()), begin.elapsed().as_secs_f64());
+        store.finish(&Tables { runs: vec![RunRow { finished, seconds, ..row }], ..rows })?;
     }
     derived.seconds = begin.elapsed().as_secs_f64();
     Ok(derived)
@@ -135,10 +136,10 @@ impl Source {
         Ok(Self { run, config, blocks, matrices, floors, shares, incomplete })
     }
 
-    /// The source's row, or what can be said of one that is not done.
-    fn run_row(&self, config: &str, started: &str, seconds: f64) -> Result<RunRow> {
+    /// The source's row, or what can be said of one that is not done, at the start of the derivation.
+    fn run_row(&self, config: &str, started: &str) -> Result<RunRow> {
         let record = self.run.record();
-        let (config, started, finished) = (config.to_owned(), started.to_owned(), rfc3339(SystemTime::now()));
+        let (config, started, finished, seconds) = (config.to_owned(), started.to_owned(), started.to_owned(), 0.0);
         let status = format!("derived from run `{}`", record.run);
         if let Some(row) = self.run.read::<RunRow>()?.pop() {
             return Ok(RunRow { config, started, finished, seconds, status, ..row });
@@ -193,6 +194,7 @@ fn changed(source: &Config, changes: &Changes, url: &Url, name: &str) -> Result<
     let mut config = source.clone();
     config.run.name = name.into();
     config.output.url = url.clone();
+    (config.eigenvectors, config.diagonal) = (None, None); // these are not made again
     config.density.axis = changes.axis.unwrap_or(config.density.axis);
     config.density.sigma = changes.sigma.unwrap_or(config.density.sigma);
     config.density.axis_scale = changes.axis_scale.unwrap_or(config.density.axis_scale);

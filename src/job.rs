@@ -3,7 +3,6 @@
 //! Owns the one place where a backend and a precision become types ([`dispatch`]); everything after it is generic.
 
 use burn_backend::tensor::Device;
-use serde::{Deserialize, Serialize};
 
 use crate::block::{Block, Layout, Piece};
 use crate::cluster::Comm;
@@ -29,16 +28,6 @@ pub struct Job<K: Kernels, T: Precision> {
     instance: Box<dyn Instance<K, T>>,
 }
 
-/// What a run's numbers come from beside its configuration: a run that is continued must find it as it was.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Inputs {
-    /// [`RunData::sampled_sha256`]
-    pub samples: Option<String>,
-    /// SHA-256 of the weights that were given ([`Instance::weights_sha256`]); `None` where the network is initialised.
-    pub weights: Option<String>,
-}
-
 impl<K: Kernels, T: Precision> Job<K, T> {
     /// The operator over the whole batch, with no slots yet.
     pub fn operator<'a>(&'a self, comm: &'a Comm) -> BlockOperator<'a, K, T> {
@@ -53,14 +42,9 @@ impl<K: Kernels, T: Precision> Job<K, T> {
         self.instance.data()
     }
 
-    /// What the run's numbers come from, to know it again.
-    ///
-    /// # Errors
-    /// Those of the data.
-    pub fn inputs(&self) -> Result<Inputs> {
-        let is_given = self.config.network.weights().is_some();
-        let weights = is_given.then(|| self.instance.weights_sha256());
-        Ok(Inputs { samples: self.data().sampled_sha256()?, weights })
+    /// SHA-256 of the names and values of all parameters.
+    pub fn weights_sha256(&self) -> String {
+        self.instance.weights_sha256()
     }
 
     /// Reads weights and opens data. `micro_batch` is the number of samples per pass.

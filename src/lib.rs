@@ -39,6 +39,7 @@ pub mod convergence;
 pub mod coordinator;
 pub mod derive;
 pub mod doctor;
+pub mod inputs;
 pub mod job;
 pub mod lock;
 pub mod metrics;

@@ -32,6 +32,7 @@ const ROOMS: &[(&str, u32)] = &[
     ("analysis", 24),
     // L3: the run
     ("job", 30),
+    ("inputs", 31),
     ("plan", 31),
     ("metrics", 31),
     ("doctor", 32),

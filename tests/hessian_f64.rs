@@ -107,7 +107,7 @@ fn products_with_all_unit_vectors_are_the_derivative_of_the_gradient() {
             println!("{name}: {check:?}");
             assert_eq!(check.outcome, hesspec::hessian::Outcome::Passed, "{name}: {check:?}");
         }
-        for block in partition(&layout, &structure(config.heads), Partition::Head).unwrap() {
+        for block in partition(&layout, &structure(config.embedding / config.heads), Partition::Head).unwrap() {
             let sub = dense(&mut operator_with(&model, &data, &layout, &block, &comm));
             let indices = indices(&layout, &block);
             for (i, row) in sub.iter().enumerate() {

@@ -96,15 +96,13 @@ fn examine(arguments: &Arguments, config: &Config, comm: &Comm, world: &World) -
 }
 
 fn doubts_of_others(comm: &Comm, findings: &[Finding]) -> Result<Vec<Finding>> {
-    let failed = |error: serde_json::Error| Error::Other(format!("a message between ranks: {error}"));
     let named = |finding: &Finding| Finding {
         what: format!("rank {} on {}: {}", comm.rank(), cluster::host_name(), finding.what),
         ..finding.clone()
     };
     let doubts: Vec<Finding> = findings.iter().filter(|f| f.verdict != Verdict::Ok).map(named).collect();
-    let all = comm.gather_bytes(0, &serde_json::to_vec(&doubts).map_err(failed)?)?.unwrap_or_default();
-    let others = all.iter().skip(1).map(|bytes| serde_json::from_slice::<Vec<Finding>>(bytes).map_err(failed));
-    Ok(others.collect::<Result<Vec<_>>>()?.concat())
+    let all = cluster::gathered(comm, &doubts)?.unwrap_or_default();
+    Ok(all.into_iter().skip(1).flatten().collect())
 }
 
 fn describe(findings: &[Finding]) -> String {

@@ -12,6 +12,7 @@
 mod comm;
 mod conformance;
 mod element;
+mod messages;
 #[cfg(feature = "mpi")]
 pub mod mpi;
 #[cfg(feature = "nccl")]
@@ -30,6 +31,7 @@ use std::time::Duration;
 pub use comm::{Comm, PIECE_BYTES, Traffic, Transport};
 pub use conformance::conformance;
 pub use element::{Element, Pair};
+pub use messages::{gathered, told};
 pub use shard::Shard;
 pub use world::{Flags, Launcher, World};
 

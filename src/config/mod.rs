@@ -169,12 +169,12 @@ pub fn parse(
     Ok(config)
 }
 
-/// As [`parse`], from what [`Config::resolved_json`] wrote. Numbers are not read as JSON, which would cost them their last bit.
+/// As [`parse`], from what [`Config::resolved_json`] wrote: the weights need not be there any more. Numbers are not read as JSON, which would cost them their last bit.
 ///
 /// # Errors
 /// As [`load`].
 pub fn from_json(text: &str, source: &str, default_name: &str, networks: &Registry) -> Result<Config> {
-    parse(&resolved::json_to_toml(text), source, default_name, &[], networks)
+    parse(&resolved::json_to_toml(text), source, default_name, &[], &networks.for_records())
 }
 
 /// A value as the TOML file has it, for messages.

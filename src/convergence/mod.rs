@@ -10,9 +10,9 @@ mod rows;
 
 use std::time::{Instant, SystemTime};
 
-use crate::cluster::Comm;
+use crate::cluster::{Comm, told};
 use crate::config::{Config, Convergence, Order};
-use crate::coordinator::{self, Outcome, Progress, least, open_store, resources, told};
+use crate::coordinator::{self, Outcome, Progress, least, open_store, resources};
 use crate::lock::Lock;
 use crate::output::{Results, RunStore, rfc3339};
 use crate::plan::memory::Resources;

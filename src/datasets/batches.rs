@@ -13,8 +13,6 @@ use crate::{Error, Result};
 
 /// Samples that are looked at at a time.
 const HASHED: usize = 256;
-/// Samples by which a batch is known again.
-const SAMPLED: usize = 1024;
 
 /// Selected samples of some data, by micro-batch.
 pub struct Batches<S, K: Kernels> {
@@ -46,12 +44,12 @@ pub trait RunData {
     /// # Errors
     /// Those of the data.
     fn sha256(&self) -> Result<Option<String>>;
-    /// SHA-256 of the content of up to 1,024 samples, spread evenly over the batch from its first to its last: enough to see that the
+    /// SHA-256 of the content of up to `most` samples, spread evenly over the batch from its first to its last: enough to see that the
     /// data was replaced, for little reading; a smaller batch is seen whole. `None` where the data shows no content.
     ///
     /// # Errors
     /// Those of the data.
-    fn sampled_sha256(&self) -> Result<Option<String>>;
+    fn sampled_sha256(&self, most: usize) -> Result<Option<String>>;
     /// Reads the whole batch and drops it.
     ///
     /// # Errors
@@ -163,9 +161,9 @@ impl<S: Samples, K: Kernels> RunData for Batches<S, K> {
         self.hash(self.parts())
     }
 
-    fn sampled_sha256(&self) -> Result<Option<String>> {
+    fn sampled_sha256(&self, most: usize) -> Result<Option<String>> {
         let num_samples = self.selection.num_samples();
-        let last = SAMPLED.min(num_samples).saturating_sub(1);
+        let last = most.min(num_samples).saturating_sub(1);
         let spread = (0..=last).map(|at| at * (num_samples - 1) / last.max(1));
         let spread: Vec<usize> = spread.collect();
         self.hash(spread.chunks(HASHED).map(|part| self.positions(part.iter().copied())))

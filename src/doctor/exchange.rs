@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::Finding;
-use crate::cluster::{Comm, World, host_name};
+use crate::cluster::{Comm, World, gathered, host_name};
 use crate::{Error, Result};
 
 /// Entries of the vector that measures the bandwidth: 64 MB in f64.
@@ -59,13 +59,7 @@ fn members(comm: &Comm, world: &World) -> Result<Vec<Finding>> {
         present: machine_processors().unwrap_or(processors),
         clock: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
     };
-    let bytes = serde_json::to_vec(&mine).map_err(|error| Error::Other(error.to_string()))?;
-    let Some(all) = comm.gather_bytes(0, &bytes)? else { return Ok(Vec::new()) };
-    let all: Vec<Member> = all
-        .iter()
-        .map(|bytes| serde_json::from_slice(bytes))
-        .collect::<std::result::Result<_, _>>()
-        .map_err(|error| Error::Environment(format!("a rank runs another program: {error}")))?;
+    let Some(all) = gathered(comm, &mine)? else { return Ok(Vec::new()) };
     Ok(vec![who(&all, &world.launcher.to_string()), share(&all), clocks(&all)])
 }
 

@@ -74,6 +74,9 @@ pub fn product_errors<K: Kernels, T: Precision>(
             }
             let index = sample * len / count;
             let share = operator.share_of(index)?;
+            if share == 0.0 {
+                continue;
+            }
             for (at, one) in errors_on(operator, index, group, reference.as_ref(), seed)?.iter().enumerate() {
                 let entry = 2 * (sample * num_blocks + first + at);
                 found[entry] = share * one.eta;
@@ -220,7 +223,8 @@ mod tests {
         }
 
         fn weight(&self, (x, _): &Pair) -> f64 {
-            x.dims()[0] as f64
+            let is_number = x.to_data().iter::<f64>().all(f64::is_finite);
+            if is_number { x.dims()[0] as f64 } else { 0.0 }
         }
     }
 
@@ -267,6 +271,30 @@ mod tests {
             let ratio = eta.eta / truth;
             assert!((0.5..2.0).contains(&ratio), "{micro_batches} micro-batches: eta {:e}, error {truth:e}", eta.eta);
         }
+    }
+
+    /// A micro-batch of which nothing counts may have a loss that is no number.
+    #[test]
+    fn what_weighs_nothing_changes_nothing() {
+        let device = Default::default();
+        let linear = || LinearConfig::new(WIDTH, WIDTH).init::<B>(&device);
+        let model = Network { first: linear(), second: linear() };
+        let (layout, comm) = (parameters(&model, &Names::BURN), solo::comm());
+        let block = layout.full();
+        let rows = || Tensor::ones([2, WIDTH], &device);
+        let found = |batches: Vec<Pair>| {
+            let data = Listed::new(batches, |pair: &Pair| Regression.weight(pair));
+            let mut operator = BlockOperator::<Plain, f32>::new(&Regression, &model, &layout, &data, &comm);
+            operator.slots = vec![&block];
+            let v = unit(&block, &operator, 6);
+            let product = operator.products(std::slice::from_ref(&v)).unwrap().remove(0);
+            let eta = product_errors(&operator, 5, &[vec![0]], &|| false).unwrap()[0].eta;
+            let gradient = operator.gradient(&block).unwrap();
+            let slices = operator.gradients_of_segment(0, &[&block]).unwrap().remove(0).values;
+            (product, eta.is_finite(), gradient, slices, operator.loss().unwrap())
+        };
+        let nothing = || rows() * f32::NAN;
+        assert_eq!(found(vec![(rows(), rows())]), found(vec![(rows(), rows()), (nothing(), rows())]));
     }
 
     /// A stop request ends it before the first product, on every rank.

@@ -22,6 +22,9 @@ impl<K: Kernels, T: Precision> BlockOperator<'_, K, T> {
         self.in_turn(segment, |index| {
             let Pass { weight, adjoints, .. } = seeded.pass(index, &self.way(Kind::Hessian, blocks))?;
             let (factor, _) = self.factor_and_divisor(weight);
+            if factor == 0.0 {
+                return Ok(());
+            }
             for (sum, block) in sums.iter_mut().zip(blocks) {
                 let gradient: Vec<T> = adjoints.gradient(layout, block);
                 sum.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += factor * g.to_f64());

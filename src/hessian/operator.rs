@@ -145,6 +145,9 @@ impl<'a, K: Kernels, T: Precision> BlockOperator<'a, K, T> {
             let seeded = self.passes.seeded(&Seeds::gradient(&[block]));
             let (weight, loss, values) = self.gradient_on(&*seeded, index, block)?;
             let share = self.share(weight);
+            if share == 0.0 {
+                continue;
+            }
             sum.loss += share * loss;
             sum.values.iter_mut().zip(values).for_each(|(sum, g)| *sum += share * g.to_f64());
         }
@@ -168,7 +171,7 @@ impl<'a, K: Kernels, T: Precision> BlockOperator<'a, K, T> {
         let mut sum = 0.0;
         for index in 0..self.passes.num_micro_batches() {
             let (weight, loss) = seeded.loss(index)?;
-            sum += self.share(weight) * loss;
+            sum += if weight == 0.0 { 0.0 } else { self.share(weight) * loss };
         }
         Ok(sum)
     }
@@ -291,7 +294,9 @@ impl<K: Kernels, T: Precision> Sweep<'_, '_, K, T> {
     fn add(&self, index: usize, sums: &mut Sums<'_, K>) -> Result<Loss<K>> {
         let Pass { weight, loss, adjoints } = self.seeded.pass(index, &self.way)?;
         let (factor, _) = self.operator.factor_and_divisor(weight);
-        sums.add::<T>(&adjoints, factor);
+        if factor != 0.0 {
+            sums.add::<T>(&adjoints, factor); // what does not count need not be finite
+        }
         Ok(loss)
     }
 

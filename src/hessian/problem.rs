@@ -30,7 +30,7 @@ pub trait Problem<B: Backend> {
     fn loss(&self, outputs: Tensor<B, 2>, batch: &Self::Batch) -> Tensor<B, 1>;
 
     /// Number of predictions (tokens, samples): the micro-batch's weight in the mean. With weights of single predictions it is their
-    /// sum; 0 for a micro-batch of which nothing counts, whose loss must be finite nevertheless.
+    /// sum; 0 for a micro-batch of which nothing counts, whose loss is then of no importance.
     fn weight(&self, batch: &Self::Batch) -> f64;
 
     /// `false` if the micro-batch itself is part of the definition of the loss (BatchNorm in train mode): results then

@@ -202,8 +202,9 @@ fn axis_and_width(parameter: &Parameter, structure: &Structure, part: &Part, kin
         CellKind::Row => is_matrix.then_some((0, 1)),
         CellKind::Neuron => structure.output_axis(&parameter.name).filter(|_| is_matrix).map(|axis| (axis, 1)),
         CellKind::Head => {
-            let width = part.range.len().checked_div(structure.heads).filter(|width| *width > 0 && part.headed)?;
-            Some((part.axis, width))
+            let width = structure.head;
+            let is_cut = width > 0 && part.headed && part.range.len().is_multiple_of(width);
+            is_cut.then_some((part.axis, width))
         }
     }
 }

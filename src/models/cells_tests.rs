@@ -4,8 +4,8 @@ use crate::networks::gpt2::{Gpt2Config, structure};
 
 const ALL: [CellKind; 4] = [CellKind::Part, CellKind::Row, CellKind::Neuron, CellKind::Head];
 
-fn cells(layout: &Layout, heads: usize, block: &Block) -> Cells {
-    Cells::of(layout, &structure(heads), block, &ALL).unwrap()
+fn cells(layout: &Layout, head: usize, block: &Block) -> Cells {
+    Cells::of(layout, &structure(head), block, &ALL).unwrap()
 }
 
 /// Number of entries and their sum in a cell, where entry i of the block has the value i.

@@ -39,12 +39,13 @@ pub enum Partition {
 /// What a family of models has inside its parameters that names and shapes do not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Structure {
-    /// Fused projections: (module, the parts its last axis holds side by side, equally wide).
+    /// Fused projections: (module, the parts that its axis of outputs, by default the last, holds side by side, equally wide).
     pub fused: &'static [(&'static str, &'static [&'static str])],
-    /// The attention's output projection, whose *rows* belong to heads.
-    pub head_rows: &'static [&'static str],
-    /// Attention heads; 0 where the model has none.
-    pub heads: usize,
+    /// Modules whose matrices have an axis that belongs to attention heads, beside fused ones: (module, axis). Biases belong to heads
+    /// where the axis is that of the module's outputs.
+    pub headed: &'static [(&'static str, usize)],
+    /// Channels of one attention head; 0 where the model has none.
+    pub head: usize,
     /// Modules whose matrices have an axis of outputs, one a neuron: (module, axis); an empty name is every module.
     pub outputs: &'static [(&'static str, usize)],
     /// Embeddings with a row for each token.
@@ -53,7 +54,7 @@ pub struct Structure {
 
 impl Structure {
     /// A model of which nothing is known: parameters, modules and numbered layers only.
-    pub const UNKNOWN: Structure = Structure { fused: &[], head_rows: &[], heads: 0, outputs: &[], embeddings: &[] };
+    pub const UNKNOWN: Structure = Structure { fused: &[], headed: &[], head: 0, outputs: &[], embeddings: &[] };
 
     /// The axis of a matrix that holds its module's outputs, where that is known.
     pub(super) fn output_axis(&self, name: &str) -> Option<usize> {
@@ -75,7 +76,7 @@ pub fn partition(layout: &Layout, structure: &Structure, partition: Partition) -
     };
     Ok(match partition {
         Partition::Parameter => with_roles(split(layout, structure, None)?),
-        Partition::Head if structure.heads == 0 => return unknown("head", "attention heads"),
+        Partition::Head if structure.head == 0 => return unknown("head", "attention heads"),
         Partition::Head => with_roles(split(layout, structure, Some(Finer::Head))?),
         Partition::Neuron if structure.outputs.is_empty() => return unknown("neuron", "axes of outputs"),
         Partition::Neuron => with_roles(split(layout, structure, Some(Finer::Neuron))?),
@@ -123,14 +124,14 @@ impl Finer {
         }
     }
 
-    /// How many equal ranges along its axis a part is cut into; `None`: it stays whole.
-    fn count(self, parameter: &Parameter, structure: &Structure, part: &Part) -> Option<usize> {
+    /// The width of the ranges along its axis that a part is cut into; `None`: it stays whole.
+    fn width(self, parameter: &Parameter, structure: &Structure, part: &Part) -> Option<usize> {
         let is_cut = match self {
-            Self::Head => return part.headed.then_some(structure.heads),
+            Self::Head => return part.headed.then_some(structure.head),
             Self::Neuron => structure.output_axis(&parameter.name) == Some(part.axis),
             Self::Token => structure.embeddings.iter().any(|embedding| is_module(&parameter.name, embedding)),
         };
-        (is_cut && parameter.shape.len() > 1).then_some(part.range.len())
+        (is_cut && parameter.shape.len() > 1).then_some(1)
     }
 }
 
@@ -143,13 +144,13 @@ fn split(layout: &Layout, structure: &Structure, finer: Option<Finer>) -> Result
                 Some(Finer::Neuron) => part.along_outputs(parameter, structure)?,
                 _ => part,
             };
-            let cut = finer.and_then(|finer| Some((finer, finer.count(parameter, structure, &part)?)));
+            let cut = finer.and_then(|finer| Some((finer, finer.width(parameter, structure, &part)?)));
             let Part { name, axis, range, .. } = part;
-            let count = cut.map_or(1, |(_, count)| count);
-            let width = range.len() / count;
+            let width = cut.map_or(range.len(), |(_, width)| width);
+            let count = range.len() / width.max(1);
             if width * count != range.len() {
                 return Err(Error::Config(format!(
-                    "blocks.partition = \"head\": {} entries of {name} along axis {axis} do not divide into {count} heads",
+                    "blocks.partition = \"head\": {} entries of {name} along axis {axis} do not divide into heads of {width} channels",
                     range.len()
                 )));
             }
@@ -201,11 +202,12 @@ pub(super) fn parts(parameter: &Parameter, structure: &Structure) -> Result<Vec<
     let module = module_of(&parameter.name);
     let ends_with = |ending: &str| is_module(&parameter.name, ending);
     if let Some((fused, names)) = structure.fused.iter().find(|(fused, _)| ends_with(fused)) {
-        let axis = parameter.shape.len() - 1;
+        let last = parameter.shape.len() - 1;
+        let axis = structure.output_axis(&parameter.name).filter(|axis| *axis <= last).unwrap_or(last);
         let width = parameter.shape[axis] / names.len();
         if width * names.len() != parameter.shape[axis] {
             return Err(Error::Config(format!(
-                "{} {:?}: its last axis does not divide into {} parts ({})",
+                "{} {:?}: axis {axis} does not divide into {} parts ({})",
                 parameter.name,
                 parameter.shape,
                 names.len(),
@@ -218,14 +220,21 @@ pub(super) fn parts(parameter: &Parameter, structure: &Structure) -> Result<Vec<
             name: format!("{parent}{part}{last}"),
             axis,
             range: at * width..(at + 1) * width,
-            headed: structure.heads > 0,
+            headed: structure.head > 0,
         };
         return Ok(names.iter().enumerate().map(part).collect());
     }
-    // The output projection's bias belongs to no head.
-    let headed = parameter.shape.len() == 2 && structure.head_rows.iter().any(|rows| ends_with(rows));
-    let rows = parameter.shape.first().copied().unwrap_or(1);
-    Ok(vec![Part { name: parameter.name.clone(), axis: 0, range: 0..rows, headed }])
+    let of_head =
+        structure.headed.iter().find(|(module, _)| structure.head > 0 && ends_with(module)).map(|(_, axis)| *axis);
+    let axis = match parameter.shape.len() {
+        2 => of_head,
+        // a bias goes with the outputs
+        1 => of_head.filter(|axis| structure.output_axis(&parameter.name) == Some(*axis)).map(|_| 0),
+        _ => None,
+    };
+    let (headed, axis) = (axis.is_some(), axis.unwrap_or(0));
+    let range = 0..parameter.shape.get(axis).copied().unwrap_or(1);
+    Ok(vec![Part { name: parameter.name.clone(), axis, range, headed }])
 }
 
 /// Whole parameters collected by a key of their names: (block name, kind). Equal keys form one block.

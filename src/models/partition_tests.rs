@@ -42,7 +42,7 @@ fn every_entry_belongs_to_exactly_one_block() {
         for flags in 0..8 {
             let config = small(layers, flags & 1 > 0, flags & 2 > 0, flags & 4 > 0);
             for kind in ALL {
-                let blocks = partition(&config.layout(), &structure(config.heads), kind).unwrap();
+                let blocks = partition(&config.layout(), &structure(config.embedding / config.heads), kind).unwrap();
                 assert_partition(&config.layout(), &blocks);
             }
         }
@@ -52,7 +52,7 @@ fn every_entry_belongs_to_exactly_one_block() {
 #[test]
 fn queries_keys_and_values_are_column_ranges() {
     let layout = small(2, true, true, true).layout();
-    let blocks = partition(&layout, &structure(3), Partition::Parameter).unwrap();
+    let blocks = partition(&layout, &structure(2), Partition::Parameter).unwrap();
     let c_attn = layout.find("transformer.h.1.attn.c_attn.weight").unwrap();
     let key = find(&blocks, "transformer.h.1.attn.k.weight");
     assert_eq!(key.pieces, [Piece::cut(c_attn, 1, 6..12)]);
@@ -93,7 +93,7 @@ fn queries_keys_and_values_are_column_ranges() {
 #[test]
 fn heads_are_columns_of_q_k_v_and_rows_of_the_output_projection() {
     let layout = small(1, true, true, true).layout();
-    let blocks = partition(&layout, &structure(3), Partition::Head).unwrap();
+    let blocks = partition(&layout, &structure(2), Partition::Head).unwrap();
     let at = |name: &str| layout.find(&format!("transformer.h.0.attn.{name}")).unwrap();
     let pieces = |name: &str| find(&blocks, &format!("transformer.h.0.attn.{name}")).pieces.clone();
     assert_eq!(pieces("v.weight/head.2"), [Piece::cut(at("c_attn.weight"), 1, 16..18)]);
@@ -103,7 +103,7 @@ fn heads_are_columns_of_q_k_v_and_rows_of_the_output_projection() {
     assert_eq!(find(&blocks, "transformer.h.0.attn.q.weight/head.1").kind, "q.weight/head");
     assert_eq!(find(&blocks, "transformer.h.0.attn.c_proj.weight/head.1").kind, "attn.c_proj.weight/head");
     find(&blocks, "transformer.h.0.mlp.c_proj.weight"); // the MLP's projection has no heads
-    let one = partition(&layout, &structure(1), Partition::Head).unwrap();
+    let one = partition(&layout, &structure(6), Partition::Head).unwrap();
     find(&one, "transformer.h.0.attn.q.weight/head.0");
 }
 
@@ -111,14 +111,14 @@ fn heads_are_columns_of_q_k_v_and_rows_of_the_output_projection() {
 fn neurons_are_outputs_and_tokens_are_rows_of_the_embedding() {
     let layout = small(1, true, true, true).layout();
     let at = |name: &str| layout.find(&format!("transformer.{name}")).unwrap();
-    let neurons = partition(&layout, &structure(3), Partition::Neuron).unwrap();
+    let neurons = partition(&layout, &structure(2), Partition::Neuron).unwrap();
     let of = |name: &str| find(&neurons, &format!("transformer.h.0.{name}"));
     assert_eq!(of("attn.v.weight/neuron.2").pieces, [Piece::cut(at("h.0.attn.c_attn.weight"), 1, 14..15)]);
     assert_eq!(of("mlp.c_fc.weight/neuron.9").pieces, [Piece::cut(at("h.0.mlp.c_fc.weight"), 1, 9..10)]);
     assert_eq!(of("mlp.c_fc.weight/neuron.9").kind, "c_fc.weight/neuron");
     assert_eq!(of("mlp.c_fc.bias").pieces, [Piece::whole(at("h.0.mlp.c_fc.bias"))]);
     find(&neurons, "transformer.wte.weight"); // an embedding has none
-    let tokens = partition(&layout, &structure(3), Partition::Token).unwrap();
+    let tokens = partition(&layout, &structure(2), Partition::Token).unwrap();
     assert_eq!(find(&tokens, "transformer.wte.weight/token.6").pieces, [Piece::cut(at("wte.weight"), 0, 6..7)]);
     assert_eq!(find(&tokens, "transformer.wte.weight/token.6").kind, "wte.weight/token");
     find(&tokens, "transformer.wpe.weight");
@@ -135,12 +135,12 @@ fn neurons_are_outputs_and_tokens_are_rows_of_the_embedding() {
 #[test]
 fn modules_and_layers() {
     let layout = small(2, true, false, true).layout();
-    let modules = partition(&layout, &structure(3), Partition::Module).unwrap();
+    let modules = partition(&layout, &structure(2), Partition::Module).unwrap();
     let c_fc = find(&modules, "transformer.h.0.mlp.c_fc");
     assert_eq!((c_fc.pieces.len(), c_fc.kind.as_str(), c_fc.layer), (2, "module", Some(0)));
     assert_eq!(c_fc.num_params(&layout), 6 * 10 + 10);
     find(&modules, "transformer.h.1.attn.c_attn");
-    let layers = partition(&layout, &structure(3), Partition::Layer).unwrap();
+    let layers = partition(&layout, &structure(2), Partition::Layer).unwrap();
     let expected =
         ["transformer.wte", "transformer.wpe", "transformer.h.0", "transformer.h.1", "transformer.ln_f", "lm_head"];
     assert_eq!(names(&layers), expected);
@@ -184,4 +184,31 @@ fn layers_are_the_first_number_of_a_name() {
     assert_eq!(layer_of("transformer.h.11.attn.q"), Some(("transformer.h.11", 11)));
     assert_eq!(layer_of("a.b1.c"), None);
     assert_eq!(layer_of("3"), Some(("3", 3)));
+}
+
+/// Queries have more heads than keys and values; the output's columns belong to heads.
+#[test]
+fn heads_of_a_decoder_are_rows_and_columns() {
+    use crate::networks::decoder::{AttentionBias, DecoderConfig, structure};
+    let layout = {
+        let sizes = DecoderConfig { layers: 1, heads: 4, kv_heads: 2, head: 3, embedding: 5, ..DecoderConfig::nano() };
+        crate::networks::Network::layout(&DecoderConfig { attention_bias: AttentionBias::All, ..sizes }).unwrap()
+    };
+    for kind in ALL {
+        assert_partition(&layout, &partition(&layout, &structure(3), kind).unwrap());
+    }
+    let blocks = partition(&layout, &structure(3), Partition::Head).unwrap();
+    let of = |part: &str| -> Vec<Piece> {
+        let name = format!("model.layers.0.self_attn.{part}/head.");
+        blocks.iter().filter(|block| block.name.starts_with(&name)).flat_map(|block| block.pieces.clone()).collect()
+    };
+    let cuts = |part: &str, axis: usize, count: usize| -> Vec<Piece> {
+        let at = layout.find(&format!("model.layers.0.self_attn.{part}")).unwrap();
+        (0..count).map(|head| Piece::cut(at, axis, 3 * head..3 * head + 3)).collect()
+    };
+    assert_eq!(of("q_proj.weight"), cuts("q_proj.weight", 0, 4));
+    assert_eq!(of("q_proj.bias"), cuts("q_proj.bias", 0, 4));
+    assert_eq!(of("k_proj.weight"), cuts("k_proj.weight", 0, 2));
+    assert_eq!(of("o_proj.weight"), cuts("o_proj.weight", 1, 4));
+    assert!(of("o_proj.bias").is_empty());
 }

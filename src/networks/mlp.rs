@@ -4,11 +4,12 @@
 use std::ops::Range;
 
 use burn::module::{Initializer, Module, Param};
-use burn::tensor::activation::{gelu, log_softmax, relu, tanh};
+use burn::tensor::activation::{gelu, relu, tanh};
 use burn::tensor::module::linear;
 use burn::tensor::{Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
+use super::loss::cross_entropy;
 use super::profile::{Product, Profile, Recomputed};
 use super::{BatchOf, Network, StagesOf};
 use crate::Result;
@@ -157,8 +158,7 @@ impl Network for MlpConfig {
     }
 
     fn loss<B: Backend>(&self, outputs: Tensor<B, 2>, batch: &ImageBatch<B>) -> Tensor<B, 1> {
-        let [images] = batch.labels.dims();
-        log_softmax(outputs, 1).gather(1, batch.labels.clone().reshape([images, 1])).mean().neg()
+        cross_entropy(outputs, &batch.labels)
     }
 
     fn weight<B: Backend>(&self, batch: &ImageBatch<B>) -> f64 {

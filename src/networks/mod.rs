@@ -7,6 +7,9 @@
 pub mod convolution;
 #[cfg(test)]
 mod convolution_tests;
+pub mod decoder;
+mod described;
+mod drawing;
 pub mod gpt2;
 pub mod loss;
 pub mod mlp;
@@ -16,6 +19,7 @@ mod registry;
 pub mod resnet;
 mod setup;
 pub mod vgg;
+pub mod vit;
 
 pub use network::{BatchOf, Network, StagesOf};
 pub use profile::{Product, Profile, Recomputed};

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Profile;
+use super::drawing::aside;
 use crate::Result;
 use crate::block::{Layout, Parameter};
 use crate::datasets::{Dataset, Samples};
@@ -118,7 +119,7 @@ pub trait Network: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 
     /// # Errors
     /// As [`Network::module`].
     fn layout(&self) -> Result<Layout> {
-        Ok(parameters(&self.module::<burn_flex::Flex>(&Default::default())?, self.names()))
+        aside(|| Ok(parameters(&self.module::<burn_flex::Flex>(&Default::default())?, self.names())))
     }
 
     /// Names and shapes of what a file of its weights holds: the parameters, and BatchNorm's running statistics. Default:

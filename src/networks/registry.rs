@@ -3,35 +3,41 @@
 use std::sync::Arc;
 
 use super::Network;
+use super::decoder::DecoderConfig;
 use super::gpt2::Gpt2Config;
 use super::mlp::MlpConfig;
 use super::resnet::ResNetConfig;
 use super::setup::{Pair, Setup};
 use super::vgg::VggConfig;
+use super::vit::VitConfig;
 use crate::datasets::Dataset;
 use crate::document::{Check, Entry, Node, nearest, read_table};
 use crate::{Error, Result};
 
 /// Kinds that the contract names and this version does not have.
-const LATER_KINDS: [&str; 3] = ["vit", "bert", "decoder"];
+const LATER_KINDS: [&str; 1] = ["bert"];
 
 /// The kinds of network that a configuration may name.
 #[derive(Debug, Clone)]
 pub struct Registry {
     kinds: Vec<Kind>,
+    is_complete: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Kind {
     network: &'static str,
     data: &'static str,
-    read: fn(&Node) -> Result<Arc<dyn Setup>>,
+    /// `true`: nothing is left out that stands beside the weights.
+    read: fn(&Node, bool) -> Result<Arc<dyn Setup>>,
 }
 
 impl Registry {
     /// The networks of this project.
     pub fn built_in() -> Self {
-        Self { kinds: Vec::new() }.with::<Gpt2Config>().with::<MlpConfig>().with::<ResNetConfig>().with::<VggConfig>()
+        let empty = Self { kinds: Vec::new(), is_complete: false };
+        let on_tokens = empty.with::<Gpt2Config>().with::<DecoderConfig>();
+        on_tokens.with::<MlpConfig>().with::<ResNetConfig>().with::<VggConfig>().with::<VitConfig>()
     }
 
     /// With one more, in place of one with the same name.
@@ -39,6 +45,12 @@ impl Registry {
         self.kinds.retain(|kind| kind.network != N::KIND);
         self.kinds.push(Kind { network: N::KIND, data: <N::Data as Dataset>::KIND, read: read_pair::<N> });
         self
+    }
+
+    /// For what was resolved before, like a run's record: every key is there, so that nothing is looked up beside the weights, which
+    /// may be gone.
+    pub fn for_records(&self) -> Self {
+        Self { is_complete: true, ..self.clone() }
     }
 
     /// Reads `[model.*]` and `[data.*]` of a document.
@@ -57,15 +69,17 @@ impl Registry {
             let known = self.kinds.iter().any(|kind| kind.data == data.key);
             return Err(if known { not_its_data(kind, data) } else { unknown("data", data, &[kind.data]) });
         }
-        (kind.read)(root)
+        (kind.read)(root, self.is_complete)
     }
 }
 
-fn read_pair<N: Network>(root: &Node) -> Result<Arc<dyn Setup>> {
-    let network: N = read_table(root, &["model", N::KIND])?;
+fn read_pair<N: Network>(root: &Node, is_complete: bool) -> Result<Arc<dyn Setup>> {
+    let mut network: N = read_table(root, &["model", N::KIND])?;
     let data: N::Data = read_table(root, &["data", <N::Data as Dataset>::KIND])?;
     let prefix = format!("model.{}.", N::KIND);
-    let network = network.completed(&Check::table(root, &prefix))?;
+    if !is_complete {
+        network = network.completed(&Check::table(root, &prefix))?;
+    }
     network.check(&Check::table(root, &prefix))?;
     data.check(&Check::table(root, &format!("data.{}.", <N::Data as Dataset>::KIND)))?;
     Ok(Arc::new(Pair { network, data }))

@@ -1,19 +1,16 @@
 //! A network with its data as an object: what a configuration names, opened on any backend.
 
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::rc::Rc;
-use std::sync::{Mutex, PoisonError};
 
-use burn::tensor::TensorData;
-use burn::tensor::backend::Backend;
 use burn_backend::tensor::Device;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::drawing::{aside, own_values};
 use super::{Network, Profile};
-use crate::block::{Layout, Parameter};
+use crate::block::Layout;
 use crate::data::{Cut, MicroBatches as Cuts};
 use crate::datasets::{Batches, Choice, Dataset, Place, RunData, Samples, Selection, Unit};
 use crate::engine::{Kernels, SecondOrder};
@@ -226,33 +223,21 @@ fn with_weights<N: Network, K: Kernels, T: Precision>(
     seed: u64,
     device: &Device<K>,
 ) -> Result<N::Module<SecondOrder<K>>> {
-    let module = network.module::<SecondOrder<K>>(device)?;
+    let (names, layout) = (network.names(), network.layout()?);
+    let module = || network.module::<SecondOrder<K>>(device);
     if let Some(source) = weights {
-        return weights::load(module, network.names(), source, T::DTYPE);
+        return aside(|| weights::load(module()?, names, source, T::DTYPE));
     }
-    let layout = network.layout()?;
     let initial = |name: &str| layout.find(name).map(|at| network.initial(&layout.parameters()[at]));
-    let is_own = |parameter: &Parameter| network.initial(parameter) == Initial::Own;
-    if !layout.parameters().iter().any(is_own) {
-        return initialise(module, network.names(), seed, T::DTYPE, initial);
-    }
-    let own = own_values(network, seed)?;
-    let module = fill(module, network.names(), T::DTYPE, |name, _| Ok(own.get(name).cloned()))?;
-    initialise(module, network.names(), seed, T::DTYPE, initial)
-}
-
-/// The values that a network's own initialisers draw: on the processor, so that they are those of any backend, by one thread
-/// at a time, because the random numbers there are the process's.
-fn own_values<N: Network>(network: &N, seed: u64) -> Result<BTreeMap<String, TensorData>> {
-    type Plain = burn_flex::Flex;
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let device = Default::default();
-    Plain::seed(&device, seed);
-    let module = network.module::<Plain>(&device)?;
-    let mut values = BTreeMap::new();
-    read(&module, network.names(), |name, data| drop(values.insert(name.to_owned(), data)));
-    Ok(values)
+    let has_own = layout.parameters().iter().any(|parameter| network.initial(parameter) == Initial::Own);
+    let own = has_own.then(|| own_values(network, seed)).transpose()?;
+    aside(|| {
+        let module = match own {
+            Some(own) => fill(module()?, names, T::DTYPE, |name, _| Ok(own.get(name).cloned()))?,
+            None => module()?,
+        };
+        initialise(module, names, seed, T::DTYPE, initial)
+    })
 }
 
 struct Opened<N: Network, K: Kernels, T> {
@@ -307,3 +292,81 @@ macro_rules! optional_backend {
 optional_backend!("ndarray", OnNdarray, burn_ndarray::NdArray<f32>, f32; burn_ndarray::NdArray<f64>, f64);
 optional_backend!("cuda", OnCuda, burn_cuda::Cuda, f32; crate::engine::kernels::CudaUnfused, f32);
 optional_backend!("wgpu", OnWgpu, burn_wgpu::Wgpu, f32; crate::engine::kernels::WgpuUnfused, f32);
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::thread;
+
+    use burn::nn::{Linear, LinearConfig};
+    use burn::tensor::backend::Backend;
+    use burn::tensor::{Tensor, TensorData};
+    use burn_flex::Flex;
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::datasets::{ImageBatch, ImageFiles, ImageShape, ImageSize};
+
+    /// A network that leaves its initial values to burn.
+    #[derive(Debug, Clone, serde::Serialize, Deserialize)]
+    struct Drawn;
+
+    impl Network for Drawn {
+        const KIND: &'static str = "drawn";
+        type Data = ImageFiles;
+        type Module<B: Backend> = Vec<Linear<B>>;
+
+        fn shape(&self) -> ImageShape {
+            ImageShape { size: ImageSize::Values(16), classes: 16 }
+        }
+
+        fn module<B: Backend>(&self, device: &B::Device) -> Result<Self::Module<B>> {
+            Ok((0..30).map(|_| LinearConfig::new(16, 16).init(device)).collect())
+        }
+
+        fn outputs<B: Backend>(&self, _: &Self::Module<B>, _: &ImageBatch<B>) -> Tensor<B, 2> {
+            unreachable!("only its weights are looked at")
+        }
+
+        fn loss<B: Backend>(&self, _: Tensor<B, 2>, _: &ImageBatch<B>) -> Tensor<B, 1> {
+            unreachable!("only its weights are looked at")
+        }
+
+        fn weight<B: Backend>(&self, _: &ImageBatch<B>) -> f64 {
+            1.0
+        }
+    }
+
+    fn values(seed: u64) -> Vec<TensorData> {
+        let module = with_weights::<Drawn, Flex, f32>(&Drawn, None, seed, &Default::default()).unwrap();
+        let mut values = Vec::new();
+        read(&module, &Names::BURN, |_, value| values.push(value));
+        values
+    }
+
+    #[test]
+    #[ignore = "started by the test below"]
+    fn child() {
+        let alone = values(7);
+        assert_ne!(alone, values(8));
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..40).for_each(|_| assert!(values(7) == alone, "values of another thread's draws")));
+            }
+        });
+    }
+
+    /// The generator is the process's, and other tests draw from it: a process of its own.
+    #[test]
+    fn ranks_that_are_threads_draw_the_same_values() {
+        let test = std::env::current_exe().unwrap();
+        let arguments = ["--exact", "networks::setup::tests::child", "--ignored", "--nocapture"];
+        let output = Command::new(test).args(arguments).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && text.contains("1 passed"),
+            "{text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}

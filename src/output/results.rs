@@ -52,7 +52,7 @@ impl Results {
         };
         let found = found.ok_or_else(|| {
             Error::Config(format!(
-                "`{}` holds the runs {}; {}. Name one of them",
+                "`{}` holds the runs {}; {}. Name one of them with --run",
                 self.location.url,
                 runs.join(", "),
                 name.map_or("none was named".into(), |name| format!("`{name}` is not among them"))

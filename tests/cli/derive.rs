@@ -100,3 +100,31 @@ fn unfinished_runs_give_what_they_have() {
     std::fs::remove_file(records.join("noise_floors.json")).unwrap();
     folder.hesspec("derive out --run tiny --name more").failed(2, &["noise floor", "let it finish"]);
 }
+
+/// Tables are enough: the weights may be gone, with another network's description in their place.
+#[test]
+fn weights_need_not_be_there_any_more() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("hub")).unwrap();
+    folder.hesspec("weights export tiny.toml hub/model.safetensors").ok();
+    folder.hesspec("run tiny.toml --output out --set model.gpt2.weights=hub/model.safetensors").ok();
+    std::fs::remove_file(folder.path("hub/model.safetensors")).unwrap();
+    folder.write("hub/model.safetensors", b"something else");
+    folder.write("hub/config.json", br#"{"model_type": "gpt2", "n_layer": 9, "n_head": 2, "n_embd": 8}"#);
+    folder.hesspec("derive out --name again").ok();
+    assert_eq!(findings(&folder, "again"), findings(&folder, "tiny"));
+}
+
+/// What cannot be read is found before the new name is claimed.
+#[test]
+fn a_damaged_run_leaves_no_trace_of_what_was_to_be_derived() {
+    let folder = Folder::new();
+    folder.hesspec("run tiny.toml --output out").ok();
+    let part = folder.path("out/runs/run=tiny").read_dir().unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&part).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&part, bytes).unwrap();
+    folder.hesspec("derive out --name again").failed(5, &["runs/run=tiny"]);
+    assert!(!folder.path("out/_runs/again").exists());
+}

@@ -3,6 +3,7 @@
 # Needs Open MPI (Debian: libopenmpi-dev openmpi-bin clang libclang-dev). Builds with --features mpi.
 #   CARGO    how to build (default: cargo)
 #   EXAMPLE  a ready binary instead of building
+#   HESSPEC  the program, built with --features mpi: without it, nothing of a run is tried
 set -u
 cd "$(dirname "$0")/../.."
 
@@ -104,6 +105,35 @@ said "says what MPI sees" 'MPI says rank 0 of 1' 1
 start=$SECONDS code=0
 env RANK=0 WORLD_SIZE=3 MASTER_ADDR=localhost timeout $LIMIT "${MPIRUN[@]}" -np 2 "$EXAMPLE" conformance >"$LOG" 2>&1 || code=$?
 verdict "mpirun against WORLD_SIZE" 3 $code $((SECONDS - start)) 10
+
+# one path, another file on each machine
+if [ -n "${HESSPEC:-}" ]; then
+    place=$(mktemp -d)
+    trap 'rm -rf "$LOG" "$place"' EXIT
+    mkdir "$place/a" "$place/b"
+    printf 'abcdefgh%.0s' $(seq 64) >"$place/a/train.bin"
+    printf 'abcdefgz%.0s' $(seq 64) >"$place/b/train.bin"
+    cat >"$place/own.toml" <<'END'
+[model.gpt2]
+layers = 1
+heads = 1
+embedding = 4
+mlp = 8
+context = 8
+vocabulary = 65536
+[data.tokens]
+path = "train.bin"
+dtype = "uint16"
+[lanczos]
+steps = 2
+probes = 1
+END
+    run=("$HESSPEC" run "$place/own.toml" --output "$place/results")
+    start=$SECONDS code=0
+    timeout $LIMIT "${MPIRUN[@]}" -np 1 -wdir "$place/a" "${run[@]}" : -np 1 -wdir "$place/b" "${run[@]}" >"$LOG" 2>&1 || code=$?
+    verdict "ranks that read other files" 2 $code $((SECONDS - start)) $LIMIT
+    said "says which rank" 'data of .data.tokens.: rank 1 on .* has others than rank 0' 1
+fi
 
 echo "$checks checks, $failures failed"
 [ $failures = 0 ]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Dense Hessians of small networks (GPT-2, perceptrons) in JAX f64: an implementation that shares nothing with hesspec.
+"""Dense Hessians of small networks (GPT-2, decoders, perceptrons, vision transformers) in JAX f64: an implementation that shares nothing with hesspec.
 
     reference_jax.py make    --dir D --case NAME [--seed N]     model.safetensors, train.bin, config.toml
     reference_jax.py hessian --dir D                            dense.npz: H, G (Gauss-Newton), gradient, loss
@@ -32,6 +32,13 @@ FULL = dict(layers=2, heads=2, embedding=4, mlp=6, context=5, vocabulary=7, bias
 
 MLP = dict(sizes=[6, 7, 5, 4], scale=1.0, activation="relu", bias=True)
 
+LLAMA = dict(layers=2, heads=4, kv_heads=2, head=4, embedding=6, mlp=5, context=4, vocabulary=7, tied=True, norm="before",
+             norm_epsilon=1e-5, qk_norm="none", attention_bias="none", mlp_bias=False, activation="silu",
+             rope=dict(theta=50.0, share=1.0))
+STRETCHED = dict(theta=50.0, share=0.5, scaling=dict(factor=8.0, low=1.0, high=4.0, original=16.0))
+
+VIT = dict(image=[4, 6], patch=2, channels=1, embedding=6, layers=2, heads=2, mlp=5, classes=3)
+
 # name: (model, samples). `c2_*` are the paper's Appendix C.2; `full_*` have everything.
 CASES = {
     "c2_1": (dict(C2, layers=1), 7),
@@ -42,6 +49,12 @@ CASES = {
     "full_tanh_tied": (dict(FULL, gelu="tanh"), 5),
     "full_erf_untied": (dict(FULL, tied=False), 5),
     "full_tanh_untied_no_bias": (dict(FULL, gelu="tanh", tied=False, bias=False), 5),
+    "llama": (LLAMA, 5),
+    "llama_stretched_biases_untied": (dict(LLAMA, layers=1, rope=STRETCHED, attention_bias="all", mlp_bias=True, tied=False, kv_heads=1), 5),
+    "qwen2": (dict(LLAMA, layers=1, attention_bias="qkv", activation="gelu_tanh"), 5),
+    "qwen3": (dict(LLAMA, layers=1, qk_norm="head", activation="gelu", head=2), 5),
+    "olmo2": (dict(LLAMA, layers=1, qk_norm="all", norm="after", kv_heads=4, tied=False), 5),
+    "vit": (VIT, 5),
     "mlp": (MLP, 5),
     "mlp_3": (dict(MLP, scale=3.0), 5),
     "mlp_gelu_no_bias": (dict(MLP, activation="gelu", bias=False), 5),
@@ -61,6 +74,12 @@ def shapes(m):
             yield f"layers.{at}.weight", (fan_out, fan_in)
             if m["bias"]:
                 yield f"layers.{at}.bias", (fan_out,)
+        return
+    if "kv_heads" in m:
+        yield from decoder_shapes(m)
+        return
+    if "patch" in m:
+        yield from vit_shapes(m)
         return
     e, v = m["embedding"], m["vocabulary"]
     bias, norm = m["bias"], m["layer_norm"]
@@ -86,6 +105,154 @@ def shapes(m):
         yield from module("transformer.ln_f", (e,))
     if not m["tied"]:
         yield "lm_head.weight", (v, e)
+
+
+def decoder_shapes(m):
+    e, v, q, kv = m["embedding"], m["vocabulary"], m["heads"] * m["head"], m["kv_heads"] * m["head"]
+
+    def matrix(name, shape, bias):
+        yield f"{name}.weight", shape
+        if bias:
+            yield f"{name}.bias", shape[:1]
+
+    yield "model.embed_tokens.weight", (v, e)
+    for i in range(m["layers"]):
+        layer = f"model.layers.{i}"
+        if m["norm"] == "before":
+            yield f"{layer}.input_layernorm.weight", (e,)
+        for part, shape in [("q", (q, e)), ("k", (kv, e)), ("v", (kv, e))]:
+            yield from matrix(f"{layer}.self_attn.{part}_proj", shape, m["attention_bias"] != "none")
+        yield from matrix(f"{layer}.self_attn.o_proj", (e, q), m["attention_bias"] == "all")
+        if m["qk_norm"] != "none":
+            for part, width in [("q", q), ("k", kv)]:
+                yield f"{layer}.self_attn.{part}_norm.weight", (m["head"] if m["qk_norm"] == "head" else width,)
+        yield f"{layer}.post_attention_layernorm.weight", (e,)
+        for part, shape in [("gate", (m["mlp"], e)), ("up", (m["mlp"], e)), ("down", (e, m["mlp"]))]:
+            yield from matrix(f"{layer}.mlp.{part}_proj", shape, m["mlp_bias"])
+        if m["norm"] == "after":
+            yield f"{layer}.post_feedforward_layernorm.weight", (e,)
+    yield "model.norm.weight", (e,)
+    if not m["tied"]:
+        yield "lm_head.weight", (v, e)
+
+
+def vit_shapes(m):
+    e, c, side = m["embedding"], m["channels"], m["patch"]
+    tokens = 1 + m["image"][0] // side * (m["image"][1] // side)
+
+    def module(name, *weight):
+        yield f"{name}.weight", weight
+        yield f"{name}.bias", weight[:1]
+
+    yield "cls_token", (1, 1, e)
+    yield "pos_embed", (1, tokens, e)
+    yield from module("patch_embed.proj", e, c, side, side)
+    for i in range(m["layers"]):
+        h = f"blocks.{i}"
+        yield from module(f"{h}.norm1", e)
+        yield from module(f"{h}.attn.qkv", 3 * e, e)
+        yield from module(f"{h}.attn.proj", e, e)
+        yield from module(f"{h}.norm2", e)
+        yield from module(f"{h}.mlp.fc1", m["mlp"], e)
+        yield from module(f"{h}.mlp.fc2", e, m["mlp"])
+    yield from module("norm", e)
+    yield from module("head", m["classes"], e)
+
+
+def vit_logits(m, p, images):
+    """images (n, channels, height, width) to logits (n, classes), as timm has it: a convolution, a class token, pre-norm layers."""
+    heads, width = m["heads"], m["embedding"] // m["heads"]
+
+    def affine(name, x):
+        return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
+
+    def norm(name, x):
+        centred = x - x.mean(-1, keepdims=True)
+        return centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * p[f"{name}.weight"] + p[f"{name}.bias"]
+
+    side = (m["patch"],) * 2
+    x = jax.lax.conv_general_dilated(images, p["patch_embed.proj.weight"], side, "VALID", dimension_numbers=("NCHW", "OIHW", "NCHW"))
+    x = (x + p["patch_embed.proj.bias"][:, None, None]).reshape(len(images), m["embedding"], -1).transpose(0, 2, 1)
+    token = jnp.broadcast_to(p["cls_token"], (len(images), 1, m["embedding"]))
+    x = jnp.concatenate([token, x], 1) + p["pos_embed"]
+    for i in range(m["layers"]):
+        h = f"blocks.{i}"
+        qkv = affine(f"{h}.attn.qkv", norm(f"{h}.norm1", x))
+        q, k, v = (part.reshape(*part.shape[:2], heads, width) for part in jnp.split(qkv, 3, -1))
+        weights = jax.nn.softmax(jnp.einsum("nihw,njhw->nhij", q, k) / jnp.sqrt(float(width)), axis=-1)
+        x = x + affine(f"{h}.attn.proj", jnp.einsum("nhij,njhw->nihw", weights, v).reshape(x.shape))
+        hidden = affine(f"{h}.mlp.fc1", norm(f"{h}.norm2", x))
+        x = x + affine(f"{h}.mlp.fc2", jax.nn.gelu(hidden, approximate=False))
+    return affine("head", norm("norm", x)[:, 0])
+
+
+def frequencies(rotary, width):
+    """Angle a position for each pair of channels, Llama 3.1's scaling by wavelengths as its code has it."""
+    n = int(width * rotary["share"]) // 2
+    f = rotary["theta"] ** -(np.arange(n) / n)
+    scaling = rotary.get("scaling")
+    if scaling:
+        wavelength = 2 * np.pi / f
+        smooth = (scaling["original"] / wavelength - scaling["low"]) / (scaling["high"] - scaling["low"])
+        between = (1 - smooth) * f / scaling["factor"] + smooth * f
+        f = np.where(wavelength > scaling["original"] / scaling["low"], f / scaling["factor"],
+                     np.where(wavelength < scaling["original"] / scaling["high"], f, between))
+    return f
+
+
+def decoder_logits(m, p, tokens):
+    """tokens (batch, time) to logits (batch * time, vocabulary): Llama, Qwen and OLMo as their papers have them."""
+    batch, time = tokens.shape
+    width = m["head"]
+    angles = np.arange(time)[:, None] * frequencies(m["rope"], width)  # (time, pairs)
+    turn = jnp.asarray(np.exp(1j * angles))
+
+    def affine(name, x):
+        y = x @ p[f"{name}.weight"].T
+        return y + p[f"{name}.bias"] if f"{name}.bias" in p else y
+
+    def norm(name, x):
+        return x / jnp.sqrt((x**2).mean(-1, keepdims=True) + m["norm_epsilon"]) * p[f"{name}.weight"]
+
+    def rotated(x):  # (batch, time, heads, width): pairs as complex numbers
+        n = angles.shape[1]
+        z = (x[..., :n] + 1j * x[..., n:2 * n]) * turn[:, None, :]
+        return jnp.concatenate([z.real, z.imag, x[..., 2 * n:]], -1)
+
+    def attention(name, x):
+        def heads(part):
+            y = affine(f"{name}.{part}_proj", x)
+            if part != "v" and m["qk_norm"] == "all":
+                y = norm(f"{name}.{part}_norm", y)
+            y = y.reshape(batch, time, -1, width)
+            if part != "v" and m["qk_norm"] == "head":
+                y = norm(f"{name}.{part}_norm", y)
+            return y
+
+        q, k, v = rotated(heads("q")), rotated(heads("k")), heads("v")
+        q = q.reshape(batch, time, m["kv_heads"], -1, width)  # queries that share a key side by side
+        scores = jnp.einsum("bigrw,bjgw->bgrij", q, k) / jnp.sqrt(float(width))
+        scores = jnp.where(jnp.tril(jnp.ones((time, time), bool)), scores, -jnp.inf)
+        y = jnp.einsum("bgrij,bjgw->bigrw", jax.nn.softmax(scores, axis=-1), v)
+        return affine(f"{name}.o_proj", y.reshape(batch, time, -1))
+
+    gates = dict(silu=jax.nn.silu, gelu=lambda x: jax.nn.gelu(x, approximate=False), gelu_tanh=jax.nn.gelu)
+
+    def mlp(name, x):
+        return affine(f"{name}.down_proj", gates[m["activation"]](affine(f"{name}.gate_proj", x)) * affine(f"{name}.up_proj", x))
+
+    x = p["model.embed_tokens.weight"][tokens]
+    for i in range(m["layers"]):
+        h = f"model.layers.{i}"
+        if m["norm"] == "before":
+            x = x + attention(f"{h}.self_attn", norm(f"{h}.input_layernorm", x))
+            x = x + mlp(f"{h}.mlp", norm(f"{h}.post_attention_layernorm", x))
+        else:
+            x = x + norm(f"{h}.post_attention_layernorm", attention(f"{h}.self_attn", x))
+            x = x + norm(f"{h}.post_feedforward_layernorm", mlp(f"{h}.mlp", x))
+    x = norm("model.norm", x)
+    head = p["model.embed_tokens.weight"] if m["tied"] else p["lm_head.weight"]
+    return (x @ head.T).reshape(batch * time, -1)
 
 
 def mlp_logits(m, p, images):
@@ -163,9 +330,10 @@ class Problem:
         assert set(weights) == set(self.layout)
         self.dim = offset
         self.theta = np.concatenate([weights[name].astype(np.float64).ravel() for name in self.layout])
-        if self.kind == "mlp":
+        if "images" in config["data"]:
             data, samples = config["data"]["images"], config["batch"]["samples"]
-            pixels = read_idx(os.path.join(folder, data["path"]))[:samples].reshape(samples, -1)
+            pixels = read_idx(os.path.join(folder, data["path"]))[:samples]
+            pixels = pixels[:, None] if self.kind == "vit" else pixels.reshape(samples, -1)
             self.inputs = (pixels / 255.0 - data["mean"]) / data["std"]
             self.targets = read_idx(os.path.join(folder, data["labels"]))[:samples].astype(np.int32)
             return
@@ -178,7 +346,8 @@ class Problem:
         return {n: theta[o:o + int(np.prod(s))].reshape(s) for n, (o, s) in self.layout.items()}
 
     def outputs(self, theta):
-        return (mlp_logits if self.kind == "mlp" else logits)(self.m, self.parameters(theta), self.inputs)
+        of_kind = dict(mlp=mlp_logits, vit=vit_logits, decoder=decoder_logits, gpt2=logits)[self.kind]
+        return of_kind(self.m, self.parameters(theta), self.inputs)
 
     def loss(self, theta):
         return cross_entropy(self.outputs(theta), jnp.asarray(self.targets))
@@ -214,9 +383,9 @@ class Problem:
         found = {}
         for name, (offset, shape) in self.layout.items():
             index = offset + np.arange(int(np.prod(shape))).reshape(shape)
-            fused = re.fullmatch(r"(.*)\.c_attn\.(weight|bias)", name)
+            fused = re.fullmatch(r"(.*)\.(?:c_attn|qkv)\.(weight|bias)", name)
             if fused:
-                for letter, part in zip("qkv", np.split(index, 3, axis=-1)):
+                for letter, part in zip("qkv", np.split(index, 3, axis=0 if ".qkv." in name else -1)):
                     found[f"{fused[1]}.{letter}.{fused[2]}"] = part.ravel()
             else:
                 found[name] = index.ravel()
@@ -238,6 +407,13 @@ def read_idx(path):
         return np.frombuffer(file.read()[4 * axes:], np.uint8).reshape(np.fromfile(path, ">u4", axes, offset=4))
 
 
+def value(x):
+    """As TOML: bool, int, str and lists are written as in JSON, tables inline."""
+    if isinstance(x, dict):
+        return "{ " + ", ".join(f"{key} = {value(x[key])}" for key in x) + " }"
+    return json.dumps(x)
+
+
 def make(folder, case, seed, dtype=np.float64):
     """Random weights that are nowhere tiny, so that no term of a second derivative hides."""
     model, samples = CASES[case]
@@ -246,25 +422,27 @@ def make(folder, case, seed, dtype=np.float64):
     weights = {}
     for name, shape in shapes(model):
         # Embeddings spread wide, so that LayerNorm never meets nearly equal channels: f32 has to reach 1e-5.
-        value = rng.normal(0.0, 1.0 if ".wte." in name or ".wpe." in name else 0.4, shape)
-        if ".ln_" in name and name.endswith(".weight"):
-            value = 1.0 + 0.3 * rng.normal(size=shape)
-        weights[name] = value.astype(np.float32).astype(dtype)  # the same network in either precision
+        is_embedding = any(part in name for part in (".wte.", ".wpe.", ".embed_tokens.", "cls_token", "pos_embed"))
+        entries = rng.normal(0.0, 1.0 if is_embedding else 0.4, shape)
+        if (".ln_" in name or "norm" in name) and name.endswith(".weight"):
+            entries = 1.0 + 0.3 * rng.normal(size=shape)
+        weights[name] = entries.astype(np.float32).astype(dtype)  # the same network in either precision
     save_file(weights, os.path.join(folder, "model.safetensors"))
-    value = lambda x: json.dumps(x)  # bool, int, str and lists are written alike in TOML and JSON
-    kind = "mlp" if "sizes" in model else "gpt2"
+    kind = next(kind for kind, key in dict(mlp="sizes", decoder="kv_heads", vit="patch", gpt2="gelu").items() if key in model)
     lines = ["[run]", f"name = {value(case)}", f"seed = {seed}", "", f"[model.{kind}]"]
     lines += [f"{key} = {value(model[key])}" for key in model]
     lines += ['weights = "model.safetensors"', ""]
-    lines += make_images(folder, model, samples, rng) if kind == "mlp" else make_tokens(folder, model, samples, rng)
+    lines += make_images(folder, model, samples, rng) if kind in ("mlp", "vit") else make_tokens(folder, model, samples, rng)
     lines += [f"micro_batch = {MICRO_BATCH}", "", "[hessian]", 'precision = "f64"', "", "[output]", 'url = "results"', ""]
     with open(os.path.join(folder, "config.toml"), "w") as file:
         file.write("\n".join(lines))
 
 
 def make_images(folder, model, samples, rng):
-    write_idx(os.path.join(folder, "images.idx"), rng.integers(0, 256, (samples + 3, 2, model["sizes"][0] // 2)))
-    write_idx(os.path.join(folder, "labels.idx"), rng.integers(0, model["sizes"][-1], samples + 3))
+    size = model.get("image") or [2, model["sizes"][0] // 2]
+    classes = model.get("classes") or model["sizes"][-1]
+    write_idx(os.path.join(folder, "images.idx"), rng.integers(0, 256, (samples + 3, *size)))
+    write_idx(os.path.join(folder, "labels.idx"), rng.integers(0, classes, samples + 3))
     data = ['path = "images.idx"', 'labels = "labels.idx"', "mean = 0.5", "std = 0.25", ""]
     return ["[data.images]", *data, "[batch]", f"samples = {samples}"]
 

@@ -18,6 +18,9 @@ Random weights are saved by the real programs, read by hesspec, and the loss mus
     mlp        the paper's perceptron, 784-300-128-64-10, as a torch.nn module's state_dict, on 64 made-up images; also H v of the
                whole and of a layer, for c = 1 and 3, to 1e-5 of double backward in f64
 
+    decoders   transformers' Llama (3.1's rotary scaling, biases, shards), SmolLM's tied head, Mistral, Qwen 2 and 3, OLMo 2, with nothing but
+               `weights`; also H v of the whole and of two blocks of each, to 1e-4 of double backward in f64
+
 Each of GPT-2's is exported again in every naming, and torch loads that with strict=True to the same loss. --large: H v of GPT-2 with
 124 M parameters in the hf format, three blocks and the whole network on 1 x 128 tokens, to 1e-4 of double backward in f64.
 Needs torch, transformers, numpy, safetensors.
@@ -34,7 +37,9 @@ import torch
 import torch.nn as nn
 from safetensors.torch import load_file, save_file, save_model
 from torch.nn import functional as F
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, MistralConfig, Olmo2Config, Qwen2Config, Qwen3Config,
+)
 
 SMALL = dict(layers=2, heads=2, embedding=16, mlp=64, context=12, vocabulary=97)
 GPT2 = dict(layers=12, heads=12, embedding=768, mlp=3072, context=128, vocabulary=50257)
@@ -307,6 +312,60 @@ def bare(place):
         check(f"bare, {name}: loss {reference:.6f}", relative(place.loss(f"bare-{name}"), reference), 1e-5)
 
 
+DECODERS = {
+    "llama": (LlamaConfig, dict(
+        attention_bias=True, mlp_bias=True, rms_norm_eps=1e-5,
+        rope_parameters=dict(
+            rope_type="llama3", rope_theta=1000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+            original_max_position_embeddings=16,
+        ),
+    )),
+    "smollm": (LlamaConfig, dict(tie_word_embeddings=True, rope_parameters=dict(rope_type="default", rope_theta=1e5))),
+    "mistral": (MistralConfig, dict(sliding_window=12, head_dim=8, hidden_act="gelu")),
+    "qwen2": (Qwen2Config, dict(tie_word_embeddings=True, rms_norm_eps=1e-6)),
+    "qwen3": (Qwen3Config, dict(head_dim=8)),
+    "olmo2": (Olmo2Config, dict(num_key_value_heads=4)),
+}
+
+
+def decoders(place):
+    """Today's decoders, from the folders that transformers writes; nothing is configured but the folder and the window."""
+    m = place.m
+    for name, (family, more) in DECODERS.items():
+        torch.manual_seed(13)
+        sizes = dict(
+            num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, hidden_size=16, intermediate_size=24,
+            vocab_size=m["vocabulary"], max_position_embeddings=64, attn_implementation="eager",
+        )
+        model = randomised(AutoModelForCausalLM.from_config(family(**{**sizes, **more})).eval())
+        shards = dict(max_shard_size="4KB") if name == "llama" else {}
+        model.save_pretrained(place.folder / name, **shards)
+        text = f'[model.decoder]\nweights = "{name}"\ncontext = {m["context"]}\n[data.tokens]\npath = "train.bin"\n'
+        (place.folder / f"{name}.toml").write_text(text)
+        with torch.no_grad():
+            reference = loss(model, place.tokens, m).item()
+        check(f"{name}: loss {reference:.6f}", relative(place.loss(name), reference), 1e-5)
+        blocks = ["full", "model.layers.0.self_attn.k_proj.weight", "model.layers.1.mlp.gate_proj.weight"]
+        hessian_products(place, name, model.double(), blocks)
+
+
+def hessian_products(place, name, model, blocks):
+    """H v of whole parameters, or of `full`, against double backward."""
+    named = dict(model.named_parameters())
+    vector = {key: torch.randn(p.shape) for key, p in named.items()}
+    save_file(vector, place.folder / "v.safetensors")
+    parameters = list(named.values())
+    gradient = dict(zip(named, torch.autograd.grad(loss(model, place.tokens, place.m), parameters, create_graph=True)))
+    for block in blocks:
+        place.hesspec("hvp", f"{name}.toml", "--vectors", "v.safetensors", "--out", "hv.safetensors", "--block", block)
+        found, active = load_file(place.folder / "hv.safetensors"), list(named) if block == "full" else [block]
+        slope = sum((gradient[key] * vector[key].double()).sum() for key in active)
+        expected = dict(zip(active, torch.autograd.grad(slope, [named[key] for key in active], retain_graph=True)))
+        difference = sum(float(((found[key].double() - expected[key]) ** 2).sum()) for key in active)
+        norm = sum(float((value**2).sum()) for value in expected.values())
+        check(f"{name}: H v of {block}, norm {norm ** 0.5:.3g}", (difference / norm) ** 0.5, 1e-4)
+
+
 class Perceptron(nn.Module):
     """The paper's Table 3: every layer's output times c."""
 
@@ -402,6 +461,7 @@ def main():
     small = Place(options.dir / "small", program, SMALL, WINDOWS)
     losses(small)
     bare(small)
+    decoders(small)
     perceptron(small, 1.0)
     perceptron(small, 3.0)
     if options.large:

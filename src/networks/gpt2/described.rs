@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::config::{Gelu, Gpt2Config, LAYER_NORM_EPSILON};
 use crate::document::Check;
 use crate::models::weights::{Description, describe};
+use crate::networks::described::{agree, agree_as_toml, check_sizes, disagreement, size};
 use crate::{Error, Result};
 
 /// Keys of a `config.json` that must have these values where they are there: this network has no other.
@@ -36,10 +37,8 @@ pub(super) fn completed(mut config: Gpt2Config, check: &Check<'_>) -> Result<Gpt
     }
     agree(check, &description, "bias", &mut config.bias, said.bias)?;
     agree(check, &description, "tied", &mut config.tied, said.tied)?;
-    let gelu = said.gelu.filter(|gelu| *gelu != config.gelu);
-    let refusal = disagreement(&description, "gelu", as_toml(&gelu));
-    check.that(gelu.is_none() || !check.is_given("gelu"), "gelu", as_toml(&config.gelu), refusal)?;
-    config.gelu = said.gelu.unwrap_or(config.gelu);
+    let gelu = said.gelu.unwrap_or(config.gelu);
+    agree_as_toml(check, &description, "gelu", &mut config.gelu, gelu)?;
     Ok(config)
 }
 
@@ -64,28 +63,6 @@ fn place_positions(
     Ok(())
 }
 
-fn as_toml(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default()
-}
-
-/// Sets a key that was not given, and refuses another value of one that was.
-fn agree<V: Copy + PartialEq + std::fmt::Display>(
-    check: &Check<'_>,
-    description: &Description,
-    key: &str,
-    ours: &mut V,
-    theirs: Option<V>,
-) -> Result<()> {
-    let Some(theirs) = theirs.filter(|theirs| *theirs != *ours) else { return Ok(()) };
-    check.that(!check.is_given(key), key, *ours, disagreement(description, key, theirs))?;
-    *ours = theirs;
-    Ok(())
-}
-
-fn disagreement(description: &Description, key: &str, theirs: impl std::fmt::Display) -> String {
-    format!("the weights are of {key} = {theirs} ({}); leave the key out, or use other weights", description.place)
-}
-
 /// What a description says, in our keys.
 #[derive(Debug, Default, PartialEq)]
 struct Said {
@@ -102,15 +79,11 @@ struct Said {
 
 impl Said {
     fn of(description: &Description) -> Result<Self> {
-        let keys = ["n_layer", "n_head", "n_embd", "n_inner", "n_positions", "n_ctx", "vocab_size", "block_size"];
-        if let Some((key, value)) = keys.iter().find_map(|key| no_size(description, key)) {
-            return Err(Error::Config(format!(
-                "{}: {key} = {}: expected a whole number above 0",
-                description.place,
-                crate::shown::quoted(&value.to_string())
-            )));
-        }
-        let size = |key: &str| description.keys.get(key).and_then(Value::as_u64).map(|size| size as usize);
+        check_sizes(
+            description,
+            &["n_layer", "n_head", "n_embd", "n_inner", "n_positions", "n_ctx", "vocab_size", "block_size"],
+        )?;
+        let size = |key: &str| size(description, key);
         let is = |key: &str| description.keys.get(key).and_then(Value::as_bool);
         let wide = size("n_embd").map(|width| 4 * width);
         let sizes = Self {
@@ -128,12 +101,6 @@ impl Said {
         let (positions, tied) = (size("n_positions").or(size("n_ctx")), is("tie_word_embeddings").or(Some(true)));
         Ok(Self { positions, tied, gelu, mlp: size("n_inner").or(wide), bias: Some(true), ..sizes })
     }
-}
-
-/// A key that is there, and is no size.
-fn no_size<'a>(description: &'a Description, key: &'a str) -> Option<(&'a str, &'a Value)> {
-    let value = description.keys.get(key).filter(|value| !value.is_null())?;
-    value.as_u64().is_none_or(|size| size == 0).then_some((key, value))
 }
 
 /// The activation of a GPT-2 of Hugging Face that is one like ours.

@@ -7,12 +7,12 @@ mod profile;
 
 use std::ops::Range;
 
-use burn::tensor::activation::log_softmax;
 use burn::tensor::{Tensor, backend::Backend};
 
 pub use config::{Gelu, Gpt2Config, Initialisation};
 pub use module::{Attention, Gpt2, Head, Layer, Mlp, Transformer};
 
+use super::loss::cross_entropy;
 use super::profile::Profile;
 use super::{BatchOf, Network, StagesOf};
 use crate::Result;
@@ -40,12 +40,12 @@ pub const NAMES: Names = Names {
     hidden: &[],
 };
 
-/// Fused attention: q, k and v side by side.
-pub fn structure(heads: usize) -> Structure {
+/// Fused attention: q, k and v side by side; `head` channels a head.
+pub fn structure(head: usize) -> Structure {
     Structure {
         fused: &[("attn.c_attn", &["q", "k", "v"])],
-        head_rows: &["attn.c_proj"],
-        heads,
+        headed: &[("attn.c_proj", 0)],
+        head,
         outputs: &[("attn.c_attn", 1), ("attn.c_proj", 1), ("mlp.c_fc", 1), ("mlp.c_proj", 1)],
         embeddings: &["wte"],
     }
@@ -94,8 +94,7 @@ impl Network for Gpt2Config {
     }
 
     fn loss<B: Backend>(&self, outputs: Tensor<B, 2>, batch: &TokenBatch<B>) -> Tensor<B, 1> {
-        let [rows] = batch.targets.dims();
-        log_softmax(outputs, 1).gather(1, batch.targets.clone().reshape([rows, 1])).mean().neg()
+        cross_entropy(outputs, &batch.targets)
     }
 
     fn weight<B: Backend>(&self, batch: &TokenBatch<B>) -> f64 {
@@ -121,7 +120,7 @@ impl Network for Gpt2Config {
     }
 
     fn structure(&self) -> Structure {
-        structure(self.heads)
+        structure(self.embedding / self.heads)
     }
 
     fn layout(&self) -> Result<Layout> {
