@@ -122,13 +122,13 @@ pub trait Network: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 
         aside(|| Ok(parameters(&self.module::<burn_flex::Flex>(&Default::default())?, self.names())))
     }
 
-    /// Names and shapes of what a file of its weights holds: the parameters, and BatchNorm's running statistics. Default: those of
-    /// [`Network::module`].
+    /// Names and shapes of what a file of its weights holds: the parameters, and BatchNorm's running statistics. Default:
+    /// [`Network::layout`] and the statistics that [`Network::module`] has.
     ///
     /// # Errors
     /// As [`Network::module`].
     fn stored(&self) -> Result<Layout> {
-        Ok(stored(&self.module::<burn_flex::Flex>(&Default::default())?, self.names()))
+        Ok(stored(&self.module::<burn_flex::Flex>(&Default::default())?, self.names(), &self.layout()?))
     }
 
     /// Path or URL of the weights; `None`: initialised from `run.seed`.

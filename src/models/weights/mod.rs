@@ -27,7 +27,7 @@ use safetensors::tensor::{Metadata, SafeTensors, TensorInfo};
 
 use self::matching::Matched;
 use self::tensor::{FileTensor, row_major};
-use super::names::{Names, fill, stored};
+use super::names::{Names, fill, parameters, stored};
 use crate::block::Layout;
 use crate::error::{Error, Result};
 use crate::shown::{Url, quoted};
@@ -116,7 +116,7 @@ fn load_tensors<B: Backend, M: Module<B>>(
     source: &str,
     dtype: DType,
 ) -> Result<M> {
-    let layout = stored(&module, names);
+    let layout = stored(&module, names, &parameters(&module, names));
     let matched = Matched::new(tensors, &layout, names, source)?;
     matched.check_copies(source)?;
     fill(module, names, dtype, |name, shape| {

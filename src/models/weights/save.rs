@@ -10,7 +10,7 @@ use zip::{CompressionMethod, ZipWriter};
 
 use super::naming::{Naming, Part};
 use crate::error::{Error, Result};
-use crate::models::names::{Names, read, stored};
+use crate::models::names::{Names, parameters, read, stored};
 use crate::shown::Url;
 use crate::storage::{Access, Location, local_path};
 
@@ -60,7 +60,7 @@ pub fn save<B: Backend, M: Module<B>>(
 ) -> Result<()> {
     let target = &target.into();
     let format = Format::of(target)?;
-    let layout = stored(module, names);
+    let layout = stored(module, names, &parameters(module, names));
     let mut tensors = Vec::new();
     let mut problem = None;
     read(module, names, |name, data| {
