@@ -386,7 +386,8 @@ fn a_missing_file_says_what_was_tried() {
 #[test]
 fn the_configs_of_this_repository_load() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
-    let files = |folder: &Path| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let files =
+        |folder: &Path| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
     let paths = [files(&root), files(&root.join("table1"))].concat();
     let paths: Vec<_> = paths.iter().filter(|path| !path.is_dir()).collect();
     assert!(paths.len() >= 21, "{paths:?}");
@@ -394,6 +395,27 @@ fn the_configs_of_this_repository_load() {
         let config = load(path, &[]).unwrap();
         assert_eq!(config.run.name, path.file_stem().unwrap().to_str().unwrap());
     }
+}
+
+/// Every example of docs/networks.md is a configuration, once it has what it leaves to others.
+#[test]
+fn the_examples_of_the_docs_are_configurations() {
+    let text = include_str!("../../docs/networks.md");
+    let mut count = 0;
+    for example in text.split("\n\n").filter(|paragraph| paragraph.starts_with("    [")) {
+        let (on_tokens, on_images) = ("[data.tokens]\npath = \"x\"\n", "[data.images]\npath = \"x\"\nlabels = \"y\"\n");
+        let reads_tokens = ["[model.gpt2]", "[model.decoder]"].iter().any(|table| example.contains(table));
+        let data = match example.contains("[data.") {
+            true => "",
+            false if reads_tokens => on_tokens,
+            false => on_images,
+        };
+        let network = if example.contains("[model.") { "" } else { "[model.mlp]\n" };
+        let text = format!("{example}\n{network}{data}[output]\nurl = \"z\"\n");
+        parse(&text, "docs", "docs", &[]).unwrap_or_else(|error| panic!("{example}\n{error}"));
+        count += 1;
+    }
+    assert!(count >= 9, "{count}");
 }
 
 /// Block names of the parameter partition of a GPT-2 without biases, as the contract spells them.

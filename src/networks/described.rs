@@ -53,6 +53,22 @@ pub(super) fn disagreement(description: &Description, key: &str, theirs: impl Di
     format!("the weights are of {key} = {theirs} ({}); leave the key out, or use other weights", description.place)
 }
 
+/// Families of Hugging Face's that `[model.decoder]` can be, by `model_type`.
+pub(super) const DECODERS: [&str; 5] = ["llama", "mistral", "olmo2", "qwen2", "qwen3"];
+
+/// The refusal of weights of another family than a table has, with the table that has it.
+pub(super) fn of_another_family(description: &Description, table: &str, expected: &str) -> Error {
+    let family = description.family().unwrap_or_default();
+    let table_of = |family: &str| match family {
+        "gpt2" => Some("gpt2"),
+        _ => DECODERS.contains(&family).then_some("decoder"),
+    };
+    let hint = table_of(family).map_or(String::new(), |other| format!("\nHINT: [model.{other}] has it"));
+    let family = quoted(family);
+    let place = &description.place;
+    Error::Config(format!("{place}: the weights are of a `{family}`; [model.{table}] expected {expected}{hint}"))
+}
+
 /// Refuses a key of the description that is there, and is no size.
 ///
 /// # Errors

@@ -4,6 +4,7 @@ mod blocks;
 mod checkpoints;
 mod convergence;
 mod corpus;
+mod decoders;
 mod derive;
 mod eigenvectors;
 mod folder;

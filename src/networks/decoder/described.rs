@@ -6,12 +6,10 @@ use serde_json::Value;
 use super::config::{Activation, AttentionBias, CONTEXT, DecoderConfig, NormPlace, QkNorm, Rope, RopeScaling};
 use crate::document::Check;
 use crate::models::weights::{Description, describe};
-use crate::networks::described::{agree, agree_as_toml, check_sizes, size};
+use crate::networks::described::{DECODERS, agree, agree_as_toml, check_sizes, of_another_family, size};
 use crate::shown::quoted;
 use crate::{Error, Result};
 
-/// The families that this network can be, by `model_type`.
-const FAMILIES: [&str; 5] = ["llama", "mistral", "olmo2", "qwen2", "qwen3"];
 /// Keys that are sizes where they are there.
 const SIZES: [&str; 9] = [
     "hidden_size",
@@ -101,15 +99,8 @@ struct Said {
 impl Said {
     fn of(description: &Description) -> Result<Self> {
         let family = description.family().unwrap_or_default();
-        if !FAMILIES.contains(&family) {
-            return Err(refused(
-                description,
-                format!(
-                    "the weights are of a `{}`; [model.decoder] expected one of {}",
-                    quoted(family),
-                    FAMILIES.join(", ")
-                ),
-            ));
+        if !DECODERS.contains(&family) {
+            return Err(of_another_family(description, "decoder", &format!("one of {}", DECODERS.join(", "))));
         }
         check_sizes(description, &SIZES)?;
         let is = |key: &str| description.keys.get(key).and_then(Value::as_bool).unwrap_or(false);

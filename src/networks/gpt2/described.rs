@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::config::{Gelu, Gpt2Config, LAYER_NORM_EPSILON};
 use crate::document::Check;
 use crate::models::weights::{Description, describe};
-use crate::networks::described::{agree, agree_as_toml, check_sizes, disagreement, size};
+use crate::networks::described::{agree, agree_as_toml, check_sizes, disagreement, of_another_family, size};
 use crate::{Error, Result};
 
 /// Keys of a `config.json` that must have these values where they are there: this network has no other.
@@ -107,11 +107,7 @@ impl Said {
 fn hugging_face(description: &Description) -> Result<Gelu> {
     let refused = |problem: String| Err(Error::Config(format!("{}: {problem}", description.place)));
     if description.family() != Some("gpt2") {
-        let family = description.family().unwrap_or_default();
-        return refused(format!(
-            "the weights are of a `{}`; [model.gpt2] expected `gpt2`",
-            crate::shown::quoted(family)
-        ));
+        return Err(of_another_family(description, "gpt2", "`gpt2`"));
     }
     for (key, expected) in REQUIRED {
         if description.keys.get(key).and_then(Value::as_bool).is_some_and(|value| value != expected) {
