@@ -128,7 +128,8 @@ pub trait Network: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 
     /// # Errors
     /// As [`Network::module`].
     fn stored(&self) -> Result<Layout> {
-        Ok(stored(&self.module::<burn_flex::Flex>(&Default::default())?, self.names(), &self.layout()?))
+        let parameters = self.layout()?;
+        aside(|| Ok(stored(&self.module::<burn_flex::Flex>(&Default::default())?, self.names(), &parameters)))
     }
 
     /// Path or URL of the weights; `None`: initialised from `run.seed`.
