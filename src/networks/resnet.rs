@@ -17,7 +17,6 @@ use super::convolution::{
 use super::loss::cross_entropy;
 use super::profile::Profile;
 use super::{BatchOf, Network, StagesOf};
-use crate::Result;
 use crate::block::Parameter;
 use crate::datasets::{ImageBatch, ImageFiles, ImageShape};
 use crate::document::Check;
@@ -25,6 +24,7 @@ use crate::engine::{Kernels, SecondOrder};
 use crate::hessian::Stages;
 use crate::models::{Initial, Names, Structure};
 use crate::shown::Url;
+use crate::{Error, Result};
 
 const NAMES: Names = Names { rows: &[("fc.weight", "model.resnet.classes")], ..TORCHVISION };
 
@@ -301,6 +301,11 @@ impl Network for ResNetConfig {
     }
 
     fn module<B: Backend>(&self, device: &B::Device) -> Result<ResNet<B>> {
+        let Self { blocks, widths, .. } = self;
+        if blocks.len() != widths.len() || blocks.len() > MOST_STAGES {
+            let problem = format!("model.resnet: blocks = {blocks:?} and widths = {widths:?}");
+            return Err(Error::Config(format!("{problem}: expected as many, for {MOST_STAGES} stages or less")));
+        }
         let mut width = self.stem_width;
         let mut stage = |at: usize| {
             let count = self.blocks.get(at).copied().unwrap_or(0);

@@ -138,7 +138,7 @@ fn what_does_not_fit_together_is_said_with_its_place() {
     said("data.images.labels=images.idx").failed(2, &["images.idx: is an IDX file with 3 axes", "labels"]);
     said("data.images.path=train.bin").failed(2, &["train.bin: begins with", "no IDX file"]);
     said("data.images.std=0").failed(2, &["data.images.std = 0", "above 0"]);
-    said("model.gpt2.layers=2").failed(2, &["expected exactly one of gpt2, mlp"]);
+    said("model.gpt2.layers=2").failed(2, &["expected exactly one of gpt2, decoder, mlp, resnet, vgg"]);
     folder.write(
         "mixed.toml",
         CONFIG
