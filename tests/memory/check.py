@@ -3,7 +3,7 @@
 
     tests/memory/check.py --hesspec target/debug/hesspec [--tolerance 0.15]
 
-Each case is a run of a few Lanczos steps of GPT2-nano or of a wider network on made tokens; its peak is what the kernel counted
+Each case is a run of a few Lanczos steps of GPT2-nano, a wider network or one of another kind on made tokens or images; its peak is what the kernel counted
 (ru_maxrss). Cases differ in what dominates: the basis, the activations of many tokens, one slot or eight, late blocks.
 """
 
@@ -51,6 +51,15 @@ CASES = {
     "f64 dominates, an embedding of 31 M entries": ["model.gpt2.embedding=768", "model.gpt2.heads=12", "model.gpt2.mlp=3072",
                                                     "model.gpt2.layers=2", "model.gpt2.vocabulary=40000", "batch.tokens=256", "batch.segments=1",
                                                     "lanczos.steps=1", "lanczos.probes=1", "blocks.full=false", 'blocks.include=["*.wte.*"]'],
+    "a decoder, eight slots, 1024 tokens": ["model.decoder.vocabulary=84", "batch.tokens=1024", "batch.segments=1", "lanczos.steps=3",
+                                            "lanczos.probes=2", "blocks.full=false", 'blocks.include=["model.layers.0.self_attn.*"]'],
+    "a decoder, full, 2048 tokens": ["model.decoder.vocabulary=84", "batch.tokens=2048", "batch.micro_batch=8", "batch.segments=1",
+                                     "lanczos.steps=3", "lanczos.full_probes=1", 'blocks.include=["model.norm.weight"]'],
+    "a vision transformer, eight slots, 64 images": ["model.vit.preset=tiny", "model.vit.image=[64, 64]", "model.vit.patch=8",
+                                                     "model.vit.channels=1", "batch.samples=64", "batch.micro_batch=64", "lanczos.steps=3",
+                                                     "lanczos.probes=2", "blocks.full=false", 'blocks.include=["blocks.0.attn.*.weight", "blocks.0.mlp.*"]'],
+    "a ResNet-18, full, 32 images": ["model.resnet.image=[64, 64]", "model.resnet.channels=1", "model.resnet.stem=cifar", "batch.samples=32",
+                                     "batch.micro_batch=32", "lanczos.steps=2", "lanczos.full_probes=1", 'blocks.include=["fc.weight"]'],
     "f64 dominates, full": ["model.gpt2.embedding=768", "model.gpt2.heads=12", "model.gpt2.mlp=3072", "model.gpt2.layers=4",
                             "model.gpt2.vocabulary=5000", "batch.tokens=256", "batch.segments=1", "lanczos.steps=1",
                             "lanczos.full_probes=1", "blocks.include=[]"],
@@ -68,11 +77,19 @@ def main():
         tokens = Path(folder) / "train.bin"
         draw = random.Random(1)
         tokens.write_bytes(b"".join(draw.randrange(84).to_bytes(2, "little") for _ in range(20000)))
-        config = Path(folder) / "memory.toml"
-        config.write_text('[model.gpt2]\npreset = "nano"\n[data.tokens]\npath = "%s"\n[distance]\nmetrics = ["wasserstein1"]\n' % tokens)
+        images, labels = Path(folder) / "images.idx", Path(folder) / "labels.idx"
+        images.write_bytes(bytes([0, 0, 8, 3, 0, 0, 0, 64, 0, 0, 0, 64, 0, 0, 0, 64]) + draw.randbytes(64**3))
+        labels.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 64]) + bytes(draw.randrange(10) for _ in range(64)))
+        on_tokens = f'[data.tokens]\npath = "{tokens}"'
+        on_images = f'[data.images]\npath = "{images}"\nlabels = "{labels}"'
         for number, (name, sets) in enumerate(CASES.items()):
             if options.only and options.only not in name:
                 continue
+            kind = sets[0].split(".")[1]
+            preset = 'preset = "nano"' if kind in ("gpt2", "decoder") else ""
+            data = on_tokens if kind in ("gpt2", "decoder") else on_images
+            config = Path(folder) / "memory.toml"
+            config.write_text(f'[model.{kind}]\n{preset}\n{data}\n[distance]\nmetrics = ["wasserstein1"]\n')
             sets = [arg for pair in sets for arg in ("--set", pair)]
             plan = subprocess.run([options.hesspec, "plan", str(config), "--no-timing", "--json", *sets], capture_output=True, text=True,
                                   cwd=HERE, check=True)

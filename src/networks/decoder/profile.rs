@@ -27,13 +27,13 @@ pub(super) fn profile(sizes: &DecoderConfig) -> Profile {
     let (head, branch) = (if sizes.tied { "model.embed_tokens.weight" } else { "lm_head.weight" }, products.len());
     products.push(product(head.into(), width * sizes.vocabulary as f64, branch));
 
-    // a norm: its input, the square, the scaled row, the result
-    let norm = 4.0 * width;
+    // what is kept of a layer, as measured (tests/memory): a norm's square, scaled row and result
+    let norm = 3.0 * width;
     let qk_norm = if sizes.qk_norm == QkNorm::None { 0.0 } else { 3.0 * (queries + keys) };
-    // q and k before and behind the rotation with its four products, v, the keys and values that heads share, the output
-    let attention = 2.0 * width + norm + qk_norm + 4.0 * (queries + keys) + keys + 3.0 * queries;
-    // gate, its activation, up, their product
-    let transform = 2.0 * width + norm + 4.0 * mlp;
+    // what enters the branch and leaves it; q and k before, during and behind their rotation, v, what attention puts out
+    let attention = 2.0 * width + norm + qk_norm + 3.0 * (queries + keys) + keys + 2.0 * queries;
+    // gate and its activation, up
+    let transform = 2.0 * width + norm + 3.0 * mlp;
     Profile {
         products,
         bottom: vec!["model.embed_tokens.weight".into()],
