@@ -4,7 +4,7 @@
 #
 #   launch/table1_small.sh [NETWORK...]      default: mlp vgg resnet vit gpt2 decoder
 #
-# Work   configs/table1: every matrix of each network but the norms', 3 probes of 50 steps; some minutes a network on 2 cores
+# Work   configs/table1: every matrix of each network but the norms', 2 probes of 40 steps; some minutes a network on 2 cores
 # Data   Fashion-MNIST for those that see images, Shakespeare's characters for the others
 # Ends in a table on stdout (results/table1_small.md is one) and the runs in results/table1_small.
 #
