@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The long checks, before an issue is called resolved: launch/test.sh, then what takes too long for every change.
 #
+#   JAX                         dense Hessians of all networks of tests/python/reference_jax.py
 #   the reference backend       cargo test with the feature ndarray
 #   many kills                  a run killed sixty times ends with the same bits
 #   many kills of ranks         twenty kills of a run under mpirun, of all kinds (tests/kills/run.sh)
@@ -23,6 +24,15 @@ source "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 HESSPEC_CHECK_CUDA=1 launch/test.sh
+
+say "products and Lanczos against JAX, all networks"
+need_venv numpy safetensors jax
+cargo build --locked
+(
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    "$python" tests/python/reference_jax.py all --dir "$scratch" --hesspec target/debug/hesspec
+)
 
 say "the reference backend"
 cargo test --locked --features ndarray
