@@ -231,18 +231,26 @@ impl ImageFiles {
         if fits && height > 0 && width > 0 {
             return Ok(());
         }
-        const HINT: &str = "\nHINT: data.images.pad adds black pixels on each side";
+        let is_size = match shape.size {
+            ImageSize::Values(_) => false,
+            ImageSize::Exactly([channels, ..]) | ImageSize::Channels { channels, .. } => channels == of,
+        };
+        let hint = if is_size { "\nHINT: data.images.pad adds black pixels on each side" } else { "" };
         let comma = if self.pad == 0 { "" } else { "," };
         let problem = match shape.size {
             ImageSize::Values(wanted) => format!("{comma} are {values} values, the network takes {wanted}"),
             ImageSize::Exactly([of, height, width]) => {
-                format!("; the network takes images of {height} x {width} with {}{HINT}", channels(of))
+                format!("; the network takes images of {height} x {width} with {}{hint}", channels(of))
             }
             ImageSize::Channels { channels: of, least, .. } => {
-                format!("; the network takes images of at least {least} x {least} with {}{HINT}", channels(of))
+                format!("; the network takes images of at least {least} x {least} with {}{hint}", channels(of))
             }
         };
-        let of = if of == 1 { String::new() } else { format!("{of} x ") };
+        let of = if of == 1 && (is_size || matches!(shape.size, ImageSize::Values(_))) {
+            String::new()
+        } else {
+            format!("{of} x ")
+        };
         let padding = if self.pad == 0 { "" } else { &format!(", padded to {} x {}", padded[1], padded[2]) };
         Err(Error::Config(format!("{}: images of {of}{height} x {width}{padding}{problem}", self.path)))
     }

@@ -84,9 +84,13 @@ fn a_run_by_head_has_fewer_heads_of_keys_than_of_queries() {
     let blocks = run.read::<BlockRow>().unwrap();
     let count = |part: &str| blocks.iter().filter(|row| row.block.contains(part)).count();
     assert_eq!([count("q_proj"), count("k_proj"), count("v_proj"), count("o_proj")], [4, 2, 2, 4]);
+    configure(&folder, "bare.toml", &TINY.replace("head = 2\n", "").replace("kv_heads = 2\n", ""));
     folder.hesspec("check own.toml").ok();
-    for wrong in ["kv_heads=3", "rope.share=0.1", "norm_epsilon=0", "rope.scaling={factor=2,low=3,high=2,original=8}"] {
+    for wrong in
+        ["heads=5", "kv_heads=3", "rope.share=0.1", "norm_epsilon=0", "rope.scaling={factor=2,low=3,high=2,original=8}"]
+    {
         let key = wrong.split('=').next().unwrap();
-        folder.hesspec(&format!("plan own.toml --no-timing --set model.decoder.{wrong}")).failed(2, &[key]);
+        let without = if key == "heads" { "plan bare.toml" } else { "plan own.toml" };
+        folder.hesspec(&format!("{without} --no-timing --set model.decoder.{wrong}")).failed(2, &[key]);
     }
 }

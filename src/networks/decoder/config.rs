@@ -364,6 +364,10 @@ impl DecoderConfig {
             ("vocabulary", self.vocabulary),
         ];
         widths.into_iter().try_for_each(|(key, value)| check.size(key, value, MOST_WIDTH))?;
+        let is_whole = self.embedding.is_multiple_of(self.heads) || self.head != self.embedding / self.heads;
+        let share =
+            format!("the heads must divide model.decoder.embedding = {}, or give model.decoder.head", self.embedding);
+        check.that(is_whole || check.is_given("head"), "heads", self.heads, share)?;
         let divide = format!("expected a number that divides model.decoder.heads = {}", self.heads);
         check.that(self.heads.is_multiple_of(self.kv_heads), "kv_heads", self.kv_heads, divide)?;
         let positive = |value: f64| value.is_finite() && value > 0.0;
