@@ -124,7 +124,9 @@ fn no_url_among_the_arguments_is_repeated_with_its_secret() {
         ];
         for command in commands {
             let said = told(&folder, &command, &[]);
-            assert!(matches!(said.code, Some(2 | 3)), "{command:?}: {:?} {}", said.code, said.stderr);
+            // a build that has the storage asks it, and is refused
+            let is_refused = matches!(said.code, Some(2 | 3)) || cfg!(feature = "s3") && said.code == Some(5);
+            assert!(is_refused, "{command:?}: {:?} {}", said.code, said.stderr);
         }
     }
     let said = told(&folder, &["doctor", "--output", &urls()[0]], &[]);

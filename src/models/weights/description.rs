@@ -29,6 +29,9 @@ impl Description {
 /// [`Error::Config`](crate::Error::Config) for a description that is none, or for a folder without weights;
 /// [`Error::Storage`](crate::Error::Storage).
 pub fn describe(source: &Url) -> Result<Option<Description>> {
+    if source.has_query() {
+        return Ok(None); // such a URL is good for one file alone, and once is enough to ask for it
+    }
     let inputs = match files::inputs(source) {
         Ok(inputs) => inputs,
         // whoever needs the weights says so; plans do not
