@@ -35,15 +35,15 @@ for network in networks:
     def mean(metric, which="block_a <> block_b"):
         value, error = duckdb.sql(
             f"SELECT avg(value), avg(error) FROM {pairs} WHERE metric = '{metric}' AND {which} AND value IS NOT NULL"
-        ).fetchone()
+        ).fetchall()[0]
         return f"{value:.3g}" + (f" ± {error:.2g}" if error is not None else "")
 
     apart, all_pairs = duckdb.sql(f"""
         SELECT count(*) FILTER (status = 'ok'), count(*) FROM {pairs}
-        WHERE metric = 'wasserstein1_energy' AND block_a <> block_b""").fetchone()
+        WHERE metric = 'wasserstein1_energy' AND block_a <> block_b""").fetchall()[0]
     blocks, ratio = duckdb.sql(
         f"SELECT count(*), max(lambda_max) / min(lambda_max) FILTER (lambda_max > 0) FROM {summary}"
-    ).fetchone()
+    ).fetchall()[0]
     columns = [mean("wasserstein1_energy"), mean("wasserstein1_energy_shape"), mean("js"), mean("symkl_paper", "true")]
     print(f"| {network} | {blocks} | {' | '.join(columns)} | {apart} of {all_pairs} | {ratio:.3g} |")
 END
