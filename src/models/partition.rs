@@ -202,8 +202,8 @@ pub(super) fn parts(parameter: &Parameter, structure: &Structure) -> Result<Vec<
     let module = module_of(&parameter.name);
     let ends_with = |ending: &str| is_module(&parameter.name, ending);
     if let Some((fused, names)) = structure.fused.iter().find(|(fused, _)| ends_with(fused)) {
-        let last = parameter.shape.len() - 1;
-        let axis = structure.output_axis(&parameter.name).filter(|axis| *axis <= last).unwrap_or(last);
+        let last_axis = parameter.shape.len() - 1;
+        let axis = structure.output_axis(&parameter.name).filter(|axis| *axis <= last_axis).unwrap_or(last_axis);
         let width = parameter.shape[axis] / names.len();
         if width * names.len() != parameter.shape[axis] {
             return Err(Error::Config(format!(

@@ -17,13 +17,12 @@ use serde::{Deserialize, Serialize};
 use super::convolution::{Convolution, Linear, MOST_LAYERS, MOST_WIDTH, images};
 use super::loss::cross_entropy;
 use super::profile::{Product, Profile, Recomputed};
-use super::{BatchOf, Network, StagesOf};
+use super::{Network, Place, Residual, StagesOf};
 use crate::Result;
 use crate::block::{Layout, Parameter};
 use crate::datasets::{ImageBatch, ImageFiles, ImageShape, ImageSize};
 use crate::document::Check;
-use crate::engine::{Kernels, SecondOrder};
-use crate::hessian::Stages;
+use crate::engine::Kernels;
 use crate::models::{Initial, Names, Structure};
 use crate::shown::Url;
 
@@ -188,12 +187,7 @@ impl<B: Backend> Vit<B> {
         (Tensor::cat(vec![token, patches], 1) + self.pos_embed.val()).flatten(0, 1)
     }
 
-    /// Branches on the residual stream: attention and MLP of every layer, from the input up.
-    fn num_branches(&self) -> usize {
-        2 * self.blocks.len()
-    }
-
-    /// The residual stream behind some of the branches.
+    /// The residual stream behind some of the branches: attention and MLP of every layer, from the input up.
     fn stream(&self, x: Tensor<B, 2>, branches: Range<usize>) -> Tensor<B, 2> {
         let [_, tokens, _] = self.pos_embed.dims();
         branches.fold(x, |x, branch| {
@@ -332,8 +326,7 @@ impl Network for VitConfig {
     }
 
     fn outputs<B: Backend>(&self, model: &Vit<B>, batch: &ImageBatch<B>) -> Tensor<B, 2> {
-        let x = model.embed(images(batch, &model.patch_embed.proj));
-        model.logits(model.stream(x, 0..model.num_branches()))
+        self.outputs_above(model, self.through(model, batch), batch)
     }
 
     fn loss<B: Backend>(&self, outputs: Tensor<B, 2>, batch: &ImageBatch<B>) -> Tensor<B, 1> {
@@ -434,54 +427,32 @@ fn profile(sizes: &VitConfig) -> Profile {
     }
 }
 
-/// Stage 1 + b is the residual stream before branch b, and before the last norm behind the last branch.
-impl<K: Kernels> Stages<SecondOrder<K>, Vit<SecondOrder<K>>, BatchOf<Self, SecondOrder<K>>> for VitConfig {
-    fn stage_of(&self, model: &Vit<SecondOrder<K>>, parameter: &str) -> usize {
-        let Some(inside) = parameter.strip_prefix("blocks.") else {
-            let is_above = parameter.starts_with("norm.") || parameter.starts_with("head.");
-            return if is_above { 1 + model.num_branches() } else { 0 };
-        };
-        let Some((layer, part)) = inside.split_once('.') else { return 0 };
-        let in_mlp = part.starts_with("mlp.") || part.starts_with("norm2.");
-        layer.parse::<usize>().map_or(0, |layer| 1 + 2 * layer + usize::from(in_mlp))
+impl Residual for VitConfig {
+    fn num_branches(&self) -> usize {
+        2 * self.layers
     }
 
-    fn num_stages(&self, model: &Vit<SecondOrder<K>>) -> usize {
-        1 + model.num_branches()
+    fn place_of(&self, parameter: &str) -> Place {
+        let above = |name: &str| name.starts_with("norm.") || name.starts_with("head.");
+        Place::in_layers(parameter, "blocks.", &["mlp.", "norm2."], above)
     }
 
-    fn first(&self, model: &Vit<SecondOrder<K>>, batch: &ImageBatch<SecondOrder<K>>) -> Tensor<SecondOrder<K>, 2> {
+    fn embed<B: Backend>(&self, model: &Vit<B>, batch: &ImageBatch<B>) -> Tensor<B, 2> {
         model.embed(images(batch, &model.patch_embed.proj))
     }
 
-    fn advance(
+    fn stream<B: Backend>(
         &self,
-        model: &Vit<SecondOrder<K>>,
-        stages: Range<usize>,
-        entry: Tensor<SecondOrder<K>, 2>,
-        _: &ImageBatch<SecondOrder<K>>,
-    ) -> Tensor<SecondOrder<K>, 2> {
-        model.stream(entry, stages.start - 1..stages.end - 1)
+        model: &Vit<B>,
+        x: Tensor<B, 2>,
+        branches: Range<usize>,
+        _: &ImageBatch<B>,
+    ) -> Tensor<B, 2> {
+        model.stream(x, branches)
     }
 
-    fn outputs_from(
-        &self,
-        model: &Vit<SecondOrder<K>>,
-        stage: usize,
-        entry: Tensor<SecondOrder<K>, 2>,
-        _: &ImageBatch<SecondOrder<K>>,
-    ) -> Tensor<SecondOrder<K>, 2> {
-        model.logits(model.stream(entry, stage - 1..model.num_branches()))
-    }
-
-    fn total_loss_from(
-        &self,
-        model: &Vit<SecondOrder<K>>,
-        stage: usize,
-        entry: Tensor<SecondOrder<K>, 2>,
-        batch: &ImageBatch<SecondOrder<K>>,
-    ) -> Tensor<SecondOrder<K>, 1> {
-        Network::loss(self, Stages::outputs_from(self, model, stage, entry, batch), batch)
+    fn outputs_above<B: Backend>(&self, model: &Vit<B>, x: Tensor<B, 2>, _: &ImageBatch<B>) -> Tensor<B, 2> {
+        model.logits(x)
     }
 }
 

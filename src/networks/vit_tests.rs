@@ -1,6 +1,7 @@
 use burn::tensor::{DType, Int, TensorData};
 
 use super::*;
+use crate::engine::SecondOrder;
 use crate::models::{Partition, fill, parameters, partition};
 use crate::probe::{ProbeKind, probe};
 

@@ -14,13 +14,12 @@ pub use module::{Attention, Decoder, Layer, Mlp, Projection, RmsNorm, Trunk};
 
 use super::loss::cross_entropy;
 use super::profile::Profile;
-use super::{BatchOf, Network, StagesOf};
+use super::{Network, Place, Residual, StagesOf};
 use crate::Result;
 use crate::block::{Layout, Parameter};
 use crate::datasets::{TokenBatch, TokenFiles, TokenShape};
 use crate::document::Check;
 use crate::engine::{Kernels, SecondOrder, linear_cross_entropy};
-use crate::hessian::Stages;
 use crate::models::weights::Naming;
 use crate::models::{Initial, Names, Structure};
 use crate::shown::Url;
@@ -87,7 +86,7 @@ impl Network for DecoderConfig {
     }
 
     fn outputs<B: Backend>(&self, model: &Decoder<B>, batch: &TokenBatch<B>) -> Tensor<B, 2> {
-        model.logits(batch.counted(model.hidden(batch.inputs.clone())))
+        self.outputs_above(model, self.through(model, batch), batch)
     }
 
     fn loss<B: Backend>(&self, outputs: Tensor<B, 2>, batch: &TokenBatch<B>) -> Tensor<B, 1> {
@@ -98,14 +97,12 @@ impl Network for DecoderConfig {
         batch.weight()
     }
 
-    /// Head and cross-entropy as one operation: nothing of size (tokens, vocabulary) survives.
     fn total_loss<K: Kernels>(
         &self,
         model: &Decoder<SecondOrder<K>>,
         batch: &TokenBatch<SecondOrder<K>>,
     ) -> Tensor<SecondOrder<K>, 1> {
-        let hidden = batch.counted(model.hidden(batch.inputs.clone()));
-        linear_cross_entropy(hidden, model.head_weight(), batch.targets.clone())
+        self.loss_above(model, self.through(model, batch), batch)
     }
 
     fn stages<K: Kernels>(&self) -> Option<&StagesOf<Self, K>> {
@@ -133,69 +130,47 @@ impl Network for DecoderConfig {
     }
 }
 
-/// Stage 1 + b is the residual stream before branch b, and before the last norm behind the last branch.
-impl<K: Kernels> Stages<SecondOrder<K>, Decoder<SecondOrder<K>>, BatchOf<Self, SecondOrder<K>>> for DecoderConfig {
-    fn stage_of(&self, model: &Decoder<SecondOrder<K>>, parameter: &str) -> usize {
-        let Some(inside) = parameter.strip_prefix("model.layers.") else {
-            let is_above = parameter == "model.norm.weight" || parameter == "lm_head.weight";
-            return if is_above { 1 + model.num_branches() } else { 0 };
-        };
-        let Some((layer, part)) = inside.split_once('.') else { return 0 };
+impl Residual for DecoderConfig {
+    fn num_branches(&self) -> usize {
+        2 * self.layers
+    }
+
+    fn place_of(&self, parameter: &str) -> Place {
         let norm_of_mlp = match self.norm {
             NormPlace::Before => "post_attention_layernorm.",
             NormPlace::After => "post_feedforward_layernorm.",
         };
-        let in_mlp = part.starts_with("mlp.") || part.starts_with(norm_of_mlp);
-        layer.parse::<usize>().map_or(0, |layer| 1 + 2 * layer + usize::from(in_mlp))
+        let above = |name: &str| name == "model.norm.weight" || name == "lm_head.weight";
+        Place::in_layers(parameter, "model.layers.", &["mlp.", norm_of_mlp], above)
     }
 
-    fn num_stages(&self, model: &Decoder<SecondOrder<K>>) -> usize {
-        1 + model.num_branches()
-    }
-
-    fn first(&self, model: &Decoder<SecondOrder<K>>, batch: &TokenBatch<SecondOrder<K>>) -> Tensor<SecondOrder<K>, 2> {
+    fn embed<B: Backend>(&self, model: &Decoder<B>, batch: &TokenBatch<B>) -> Tensor<B, 2> {
         model.embed(batch.inputs.clone())
     }
 
-    fn advance(
+    fn stream<B: Backend>(
         &self,
-        model: &Decoder<SecondOrder<K>>,
-        stages: Range<usize>,
-        entry: Tensor<SecondOrder<K>, 2>,
-        batch: &TokenBatch<SecondOrder<K>>,
-    ) -> Tensor<SecondOrder<K>, 2> {
-        model.stream(entry, stages.start - 1..stages.end - 1, batch.inputs.dims())
+        model: &Decoder<B>,
+        x: Tensor<B, 2>,
+        branches: Range<usize>,
+        batch: &TokenBatch<B>,
+    ) -> Tensor<B, 2> {
+        model.stream(x, branches, batch.inputs.dims())
     }
 
-    fn outputs_from(
-        &self,
-        model: &Decoder<SecondOrder<K>>,
-        stage: usize,
-        entry: Tensor<SecondOrder<K>, 2>,
-        batch: &TokenBatch<SecondOrder<K>>,
-    ) -> Tensor<SecondOrder<K>, 2> {
-        model.logits(hidden_from(model, stage, entry, batch))
+    fn outputs_above<B: Backend>(&self, model: &Decoder<B>, x: Tensor<B, 2>, batch: &TokenBatch<B>) -> Tensor<B, 2> {
+        model.logits(batch.counted(model.norm(x)))
     }
 
-    fn total_loss_from(
+    /// Head and cross-entropy as one operation: nothing of size (tokens, vocabulary) survives.
+    fn loss_above<K: Kernels>(
         &self,
         model: &Decoder<SecondOrder<K>>,
-        stage: usize,
-        entry: Tensor<SecondOrder<K>, 2>,
+        x: Tensor<SecondOrder<K>, 2>,
         batch: &TokenBatch<SecondOrder<K>>,
     ) -> Tensor<SecondOrder<K>, 1> {
-        linear_cross_entropy(hidden_from(model, stage, entry, batch), model.head_weight(), batch.targets.clone())
+        linear_cross_entropy(batch.counted(model.norm(x)), model.head_weight(), batch.targets.clone())
     }
-}
-
-/// Activations below the head, from those that enter a stage.
-fn hidden_from<K: Kernels>(
-    model: &Decoder<SecondOrder<K>>,
-    stage: usize,
-    entry: Tensor<SecondOrder<K>, 2>,
-    batch: &TokenBatch<SecondOrder<K>>,
-) -> Tensor<SecondOrder<K>, 2> {
-    batch.counted(model.norm(model.stream(entry, stage - 1..model.num_branches(), batch.inputs.dims())))
 }
 
 #[cfg(test)]

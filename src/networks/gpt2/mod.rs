@@ -14,13 +14,12 @@ pub use module::{Attention, Gpt2, Head, Layer, Mlp, Transformer};
 
 use super::loss::cross_entropy;
 use super::profile::Profile;
-use super::{BatchOf, Network, StagesOf};
+use super::{Network, Place, Residual, StagesOf};
 use crate::Result;
 use crate::block::{Layout, Parameter};
 use crate::datasets::{TokenBatch, TokenFiles, TokenShape};
 use crate::document::Check;
 use crate::engine::{Kernels, SecondOrder, linear_cross_entropy};
-use crate::hessian::Stages;
 use crate::models::weights::Naming;
 use crate::models::{Initial, Names, Structure};
 use crate::shown::Url;
@@ -90,7 +89,7 @@ impl Network for Gpt2Config {
     }
 
     fn outputs<B: Backend>(&self, model: &Gpt2<B>, batch: &TokenBatch<B>) -> Tensor<B, 2> {
-        model.logits(batch.counted(model.hidden(batch.inputs.clone()).flatten(0, 1)))
+        self.outputs_above(model, self.through(model, batch), batch)
     }
 
     fn loss<B: Backend>(&self, outputs: Tensor<B, 2>, batch: &TokenBatch<B>) -> Tensor<B, 1> {
@@ -101,14 +100,12 @@ impl Network for Gpt2Config {
         batch.weight()
     }
 
-    /// Head and cross-entropy as one operation: nothing of size (tokens, vocabulary) survives.
     fn total_loss<K: Kernels>(
         &self,
         model: &Gpt2<SecondOrder<K>>,
         batch: &TokenBatch<SecondOrder<K>>,
     ) -> Tensor<SecondOrder<K>, 1> {
-        let hidden = batch.counted(model.hidden(batch.inputs.clone()).flatten(0, 1));
-        linear_cross_entropy(hidden, model.head_weight(), batch.targets.clone())
+        self.loss_above(model, self.through(model, batch), batch)
     }
 
     fn stages<K: Kernels>(&self) -> Option<&StagesOf<Self, K>> {
@@ -137,65 +134,43 @@ impl Network for Gpt2Config {
     }
 }
 
-/// Stage 1 + b is the residual stream before branch b, and before the last norm behind the last branch.
-impl<K: Kernels> Stages<SecondOrder<K>, Gpt2<SecondOrder<K>>, BatchOf<Self, SecondOrder<K>>> for Gpt2Config {
-    fn stage_of(&self, model: &Gpt2<SecondOrder<K>>, parameter: &str) -> usize {
-        let Some(inside) = parameter.strip_prefix("transformer.h.") else {
-            let is_above = parameter.starts_with("transformer.ln_f.") || parameter == "lm_head.weight";
-            return if is_above { 1 + model.num_branches() } else { 0 };
-        };
-        let Some((layer, part)) = inside.split_once('.') else { return 0 };
-        let in_mlp = part.starts_with("mlp.") || part.starts_with("ln_2.");
-        layer.parse::<usize>().map_or(0, |layer| 1 + 2 * layer + usize::from(in_mlp))
+impl Residual for Gpt2Config {
+    fn num_branches(&self) -> usize {
+        2 * self.layers
     }
 
-    fn num_stages(&self, model: &Gpt2<SecondOrder<K>>) -> usize {
-        1 + model.num_branches()
+    fn place_of(&self, parameter: &str) -> Place {
+        let above = |name: &str| name.starts_with("transformer.ln_f.") || name == "lm_head.weight";
+        Place::in_layers(parameter, "transformer.h.", &["mlp.", "ln_2."], above)
     }
 
-    fn first(&self, model: &Gpt2<SecondOrder<K>>, batch: &TokenBatch<SecondOrder<K>>) -> Tensor<SecondOrder<K>, 2> {
+    fn embed<B: Backend>(&self, model: &Gpt2<B>, batch: &TokenBatch<B>) -> Tensor<B, 2> {
         model.embed(batch.inputs.clone())
     }
 
-    fn advance(
+    fn stream<B: Backend>(
         &self,
-        model: &Gpt2<SecondOrder<K>>,
-        stages: Range<usize>,
-        entry: Tensor<SecondOrder<K>, 2>,
-        batch: &TokenBatch<SecondOrder<K>>,
-    ) -> Tensor<SecondOrder<K>, 2> {
-        model.stream(entry, stages.start - 1..stages.end - 1, batch.inputs.dims())
+        model: &Gpt2<B>,
+        x: Tensor<B, 2>,
+        branches: Range<usize>,
+        batch: &TokenBatch<B>,
+    ) -> Tensor<B, 2> {
+        model.stream(x, branches, batch.inputs.dims())
     }
 
-    fn outputs_from(
-        &self,
-        model: &Gpt2<SecondOrder<K>>,
-        stage: usize,
-        entry: Tensor<SecondOrder<K>, 2>,
-        batch: &TokenBatch<SecondOrder<K>>,
-    ) -> Tensor<SecondOrder<K>, 2> {
-        model.logits(hidden_from(model, stage, entry, batch))
+    fn outputs_above<B: Backend>(&self, model: &Gpt2<B>, x: Tensor<B, 2>, batch: &TokenBatch<B>) -> Tensor<B, 2> {
+        model.logits(batch.counted(model.norm(x)))
     }
 
-    fn total_loss_from(
+    /// Head and cross-entropy as one operation: nothing of size (tokens, vocabulary) survives.
+    fn loss_above<K: Kernels>(
         &self,
         model: &Gpt2<SecondOrder<K>>,
-        stage: usize,
-        entry: Tensor<SecondOrder<K>, 2>,
+        x: Tensor<SecondOrder<K>, 2>,
         batch: &TokenBatch<SecondOrder<K>>,
     ) -> Tensor<SecondOrder<K>, 1> {
-        linear_cross_entropy(hidden_from(model, stage, entry, batch), model.head_weight(), batch.targets.clone())
+        linear_cross_entropy(batch.counted(model.norm(x)), model.head_weight(), batch.targets.clone())
     }
-}
-
-/// Activations below the head, from those that enter a stage.
-fn hidden_from<K: Kernels>(
-    model: &Gpt2<SecondOrder<K>>,
-    stage: usize,
-    entry: Tensor<SecondOrder<K>, 2>,
-    batch: &TokenBatch<SecondOrder<K>>,
-) -> Tensor<SecondOrder<K>, 2> {
-    batch.counted(model.norm(model.stream(entry, stage - 1..model.num_branches(), batch.inputs.dims())))
 }
 
 #[cfg(test)]
