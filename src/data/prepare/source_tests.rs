@@ -338,3 +338,16 @@ fn records(request: &Preparation) -> Vec<Record> {
     records.dedup();
     records
 }
+
+/// Whatever a look at the beginning of a file cuts in two: here the characters lie at even or at odd positions.
+#[test]
+fn text_of_long_characters_is_text() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [("even.txt", "é".repeat(5000)), ("odd.txt", format!("x{}", "é".repeat(5000)))] {
+        let path = folder.path().join(name);
+        write(&path, &text).unwrap();
+        let request = request(&folder, &[path.to_str().unwrap().to_string()], None);
+        let meta = run(&into(&request, &format!("tokens-{name}"))).unwrap();
+        assert!(meta.num_tokens > 1000, "{name}: {}", meta.num_tokens);
+    }
+}

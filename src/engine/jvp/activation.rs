@@ -82,14 +82,18 @@ pub(crate) fn masked_softmax<B: Kernels>(scores: Dual<B>, dim: usize) -> Dual<B>
 
 impl<B: Kernels> ActivationOps<Self> for Jvp<B> {
     fn relu(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
-        let off = B::float_lower_equal_elem(tensor.primal.clone(), number(0.0), bool_dtype::<B>(&tensor.primal));
-        let off = kinks::sides::<B>(off);
-        let y = B::relu(tensor.primal.clone());
-        with_tangents(tensor, y, |t| masked::<B>(t, &off))
+        let fused = if kinks::is_recording() { None } else { B::where_positive(&tensor.primal, &tensor) };
+        fused.unwrap_or_else(|| {
+            let off = B::float_lower_equal_elem(tensor.primal.clone(), number(0.0), bool_dtype::<B>(&tensor.primal));
+            let off = kinks::sides::<B>(off);
+            let y = B::relu(tensor.primal.clone());
+            with_tangents(tensor, y, |t| masked::<B>(t, &off))
+        })
     }
 
     fn relu_backward(output: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
-        grad.map(|g| B::relu_backward(output.primal.clone(), g))
+        B::where_positive(&output.primal, &grad)
+            .unwrap_or_else(|| grad.map(|g| B::relu_backward(output.primal.clone(), g)))
     }
 
     fn gelu(tensor: FloatTensor<Self>) -> FloatTensor<Self> {

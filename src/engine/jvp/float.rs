@@ -14,11 +14,20 @@ use super::types::{alike, all_alike, asked};
 use super::{Jvp, kinks, scan, types};
 use crate::engine::kernels::{Dual, Kernels};
 
-/// Operations that are linear maps: the tangents go through the same call.
+/// Linear maps that are views, or may be: the tangents go through the same call.
 macro_rules! linear_maps {
     ($($name:ident($($argument:ident: $kind:ty),*);)*) => {$(
         fn $name(tensor: FloatTensor<Self>, $($argument: $kind),*) -> FloatTensor<Self> {
             tensor.map(|t| B::$name(t, $(Clone::clone(&$argument)),*))
+        }
+    )*};
+}
+
+/// Linear maps that take a pass over memory.
+macro_rules! linear_passes {
+    ($($name:ident($($argument:ident: $kind:ty),*);)*) => {$(
+        fn $name(tensor: FloatTensor<Self>, $($argument: $kind),*) -> FloatTensor<Self> {
+            tensor.map_apart(|t| B::$name(t, $(Clone::clone(&$argument)),*))
         }
     )*};
 }
@@ -129,25 +138,28 @@ impl<B: Kernels> FloatTensorOps<Self> for Jvp<B> {
 
     linear_maps! {
         float_to_device(device: &Device<Self>);
-        float_repeat_dim(dim: usize, times: usize);
-        float_mul_scalar(rhs: Scalar);
-        float_div_scalar(rhs: Scalar);
-        float_neg();
         float_transpose();
         float_swap_dims(dim1: usize, dim2: usize);
         float_permute(axes: &[usize]);
         float_flip(axes: &[usize]);
         float_reshape(shape: Shape);
+        float_slice(slices: &[Slice]);
+        float_expand(shape: Shape);
+        float_unfold(dim: usize, size: usize, step: usize);
+    }
+
+    linear_passes! {
+        float_repeat_dim(dim: usize, times: usize);
+        float_mul_scalar(rhs: Scalar);
+        float_div_scalar(rhs: Scalar);
+        float_neg();
         float_gather_nd(indices: IntTensor<Self>);
         float_select(dim: usize, indices: IntTensor<Self>);
-        float_slice(slices: &[Slice]);
         float_sum();
         float_sum_dim(dim: usize);
         float_mean();
         float_mean_dim(dim: usize);
         float_cumsum(dim: usize);
-        float_expand(shape: Shape);
-        float_unfold(dim: usize, size: usize, step: usize);
     }
 
     elementwise! {

@@ -29,7 +29,7 @@ use burn_backend::{
 
 use super::kernels::{Dual, Kernels};
 pub(super) use activation::{gelu_backward, hard_sigmoid, masked_softmax};
-pub(super) use module::{normalised, row, rows, three_alike, unrows};
+pub(super) use module::{conv1d, normalised, row, rows, three_alike, unrows};
 pub(super) use rules::stop;
 
 pub use kinks::{Choices, recorded};

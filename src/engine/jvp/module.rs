@@ -1,11 +1,12 @@
-//! Rules of `ModuleOps`. The adjoints of convolutions are (but for one) burn's defaults, built from convolutions, which have rules.
+//! Rules of `ModuleOps`. Where a backend has no kernel for the adjoints of convolutions, they are burn's defaults, built from
+//! convolutions, which have rules.
 
 use burn_backend::ops::attention::attention_fallback;
 use burn_backend::ops::*;
 use burn_backend::tensor::{BoolTensor, FloatTensor, IntTensor};
-use burn_backend::{Shape, TensorMetadata};
+use burn_backend::{Backend, Shape, TensorMetadata};
 
-use super::rules::{bilinear, joint, plus, product, selected, stop, sum};
+use super::rules::{bilinear, joint, product, selected, stop, sum};
 use super::types::alike;
 use super::{Jvp, kinks};
 use crate::engine::kernels::{Dual, Kernels, not_computed, transposed};
@@ -19,42 +20,38 @@ macro_rules! convolutions {
             bias: Option<FloatTensor<Self>>,
             options: $options,
         ) -> FloatTensor<Self> {
-            let mut y = bilinear(x, weight, |x, w| B::$name(x, w, None, options.clone()));
-            if let Some(bias) = bias {
-                let (like, bias) = alike(y, bias);
-                y = like;
-                let bias_alone = bias.tangents.clone();
-                let shape = y.shape();
-                y.primal = B::float_add(y.primal, per_channel::<B>(bias.primal, &shape));
-                let added = bias_alone.into_iter().map(|t| t.map(|t| B::float_expand(per_channel::<B>(t, &shape), shape.clone())));
-                y.tangents = merged::<B>(y.tangents, added.collect());
+            let y = bilinear(x, weight, |x, w| B::$name(x, w, None, options.clone()));
+            match bias {
+                Some(bias) => biased(y, bias),
+                None => y,
             }
-            y
         }
     )*};
 }
 
-/// A bias of shape (channels) as (1, channels, 1, ...).
-fn per_channel<B: Kernels>(bias: FloatTensor<B>, output: &Shape) -> FloatTensor<B> {
-    let mut dims = vec![1; output.num_dims()];
-    dims[1] = output[1];
-    B::float_reshape(bias, dims.into())
+/// y + bias, which has the shape (channels).
+fn biased<B: Kernels>(y: Dual<B>, bias: Dual<B>) -> Dual<B> {
+    let mut dims = vec![1; y.rank()];
+    dims[1] = bias.shape()[0];
+    sum(y, bias.map(|b| B::float_reshape(b, dims.clone().into())), false)
 }
 
-/// (batch, channels, length) as (batch, channels, 1, length).
-fn plane<B: Kernels>(x: Dual<B>) -> Dual<B> {
-    let [batch, channels, length] = x.shape().dims();
-    x.map(|t| B::float_reshape(t, Shape::new([batch, channels, 1, length])))
-}
-
-type Tangents<B> = Vec<Option<FloatTensor<B>>>;
-
-/// Slot by slot sum of two lists of tangents.
-fn merged<B: Kernels>(mut a: Tangents<B>, mut b: Tangents<B>) -> Tangents<B> {
-    let num_slots = a.len().max(b.len());
-    a.resize(num_slots, None);
-    b.resize(num_slots, None);
-    a.into_iter().zip(b).map(|(a, b)| plus::<B>(a, b)).collect()
+/// A convolution in one dimension as one in two, on planes of height 1.
+pub(crate) fn conv1d<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: Option<FloatTensor<B>>,
+    options: ConvOptions<1>,
+) -> FloatTensor<B> {
+    let plane = |x: FloatTensor<B>| {
+        let [batch, channels, length] = x.shape().dims();
+        B::float_reshape(x, Shape::new([batch, channels, 1, length]))
+    };
+    let ConvOptions { stride: [stride], padding: [padding], dilation: [dilation], groups } = options;
+    let options = ConvOptions::new([1, stride], [0, padding], [1, dilation], groups);
+    let y = B::conv2d(plane(x), plane(weight), bias, options);
+    let [batch, channels, _, length] = y.shape().dims();
+    B::float_reshape(y, Shape::new([batch, channels, length]))
 }
 
 /// x as a matrix of rows: all leading dimensions together.
@@ -121,27 +118,35 @@ impl<B: Kernels> ModuleOps<Self> for Jvp<B> {
         grad.map(|g| B::float_reshape(B::float_sum_dim(g, 0), Shape::new([width])))
     }
 
+    fn conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        let (x, weight) = alike(x, weight);
+        let y = <B as Kernels>::conv2d(&x, &weight, &options)
+            .unwrap_or_else(|| bilinear(x, weight, |x, w| <B as ModuleOps<B>>::conv2d(x, w, None, options.clone())));
+        match bias {
+            Some(bias) => biased(y, bias),
+            None => y,
+        }
+    }
+
+    fn conv1d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
+        options: ConvOptions<1>,
+    ) -> FloatTensor<Self> {
+        conv1d::<Self>(x, weight, bias, options)
+    }
+
     convolutions! {
-        conv1d: ConvOptions<1>;
-        conv2d: ConvOptions<2>;
         conv3d: ConvOptions<3>;
         conv_transpose1d: ConvTransposeOptions<1>;
         conv_transpose2d: ConvTransposeOptions<2>;
         conv_transpose3d: ConvTransposeOptions<3>;
-    }
-
-    /// In two dimensions: burn's own is too long by what the stride leaves over when there are groups.
-    fn conv1d_weight_backward(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        output_grad: FloatTensor<Self>,
-        options: ConvOptions<1>,
-    ) -> FloatTensor<Self> {
-        let shape = weight.shape();
-        let ConvOptions { stride: [stride], padding: [padding], dilation: [dilation], groups } = options;
-        let options = ConvOptions::new([1, stride], [0, padding], [1, dilation], groups);
-        let back = Self::conv2d_weight_backward(plane(x), plane(weight), plane(output_grad), options);
-        back.map(|w| B::float_reshape(w, shape.clone()))
     }
 
     fn deform_conv2d(

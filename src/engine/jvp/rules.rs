@@ -80,6 +80,9 @@ pub(super) fn joint<B: Kernels>(a: Dual<B>, b: Dual<B>, f: impl Fn(Primal<B>, Pr
 /// y = a + sign * b with broadcasting; a slot that only one side has is not added to zeros.
 pub(super) fn sum<B: Kernels>(a: Dual<B>, b: Dual<B>, negative: bool) -> Dual<B> {
     let (a, b) = alike(a, b);
+    if let Some(sum) = B::sum(&a, &b, negative) {
+        return sum;
+    }
     let f = if negative { B::float_sub } else { B::float_add };
     let tangents = slots(&a, &b, |da, db| match (da, db) {
         (None, None) => None,

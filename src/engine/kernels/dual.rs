@@ -3,6 +3,8 @@
 use burn_backend::tensor::FloatTensor;
 use burn_backend::{Backend, DType, Shape, TensorMetadata};
 
+use super::Kernels;
+
 /// Which slots are present: `mask[s]` is true if slot s has a tangent. Missing entries are absent slots.
 pub type Mask = Vec<bool>;
 
@@ -55,6 +57,18 @@ impl<B: Backend> Dual<B> {
     pub fn map(self, linear: impl Fn(FloatTensor<B>) -> FloatTensor<B>) -> Self {
         let tangents = self.tangents.into_iter().map(|t| t.map(&linear)).collect();
         Self::new(linear(self.primal), tangents)
+    }
+
+    /// [`Dual::map`] for a map that takes a pass over memory: components may go to different threads.
+    pub fn map_apart(self, linear: impl Fn(FloatTensor<B>) -> FloatTensor<B> + Sync) -> Self
+    where
+        B: Kernels,
+    {
+        let mask = self.mask();
+        let components = std::iter::once(self.primal).chain(self.tangents.into_iter().flatten()).collect();
+        let mut results = B::each(components, &linear).into_iter();
+        let primal = results.next().expect("as many results as components");
+        Self::new(primal, mask.into_iter().map(|present| if present { results.next() } else { None }).collect())
     }
 
     /// Keeps the value and the tangents of the slots in `keep`.

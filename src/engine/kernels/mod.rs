@@ -16,7 +16,7 @@ mod products;
 #[cfg(any(test, feature = "cuda"))]
 mod strided;
 
-use burn_backend::ops::AttentionModuleOptions;
+use burn_backend::ops::{AttentionModuleOptions, ConvOptions};
 use burn_backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn_backend::{Backend, Shape, Slice, TensorMetadata};
 
@@ -79,8 +79,26 @@ pub trait Kernels: Backend {
         Self::float_slice_assign(total, slices, Self::float_add(old, part))
     }
 
-    /// Elementwise product of duals of equal shape.
+    /// Applies `f` to each of several tensors of equal shape, of which a backend may take some at the same time.
+    fn each(
+        components: Vec<FloatTensor<Self>>,
+        f: &(dyn Fn(FloatTensor<Self>) -> FloatTensor<Self> + Sync),
+    ) -> Vec<FloatTensor<Self>> {
+        components.into_iter().map(f).collect()
+    }
+
+    /// Elementwise sum, or difference if `negative`, of duals of one type that broadcast to one shape.
+    fn sum(_lhs: &Dual<Self>, _rhs: &Dual<Self>, _negative: bool) -> Option<Dual<Self>> {
+        None
+    }
+
+    /// Elementwise product of duals of one type that broadcast to one shape.
     fn mul(_lhs: &Dual<Self>, _rhs: &Dual<Self>) -> Option<Dual<Self>> {
+        None
+    }
+
+    /// x where `of`, which has its shape, is positive or NaN, else 0.
+    fn where_positive(_of: &FloatTensor<Self>, _x: &Dual<Self>) -> Option<Dual<Self>> {
         None
     }
 
@@ -148,6 +166,38 @@ pub trait Kernels: Backend {
         _options: &AttentionModuleOptions,
         _grad: &Dual<Self>,
     ) -> Option<AttentionAdjoints<Self>> {
+        None
+    }
+
+    /// Convolution without a bias: x, (images, channels in, height, width), with kernels,
+    /// (channels out, channels in / groups, height, width). Both of one type.
+    fn conv2d(_x: &Dual<Self>, _weight: &Dual<Self>, _options: &ConvOptions<2>) -> Option<Dual<Self>> {
+        None
+    }
+
+    /// The adjoint of x, of the given shape, under [`Kernels::conv2d`]: its tangents in the slots of `keep`, its primal (else NaN)
+    /// if asked for.
+    fn conv2d_x_backward(
+        _weight: &Dual<Self>,
+        _grad: &Dual<Self>,
+        _shape: &Shape,
+        _options: &ConvOptions<2>,
+        _keep: &Mask,
+        _with_primal: bool,
+    ) -> Option<Dual<Self>> {
+        None
+    }
+
+    /// The adjoint of the kernels, of the given shape, under [`Kernels::conv2d`]: its tangents in the slots of `keep`, its primal
+    /// (else NaN) if asked for.
+    fn conv2d_weight_backward(
+        _x: &Dual<Self>,
+        _grad: &Dual<Self>,
+        _shape: &Shape,
+        _options: &ConvOptions<2>,
+        _keep: &Mask,
+        _with_primal: bool,
+    ) -> Option<Dual<Self>> {
         None
     }
 

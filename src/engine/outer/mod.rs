@@ -2,7 +2,7 @@
 //!
 //! One backward pass gives gradients whose tangents are Hessian-vector products (forward over reverse). Owns the
 //! reverse rules that burn composes from small operations, in closed form ([`attention`], [`normalisation`],
-//! [`products`], [`cross_entropy`]): each is written once in `Jvp` operations, so its tangents come by themselves.
+//! [`products`], [`convolution`], [`cross_entropy`]): each is written once in `Jvp` operations, so its tangents come by themselves.
 //! Everything else passes through to `Autodiff`.
 //!
 //! Also here: adjoint tangents are dropped in every slot that their input does not depend on, a stop-gradient
@@ -10,6 +10,7 @@
 
 mod attention;
 mod closed;
+mod convolution;
 mod cross_entropy;
 mod delegates;
 mod leaf;

@@ -14,8 +14,8 @@ use super::closed::{Input, closed, drop_slots};
 use super::delegates::{
     delegate_activation, delegate_bool, delegate_float, delegate_int, delegate_module, delegate_quantised,
 };
-use super::{Inner, SecondOrder, attention, normalisation, products, slices};
-use crate::engine::jvp::{Jvp, gelu_backward, hard_sigmoid, scan, stop};
+use super::{Inner, SecondOrder, attention, convolution, normalisation, products, slices};
+use crate::engine::jvp::{Jvp, conv1d, gelu_backward, hard_sigmoid, scan, stop};
 use crate::engine::kernels::{Dual, Kernels};
 
 impl<B: Kernels> FloatTensorOps<Self> for SecondOrder<B> {
@@ -109,7 +109,7 @@ impl<B: Kernels> ActivationOps<Self> for SecondOrder<B> {
     }
 }
 
-/// Convolutions pass through behind an identity that drops the slots which x does not depend on.
+/// Other convolutions pass through behind an identity that drops the slots which x does not depend on.
 macro_rules! convolutions {
     ($($name:ident: $options:ty;)*) => {$(
         fn $name(
@@ -127,12 +127,35 @@ impl<B: Kernels> ModuleOps<Self> for SecondOrder<B> {
     delegate_module!();
 
     convolutions! {
-        conv1d: ConvOptions<1>;
-        conv2d: ConvOptions<2>;
         conv3d: ConvOptions<3>;
         conv_transpose1d: ConvTransposeOptions<1>;
         conv_transpose2d: ConvTransposeOptions<2>;
         conv_transpose3d: ConvTransposeOptions<3>;
+    }
+
+    fn conv1d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
+        options: ConvOptions<1>,
+    ) -> FloatTensor<Self> {
+        conv1d::<Self>(x, weight, bias, options)
+    }
+
+    fn conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        let y = convolution::conv2d(x, weight, options);
+        match bias {
+            Some(bias) => {
+                let channels = bias.shape()[0];
+                Self::float_add(y, Self::float_reshape(bias, Shape::new([1, channels, 1, 1])))
+            }
+            None => y,
+        }
     }
 
     fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: Option<FloatTensor<Self>>) -> FloatTensor<Self> {

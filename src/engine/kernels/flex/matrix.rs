@@ -101,7 +101,7 @@ pub(super) struct SharedOutput<'a, T> {
     lifetime: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: handed out only through the unsafe `matrix`, whose caller keeps the tasks' entries apart.
+// SAFETY: handed out only through unsafe functions, whose callers keep the tasks' entries apart.
 unsafe impl<T: Send> Sync for SharedOutput<'_, T> {}
 
 impl<'a, T: Element> SharedOutput<'a, T> {
@@ -123,6 +123,17 @@ impl<'a, T: Element> SharedOutput<'a, T> {
         let [row_stride, col_stride] = strides;
         let data = self.data.wrapping_add(offset);
         MatrixMut { data, rows, cols, row_stride, col_stride, lifetime: PhantomData }
+    }
+
+    /// Some of the numbers.
+    ///
+    /// # Safety
+    /// None of them may be in use by another task at the same time.
+    #[allow(clippy::mut_from_ref)] // the caller keeps the parts apart
+    pub(super) unsafe fn slice(&self, range: Range<usize>) -> &mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
+        // SAFETY: inside, and nobody else's.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(range.start), range.len()) }
     }
 }
 

@@ -9,6 +9,10 @@ mod attention_backward;
 #[cfg(test)]
 mod attention_tests;
 mod attention_tiles;
+mod columns;
+mod convolution;
+#[cfg(test)]
+mod convolution_tests;
 mod cross_entropy;
 #[cfg(test)]
 mod cross_entropy_tests;
@@ -20,16 +24,21 @@ mod layer_norm;
 mod math;
 mod matrix;
 mod products;
+mod repeated;
 mod slices;
 mod softmax;
 #[cfg(test)]
 mod testing;
 
-use burn_backend::ops::{AttentionModuleOptions, FloatTensorOps};
-use burn_backend::{DType, Slice, TensorMetadata};
+use burn_backend::ops::{AttentionModuleOptions, ConvOptions, FloatTensorOps};
+use burn_backend::{DType, Shape, Slice, TensorMetadata};
 use burn_flex::{Flex, FlexTensor};
+use rayon::prelude::*;
 
 use super::{AttentionAdjoints, Dual, Kernels, LinearCrossEntropy, Mask, Terms};
+
+/// Numbers of a tensor from which on one pass over it is worth a second thread.
+const PARALLEL_FROM: usize = 1 << 16;
 
 /// Calls a generic kernel for the dtype of `$x`; `None` for anything but f32 and f64.
 macro_rules! by_dtype {
@@ -80,10 +89,34 @@ impl Kernels for Flex {
     }
 
     fn mul(lhs: &Dual<Self>, rhs: &Dual<Self>) -> Option<Dual<Self>> {
-        if lhs.primal.shape() != rhs.primal.shape() {
+        let shape = repeated::common_shape(&lhs.shape(), &rhs.shape())?;
+        by_dtype!(lhs, elementwise::mul, lhs, rhs, shape)
+    }
+
+    /// Few numbers of equal shapes: by flex, which reuses memory.
+    fn sum(lhs: &Dual<Self>, rhs: &Dual<Self>, negative: bool) -> Option<Dual<Self>> {
+        let shape = repeated::common_shape(&lhs.shape(), &rhs.shape())?;
+        if lhs.shape() == rhs.shape() && shape.num_elements() < PARALLEL_FROM {
             return None;
         }
-        by_dtype!(lhs, elementwise::mul, lhs, rhs)
+        by_dtype!(lhs, elementwise::sum, lhs, rhs, negative, shape)
+    }
+
+    fn each(components: Vec<FlexTensor>, f: &(dyn Fn(FlexTensor) -> FlexTensor + Sync)) -> Vec<FlexTensor> {
+        match &components[..] {
+            [first, _, ..] if first.shape().num_elements() >= PARALLEL_FROM => {
+                components.into_par_iter().with_max_len(1).map(f).collect()
+            }
+            _ => components.into_iter().map(f).collect(),
+        }
+    }
+
+    fn where_positive(of: &FlexTensor, x: &Dual<Self>) -> Option<Dual<Self>> {
+        if of.shape() == x.shape() && of.dtype() == x.dtype() {
+            by_dtype!(x, elementwise::where_positive, of, x)
+        } else {
+            None
+        }
     }
 
     fn gelu(x: &Dual<Self>) -> Option<Dual<Self>> {
@@ -140,6 +173,32 @@ impl Kernels for Flex {
         grad: &Dual<Self>,
     ) -> Option<AttentionAdjoints<Self>> {
         by_dtype!(query, attention_backward::attention_backward, query, key, value, mask, options, grad).flatten()
+    }
+
+    fn conv2d(x: &Dual<Self>, weight: &Dual<Self>, options: &ConvOptions<2>) -> Option<Dual<Self>> {
+        by_dtype!(x, convolution::conv2d, x, weight, options)
+    }
+
+    fn conv2d_x_backward(
+        weight: &Dual<Self>,
+        grad: &Dual<Self>,
+        shape: &Shape,
+        options: &ConvOptions<2>,
+        keep: &Mask,
+        with_primal: bool,
+    ) -> Option<Dual<Self>> {
+        by_dtype!(weight, convolution::x_adjoint, weight, grad, shape, options, keep, with_primal)
+    }
+
+    fn conv2d_weight_backward(
+        x: &Dual<Self>,
+        grad: &Dual<Self>,
+        shape: &Shape,
+        options: &ConvOptions<2>,
+        keep: &Mask,
+        with_primal: bool,
+    ) -> Option<Dual<Self>> {
+        by_dtype!(x, convolution::weight_adjoint, x, grad, shape, options, keep, with_primal)
     }
 
     fn linear_cross_entropy(
