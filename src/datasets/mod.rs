@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 
 pub use batches::{Batches, RunData};
 pub use images::{ImageBatch, ImageFiles, ImageFormat, ImageShape, ImageSize};
-pub use pairs::{PairBatch, PairFiles, PairShape};
+pub use pairs::{PairBatch, PairFiles, PairShape, Pairs};
 pub use place::Place;
 pub use selection::{Choice, Selection};
 pub use tokens::{Counted, TokenBatch, TokenFiles, TokenShape};

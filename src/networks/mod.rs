@@ -20,6 +20,8 @@ mod registry;
 mod residual;
 pub mod resnet;
 mod setup;
+#[cfg(test)]
+mod testing;
 pub mod vgg;
 pub mod vit;
 
