@@ -445,7 +445,9 @@ fn the_configs_select_the_blocks_their_headers_name() {
         let selected = config.blocks.filter().unwrap().select(&block_names(layers)).unwrap();
         assert_eq!(selected.len(), expected, "{name}");
     }
-    for (name, expected) in [("mlp_fashion_mnist", 8), ("resnet18_fashion_mnist", 6), ("vgg16_fashion_mnist", 6)] {
+    for (name, expected) in
+        [("mlp_fashion_mnist", 8), ("resnet18_fashion_mnist", 6), ("vgg16_fashion_mnist", 6), ("bert_shakespeare", 8)]
+    {
         let config = load(folder.join(format!("{name}.toml")), &[]).unwrap();
         let layout = config.network.layout().unwrap();
         let names: Vec<String> = layout.parameters().iter().map(|parameter| parameter.name.clone()).collect();

@@ -1,9 +1,8 @@
 //! Which tokens a masked language model has to predict, and what it sees in their place (Devlin et al. 2018, arXiv 1810.04805).
 
-use rand_chacha::ChaCha8Rng;
-use rand_core::{RngCore, SeedableRng};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+
+use super::random::{below, stream};
 
 /// Of the chosen tokens so many tenths are hidden behind the mask's token ...
 const HIDDEN: usize = 8;
@@ -41,7 +40,7 @@ impl Masking {
     /// none where every token is one of `never`.
     pub fn apply(&self, position: usize, tokens: &mut [u32], vocabulary: usize) -> Vec<(usize, u32)> {
         let mut places: Vec<usize> = (0..tokens.len()).filter(|at| !self.never.contains(&tokens[*at])).collect();
-        let mut random = self.stream(position);
+        let mut random = stream("hesspec masked tokens", self.seed, position);
         for at in 0..self.count(places.len()) {
             let other = at + below(&mut random, places.len() - at);
             places.swap(at, other);
@@ -58,20 +57,6 @@ impl Masking {
         }
         chosen
     }
-
-    /// Random numbers of one sample.
-    fn stream(&self, position: usize) -> ChaCha8Rng {
-        let mut hash = Sha256::new();
-        hash.update(b"hesspec masked tokens");
-        hash.update(self.seed.to_le_bytes());
-        hash.update((position as u64).to_le_bytes());
-        ChaCha8Rng::from_seed(hash.finalize().into())
-    }
-}
-
-/// A whole number below `end`, which is far below 2^64.
-fn below(random: &mut ChaCha8Rng, end: usize) -> usize {
-    ((u128::from(random.next_u64()) * end as u128) >> 64) as usize
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod micro_batches;
 mod pairs;
 mod permutation;
 mod prepare;
+mod random;
 mod remote;
 mod settings;
 mod shard;
@@ -31,7 +32,7 @@ pub use meta::{Described, Meta, TokenFile, Tokenizer};
 pub use micro_batches::{Cut, MicroBatch, MicroBatches};
 pub use pairs::{Pair, read_pairs};
 pub use permutation::{Order, Permutation};
-pub use prepare::{Advance, OnAdvance, Preparation, Prepared, prepare};
+pub use prepare::{Advance, OnAdvance, PairPreparation, Preparation, Prepared, PreparedPairs, prepare, prepare_pairs};
 pub use settings::{OnError, Settings, Source, TextFormat};
 pub use tokens::Tokens;
 
