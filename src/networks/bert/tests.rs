@@ -84,7 +84,7 @@ fn sizes_of_the_presets_are_the_published_ones() {
     assert_eq!(count("loss = \"mlm+nsp\""), 110_106_428);
     assert_eq!(count(""), 109_514_298);
     assert_eq!(count("preset = \"40m\"\nloss = \"mlm+nsp\""), 110_106_428 - 10 * 7_087_872);
-    assert_eq!(count("preset = \"tiny\"\nloss = \"mlm+nsp\""), 4_416_698);
+    assert_eq!(count("preset = \"tiny\"\nloss = \"mlm+nsp\""), 4_433_468);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn micro_batches_add_up_to_the_definition() {
     for micro_batch in 1..=6 {
         let batches = all(&config, micro_batch);
         if micro_batch == 2 {
-            assert_ne!(predictions(&batches[0]) * 2, predictions(&batches[2]) * 2, "unequal numbers of hidden tokens");
+            assert_ne!(predictions(&batches[0]), predictions(&batches[1]), "unequal numbers of hidden tokens");
         }
         let weighted = |batch: &PairBatch<Second>| {
             Network::weight(&config, batch) * number(Network::total_loss(&config, &model, batch))
@@ -231,7 +231,7 @@ fn products_are_differences_of_burns_own_gradients() {
         gradient_of(&config, &module.unwrap(), &copied(batch), &layout)
     };
     // fourth order: the error is about h^4 of a fifth derivative, and 1e-16 / h
-    let h = 1e-3;
+    let h = 1e-4;
     let [far_down, down, up, far_up] = [-2.0, -1.0, 1.0, 2.0].map(|steps| gradient(steps * h));
     let scale = found.iter().fold(0f64, |most, x| most.max(x.abs()));
     for (at, found) in found.iter().enumerate() {
