@@ -127,16 +127,15 @@ impl PairFiles {
 
     /// A pair as the network sees it, with the tokens that it predicts.
     fn masked(&self, mut pair: Pair, position: usize, shape: &PairShape) -> std::result::Result<Pair, String> {
+        let labels = "`labels`, which say what is predicted";
         match (&self.mask, &pair.predicted) {
             (None, Some(_)) => Ok(pair),
-            (None, None) => Err("there are no `labels`, which say what is predicted\nHINT: set data.pairs.mask, so that tokens are hidden".into()),
-            (Some(_), Some(_)) => Err("there are `labels`, which say what is predicted, and data.pairs.mask; leave one of them out".into()),
+            (None, None) => Err(format!("there are no {labels}\nHINT: set data.pairs.mask, so that tokens are hidden")),
+            (Some(_), Some(_)) => Err(format!("there are {labels}, and data.pairs.mask; leave one of them out")),
             (Some(mask), None) => {
                 let predicted = mask.apply(position, &mut pair.tokens, shape.vocabulary);
-                if predicted.is_empty() {
-                    return Err("no token can be hidden: all are in data.pairs.mask.never; expected one at least".into());
-                }
-                Ok(Pair { predicted: Some(predicted), ..pair })
+                let all = "no token can be hidden: all are in data.pairs.mask.never; expected one at least";
+                if predicted.is_empty() { Err(all.into()) } else { Ok(Pair { predicted: Some(predicted), ..pair }) }
             }
         }
     }
@@ -181,14 +180,13 @@ pub struct Pairs {
 
 impl Pairs {
     fn new(shape: PairShape) -> Self {
-        let none = Vec::new;
         Self {
             shape,
-            tokens: vec![],
-            ends: none(),
-            predicted: vec![],
-            predicted_ends: none(),
-            next: vec![],
+            tokens: Vec::new(),
+            ends: Vec::new(),
+            predicted: Vec::new(),
+            predicted_ends: Vec::new(),
+            next: Vec::new(),
             mean_predicted: 1.0,
         }
     }

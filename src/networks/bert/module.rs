@@ -148,12 +148,11 @@ pub struct Transform<B: Backend> {
 impl<B: Backend> Bert<B> {
     /// The stream at the entry of layer 0: `tokens` and `types`, (pairs, time), to (pairs * time, embedding).
     pub fn embed(&self, tokens: Tensor<B, 2, Int>, types: Tensor<B, 2, Int>) -> Tensor<B, 2> {
-        let ([_, time], Embeddings { layer_norm, .. }) = (tokens.dims(), &self.bert.embeddings);
-        let table = |of: &Embedding<B>| of.weight.val();
-        let words = embedding(table(&self.bert.embeddings.word_embeddings), tokens); // (pairs, time, embedding)
-        let types = embedding(table(&self.bert.embeddings.token_type_embeddings), types);
-        let positions = table(&self.bert.embeddings.position_embeddings).narrow(0, 0, time).unsqueeze::<3>();
-        layer_norm.forward((words + types + positions).flatten(0, 1))
+        let ([_, time], tables) = (tokens.dims(), &self.bert.embeddings);
+        let words = embedding(tables.word_embeddings.weight.val(), tokens); // (pairs, time, embedding)
+        let types = embedding(tables.token_type_embeddings.weight.val(), types);
+        let positions = tables.position_embeddings.weight.val().narrow(0, 0, time).unsqueeze::<3>();
+        tables.layer_norm.forward((words + types + positions).flatten(0, 1))
     }
 
     /// The stream behind some of the branches: attention and MLP of every layer, from the input up. `pairs` = (pairs, time),
