@@ -28,7 +28,7 @@ micro_batch = 2                 # does not divide them
 precision = "f64"
 
 [blocks]
-include = ["*.1.*query.weight", "*.1.*dense.weight", "*word*", "bert.pooler.*weight", "cls.predictions.bias"]
+include = ["*.1.*query.weight", "*.1.*dense.weight", "*word*", "cls.predictions.bias"]
 
 [lanczos]
 steps = 6
