@@ -200,10 +200,11 @@ fn padding_changes_nothing() {
     assert_ne!(outputs(batch), outputs(&seen), "padding that is seen");
 }
 
-/// The same module on burn's own differentiation, on another backend, at nearby parameters.
+/// The same module on burn's own differentiation, on another backend, at nearby parameters. With tanh: burn's gradient of the exact GELU
+/// is that of the approximation, with constants of six digits.
 #[test]
 fn products_are_differences_of_burns_own_gradients() {
-    let config = small(Losses::TokensAndNext);
+    let config = BertConfig { gelu: Gelu::Tanh, ..small(Losses::TokensAndNext) };
     let layout = Network::layout(&config).unwrap();
     let v = crate::networks::testing::gaussian("v", layout.num_params());
     let (model, batch) = (random(&config), &all(&config, 6)[0]);
