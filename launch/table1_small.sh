@@ -2,10 +2,10 @@
 # The paper's comparison of networks (arXiv 2402.16788, Table 1) on small ones at initialisation: how far the spectra of the blocks
 # of each network lie apart, in every metric, with errors.
 #
-#   launch/table1_small.sh [NETWORK...]      default: mlp vgg resnet vit gpt2 decoder
+#   launch/table1_small.sh [NETWORK...]      default: mlp vgg resnet vit gpt2 decoder bert
 #
 # Work   configs/table1: every matrix of each network but the norms', 2 probes of 40 steps; some minutes a network on 2 cores
-# Data   Fashion-MNIST for those that see images, Shakespeare's characters for the others
+# Data   Fashion-MNIST for those that see images, pairs of Shakespeare's lines for BERT, his characters for the others
 # Ends in a table on stdout (results/table1_small.md is one) and the runs in results/table1_small.
 #
 # HESSPEC names the program (default: hesspec on the PATH, else target/debug or target/release of this repository).
@@ -15,8 +15,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 HESSPEC=$(find_hesspec)
 url=results/table1_small
-{ launch/prepare_fashion_mnist.sh && launch/prepare_shakespeare.sh; } >&2
-[[ $# -gt 0 ]] || set -- mlp vgg resnet vit gpt2 decoder
+{ launch/prepare_fashion_mnist.sh && launch/prepare_shakespeare_pairs.sh; } >&2
+[[ $# -gt 0 ]] || set -- mlp vgg resnet vit gpt2 decoder bert
 for network in "$@"; do
     "$HESSPEC" run "configs/table1/table1_$network.toml" --output "$url" >&2
 done

@@ -90,6 +90,7 @@ say "weights against transformers and PyTorch"
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT
     "$python" tests/python/reference_torch.py --dir "$scratch" --hesspec target/debug/hesspec --large
+    "$python" tests/python/reference_torch_bert.py --dir "$scratch/bert" --hesspec target/debug/hesspec
     "$python" tests/python/reference_torch_images.py --dir "$scratch/images" --hesspec target/debug/hesspec --large
 )
 

@@ -7,7 +7,10 @@ use clap::{Args, Subcommand};
 use super::common::{local, print, print_json};
 use super::progress::Counter;
 use crate::cluster::signal;
-use crate::data::{self, Advance, Inspection, Meta, OnError, Preparation, Prepared, TextFormat, TokenType, Tokenizer};
+use crate::data::{
+    self, Advance, Inspection, Meta, OnError, PairPreparation, Preparation, Prepared, PreparedPairs, TextFormat,
+    TokenType, Tokenizer,
+};
 use crate::shown::Url;
 use crate::{Error, Result};
 
@@ -15,6 +18,9 @@ use crate::{Error, Result};
 pub enum Command {
     /// Text to tokens: train.bin or shards (uint16), and meta.json, in one folder.
     Prepare(Prepare),
+    /// Dialogues of films to a file of pairs for [data.pairs]: Cornell's corpus, whose movie_lines.txt has what is said and
+    /// movie_conversations.txt what follows what. In half of the pairs another line stands in place of what follows.
+    Pairs(Pairs),
     /// What a file of tokens, or a glob of them, holds; checks it against the hashes in meta.json.
     Inspect(Inspect),
 }
@@ -51,6 +57,29 @@ pub struct Prepare {
 }
 
 #[derive(Debug, Args)]
+pub struct Pairs {
+    /// A tokenizer.json of BERT's, by path or URL (builds with the feature `tokenizers`).
+    #[arg(long)]
+    tokenizer: Url,
+    /// The most tokens of a pair; of longer ones the longer sentence is cut.
+    #[arg(long, value_name = "TOKENS", default_value = "128")]
+    context: usize,
+    /// Of the choice of pairs whose second line does not follow the first.
+    #[arg(long, default_value = "0")]
+    seed: u64,
+    /// File to write: JSON lines, gzipped where it ends in .gz.
+    #[arg(long, value_name = "FILE", value_parser = local)]
+    output: PathBuf,
+    /// Replace a file that is already there.
+    #[arg(long)]
+    force: bool,
+    /// movie_lines.txt, by path or URL.
+    lines: Url,
+    /// movie_conversations.txt, by path or URL.
+    conversations: Url,
+}
+
+#[derive(Debug, Args)]
 pub struct Inspect {
     /// A file, or a glob in quotes; path or URL.
     path: Url,
@@ -63,6 +92,7 @@ pub struct Inspect {
 pub fn main(command: Command, json: bool) -> Result<()> {
     match command {
         Command::Prepare(arguments) => prepare(arguments, json),
+        Command::Pairs(arguments) => pairs(arguments, json),
         Command::Inspect(arguments) => inspect(&arguments, json),
     }
 }
@@ -111,6 +141,31 @@ fn prepare(arguments: Prepare, json: bool) -> Result<()> {
         "{}: {done}{num_tokens} tokens of {num_documents} documents, vocabulary {vocabulary_size}{skipped}{now}",
         file.display()
     ))
+}
+
+fn pairs(arguments: Pairs, json: bool) -> Result<()> {
+    let Pairs { tokenizer, context, seed, output, force, lines, conversations } = arguments;
+    if !force && output.symlink_metadata().is_ok() {
+        let problem = "is already there; name another file, or replace it with --force";
+        return Err(Error::Config(format!("{}: {problem}", output.display())));
+    }
+    let made = data::prepare_pairs(&PairPreparation {
+        lines,
+        conversations,
+        tokenizer,
+        context,
+        seed,
+        output: output.clone(),
+    })?;
+    if json {
+        return print_json(&made);
+    }
+    let PreparedPairs { pairs, tokens, vocabulary, mask, never } = made;
+    let mask = match mask {
+        Some(token) => format!("\nmask = {{ token = {token}, never = {never:?} }}"),
+        None => String::new(),
+    };
+    print(&format!("{}: {pairs} pairs of {tokens} tokens, vocabulary {vocabulary}{mask}", output.display()))
 }
 
 /// A tokenizer by its name, or the file of one.

@@ -28,8 +28,8 @@ pub struct Export {
     /// File to write: .safetensors, or .pt for PyTorch; path or URL.
     #[arg(value_name = "OUT")]
     out: Url,
-    /// Names and layout: huggingface, nanogpt, or paper (attn.wq, wk, wv, wo). Default: huggingface for safetensors,
-    /// nanogpt for PyTorch.
+    /// Names and layout: huggingface, nanogpt, or paper (attn.wq, wk, wv, wo); of BERT huggingface or gamma-beta (before 2019).
+    /// Default: huggingface for safetensors, of GPT-2 nanogpt for PyTorch.
     #[arg(long, value_name = "NAMING")]
     naming: Option<String>,
     /// Replace a file that is already there.

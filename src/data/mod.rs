@@ -1,6 +1,7 @@
 //! Token files and the batches cut from them.
 //!
-//! This room owns the formats on disk (`format`, `shard`, `tokens`, over a network `remote`; `idx`, `cifar`), how files of text become them (`prepare`,
+//! This room owns the formats on disk (`format`, `shard`, `tokens`, over a network `remote`; `idx`, `cifar`; `pairs` of
+//! sentences, and which of their tokens are hidden, `masking`), how files of text become them (`prepare`,
 //! `settings`), how that is written down and held against what is there (`meta`, `beside`), what they hold (`inspect`), and how a
 //! batch is ordered and cut (`permutation`, `micro_batches`). It knows no tensors and no models: tokens leave as integers.
 
@@ -9,10 +10,13 @@ mod cifar;
 mod format;
 mod idx;
 mod inspect;
+mod masking;
 mod meta;
 mod micro_batches;
+mod pairs;
 mod permutation;
 mod prepare;
+mod random;
 mod remote;
 mod settings;
 mod shard;
@@ -23,10 +27,12 @@ pub use cifar::{Cifar, CifarKind};
 pub use format::{Format, TokenType};
 pub use idx::Idx;
 pub use inspect::{Frequency, Inspection, inspect};
+pub use masking::Masking;
 pub use meta::{Described, Meta, TokenFile, Tokenizer};
 pub use micro_batches::{Cut, MicroBatch, MicroBatches};
+pub use pairs::{Pair, read_pairs};
 pub use permutation::{Order, Permutation};
-pub use prepare::{Advance, OnAdvance, Preparation, Prepared, prepare};
+pub use prepare::{Advance, OnAdvance, PairPreparation, Preparation, Prepared, PreparedPairs, prepare, prepare_pairs};
 pub use settings::{OnError, Settings, Source, TextFormat};
 pub use tokens::Tokens;
 

@@ -62,7 +62,14 @@ impl<S: Samples, K: Kernels> Batches<S, K> {
     ///
     /// # Errors
     /// Those of the data; [`Error::Config`] if no prediction counts.
-    pub fn new(samples: S, selection: Selection, cuts: Cuts, unit: Unit, place: Place<SecondOrder<K>>) -> Result<Self> {
+    pub fn new(
+        mut samples: S,
+        selection: Selection,
+        cuts: Cuts,
+        unit: Unit,
+        place: Place<SecondOrder<K>>,
+    ) -> Result<Self> {
+        samples.select(&selection);
         let total_weight = (selection.num_samples() * unit.predictions) as f64;
         let mut batches = Self { samples, selection, cuts, unit, place, order: Mutex::default(), total_weight };
         let weights = batches.parts().map(|positions| batches.samples.weight(&positions));

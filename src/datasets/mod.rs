@@ -1,12 +1,13 @@
 //! Data sets: what a network is run on, sample by sample, as tensors.
 //!
-//! A [`Dataset`] is a table `[data.KIND]`. Opened, it gives [`Samples`] by their positions: windows of tokens, images. This room
+//! A [`Dataset`] is a table `[data.KIND]`. Opened, it gives [`Samples`] by their positions: windows of tokens, images, pairs of sentences. This room
 //! owns which positions make up a run's batch ([`Selection`]) and how that is cut into micro-batches ([`Batches`]). Each kind
 //! has a file of its own.
 
 mod ahead;
 mod batches;
 mod images;
+mod pairs;
 mod place;
 mod selection;
 mod tokens;
@@ -19,6 +20,7 @@ use serde::de::DeserializeOwned;
 
 pub use batches::{Batches, RunData};
 pub use images::{ImageBatch, ImageFiles, ImageFormat, ImageShape, ImageSize};
+pub use pairs::{PairBatch, PairFiles, PairShape, Pairs};
 pub use place::Place;
 pub use selection::{Choice, Selection};
 pub use tokens::{Counted, TokenBatch, TokenFiles, TokenShape};
@@ -87,6 +89,10 @@ pub trait Samples: Send + Sync {
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) for data that the network cannot read, [`Error::Storage`](crate::Error::Storage).
     fn batch<B: Backend>(&self, positions: &[usize], place: &Place<B>) -> Result<Self::Batch<B>>;
+
+    /// Will be called once, before the first batch is made, with the samples of the run's whole batch: for what a loss has to know of all
+    /// of them, as how many predictions a sample has on average. Default: nothing happens.
+    fn select(&mut self, _selection: &Selection) {}
 
     /// Will be called with the positions that are probably asked for next, before they are: where data comes over a network, it
     /// can be fetched meanwhile. Default: nothing happens.

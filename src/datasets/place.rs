@@ -1,6 +1,6 @@
 //! Where the tensors of a batch are made.
 
-use burn::tensor::{DType, Int, Tensor, TensorData, backend::Backend};
+use burn::tensor::{Bool, DType, Int, Tensor, TensorData, backend::Backend};
 
 /// A device, and the type of floats on it: that of the run.
 #[derive(Debug, Clone)]
@@ -22,6 +22,11 @@ impl<B: Backend> Place<B> {
 
     /// A tensor of whole numbers: tokens, labels. `values` are row-major, as many as `shape` says.
     pub fn integers<const D: usize>(&self, values: Vec<i32>, shape: [usize; D]) -> Tensor<B, D, Int> {
+        Tensor::from_data(TensorData::new(values, shape), &self.device)
+    }
+
+    /// A tensor of truth values: masks. `values` are row-major, as many as `shape` says.
+    pub fn flags<const D: usize>(&self, values: Vec<bool>, shape: [usize; D]) -> Tensor<B, D, Bool> {
         Tensor::from_data(TensorData::new(values, shape), &self.device)
     }
 }

@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 pub struct Names {
     /// Renamings of a path's last element: (burn's, ours).
     pub last: &'static [(&'static str, &'static str)],
+    /// Renamings of a path's other elements: (burn's, ours), for names that no field of Rust's can have.
+    pub inner: &'static [(&'static str, &'static str)],
     /// Prefix which a weights file may leave out.
     pub optional_prefix: &'static str,
     /// How weights files call and lay out the parameters.
@@ -33,6 +35,7 @@ impl Names {
     /// burn's own paths, for a user's model.
     pub const BURN: Names = Names {
         last: &[],
+        inner: &[],
         optional_prefix: "",
         namings: &[Naming::PLAIN],
         buffers: &[],
@@ -43,9 +46,10 @@ impl Names {
 
     /// The name of a parameter at a burn path.
     pub fn of_path(&self, path: &[String]) -> String {
-        let shown: Vec<&str> =
-            path.iter().map(String::as_str).filter(|element| !self.hidden.contains(element)).collect();
-        let mut name = shown.join(".");
+        let renamed =
+            |element| self.inner.iter().find(|(burns, _)| *burns == element).map_or(element, |(_, ours)| *ours);
+        let shown = path.iter().map(String::as_str).filter(|element| !self.hidden.contains(element));
+        let mut name = shown.map(renamed).collect::<Vec<_>>().join(".");
         if let Some(last) = path.last()
             && let Some((_, ours)) = self.last.iter().find(|(burns, _)| burns == last)
         {
@@ -301,6 +305,8 @@ mod tests {
         assert_eq!(RENAMED.of_path(&path("gamma.ln_1.gamma")), "gamma.ln_1.weight");
         assert_eq!(RENAMED.of_path(&path("ln_1.beta")), "ln_1.bias");
         assert_eq!(Names::BURN.of_path(&path("norm.gamma")), "norm.gamma");
+        let inside = Names { inner: &[("norm", "LayerNorm")], ..RENAMED };
+        assert_eq!(inside.of_path(&path("h.0.norm.gamma")), "h.0.LayerNorm.weight");
         let hiding = Names { hidden: &["Linear"], ..RENAMED };
         assert_eq!(hiding.of_path(&path("features.0.Linear.gamma")), "features.0.weight");
         assert!(RENAMED.is_buffer("transformer.h.3.attn.bias"));

@@ -9,13 +9,12 @@ use safetensors::tensor::{Dtype, TensorView};
 use super::Network;
 use super::convolution::{BatchNorm, Statistics};
 use super::resnet::{ResNetConfig, Stem};
+use super::testing::{self, gaussian, random};
 use super::vgg::{Normalisation, VggConfig};
-use crate::block::{Block, Layout};
-use crate::datasets::ImageBatch;
+use crate::block::Layout;
+use crate::datasets::{ImageBatch, ImageFiles};
 use crate::engine::SecondOrder;
-use crate::hessian::{BlockOperator, Listed, Outcome, self_tests};
-use crate::models::{Partition, fill, initialise, parameters, partition, read, stored, weights};
-use crate::probe::{ProbeKind, probe};
+use crate::models::{initialise, parameters, read, stored, weights};
 
 type Plain = burn_flex::Flex;
 type B = SecondOrder<Plain>;
@@ -163,10 +162,6 @@ fn initial_values_are_those_of_torchvision() {
     assert!(values["features.0.bias"].iter().chain(&values["classifier.3.bias"]).all(|value| *value == 0.0));
 }
 
-fn gaussian(name: &str, count: usize) -> Vec<f64> {
-    probe(ProbeKind::Gaussian, 3, name, 0, 0..count)
-}
-
 fn batch(name: &str, count: usize, [channels, height, width]: [usize; 3]) -> ImageBatch<B> {
     let device = Default::default();
     let values = gaussian(name, count * channels * height * width);
@@ -207,64 +202,10 @@ fn batch_norm_is_its_formula() {
     }
 }
 
-/// Far from the initial network, with running statistics of their own.
-fn random<N: Network>(network: &N) -> N::Module<B> {
-    let module = network.module::<B>(&Default::default()).unwrap();
-    fill(module, network.names(), DType::F64, |name, shape| {
-        let values = gaussian(name, shape.iter().product()).into_iter();
-        let is_norm = shape.len() == 1 && name.ends_with("weight");
-        let values: Vec<f64> = match name {
-            _ if name.ends_with("running_var") => values.map(|value| 0.5 + value * value).collect(),
-            _ if is_norm => values.map(|value| 1.0 + 0.3 * value).collect(),
-            _ => values.map(|value| 0.4 * value).collect(),
-        };
-        Ok(Some(TensorData::new(values, shape.to_vec())))
-    })
-    .unwrap()
-}
-
-/// The dense Hessian of the whole is symmetric and a derivative of the gradient, and those of all blocks are its parts.
-fn check_dense<N: Network<Data = crate::datasets::ImageFiles>>(name: &str, network: &N, side: usize) {
-    let (model, layout) = (random(network), network.layout().unwrap());
+/// Of both micro-batches of images of this side.
+fn check_dense<N: Network<Data = ImageFiles>>(name: &str, network: &N, side: usize) {
     let batches = vec![batch("first", 3, [2, side, side]), batch("second", 4, [2, side, side])];
-    let data = Listed::new(batches, |batch: &ImageBatch<B>| batch.labels.dims()[0] as f64);
-    let comm = crate::cluster::solo::comm();
-    let full = layout.full();
-    let matrix = |block: &Block| {
-        let dim = block.num_params(&layout);
-        let units: Vec<Vec<f64>> = (0..dim).map(|i| (0..dim).map(|j| f64::from(u8::from(i == j))).collect()).collect();
-        let product = |chunk: &[Vec<f64>]| {
-            let mut operator = BlockOperator::<Plain, f64>::new(network, &model, &layout, &data, &comm);
-            operator.slots = vec![block; chunk.len()];
-            operator.products(chunk).unwrap()
-        };
-        units.chunks(32).flat_map(product).collect::<Vec<Vec<f64>>>()
-    };
-    let h = matrix(&full);
-    let scale = h.iter().flatten().fold(0f64, |most, value| most.max(value.abs()));
-    assert!(scale > 1e-3, "{name}: H is {scale:e}");
-    let transposed = |i: usize, j: usize| h[j][i];
-    let asymmetry = h.iter().enumerate().flat_map(|(i, row)| row.iter().enumerate().map(move |(j, x)| (i, j, *x)));
-    let asymmetry = asymmetry.map(|(i, j, x)| (x - transposed(i, j)).abs()).fold(0.0, f64::max);
-    assert!(asymmetry < 1e-12 * scale, "{name}: {asymmetry:e} of {scale:e}");
-    let mut operator = BlockOperator::<Plain, f64>::new(network, &model, &layout, &data, &comm);
-    operator.slots = vec![&full];
-    for check in self_tests(&operator, 1).unwrap() {
-        assert_eq!(check.outcome, Outcome::Passed, "{name}: {check:?}");
-    }
-    for block in partition(&layout, &network.structure(), Partition::Parameter).unwrap() {
-        let whole = |parameter: usize| {
-            let p = &layout.parameters()[parameter];
-            Some((p.offset..p.offset + p.num_params()).collect::<Vec<usize>>())
-        };
-        let indices = block.gather(&layout, whole, 0);
-        for (i, row) in matrix(&block).iter().enumerate() {
-            for (j, value) in row.iter().enumerate() {
-                let expected = h[indices[i]][indices[j]];
-                assert!((value - expected).abs() < 1e-12 * scale, "{name}, {}: {value} {expected}", block.name);
-            }
-        }
-    }
+    testing::check_dense(name, network, &random(network), batches);
 }
 
 #[test]
@@ -330,38 +271,8 @@ fn files_hold_running_statistics() {
     assert!(error.contains("1 missing: layer1.0.bn1.running_var [3]"), "{error}");
 }
 
-/// From every stage the outputs are the same to the last bit, and a parameter's stage is the highest that it does not change.
-fn check_stages<N: Network<Data = crate::datasets::ImageFiles>>(network: &N, side: usize) {
-    let (model, batch, names) = (random(network), batch("stages", 3, [2, side, side]), network.names());
-    let stages = network.stages::<Plain>().expect("the size of the images is known");
-    let values = |tensor: Tensor<B, 2>| tensor.into_data().iter::<f64>().collect::<Vec<f64>>();
-    let whole = values(Network::outputs(network, &model, &batch));
-    let highest = stages.num_stages(&model);
-    for stage in 1..=highest {
-        let entry = stages.entry(&model, &batch, stage);
-        assert_eq!(values(stages.outputs_from(&model, stage, entry, &batch)), whole, "stage {stage}");
-    }
-    let mut reached = vec![false; highest + 1];
-    for parameter in network.layout().unwrap().parameters() {
-        let stage = stages.stage_of(&model, &parameter.name);
-        reached[stage] = true;
-        let changed = fill(model.clone(), names, DType::F64, |name, shape| {
-            let values =
-                || gaussian("other", shape.iter().product()).iter().map(|value| 1.5 + value).collect::<Vec<_>>();
-            Ok((name == parameter.name).then(|| TensorData::new(values(), shape.to_vec())))
-        })
-        .unwrap();
-        let entries = |stage: usize| [&model, &changed].map(|model| values(stages.entry(model, &batch, stage)));
-        if stage > 0 {
-            let [before, after] = entries(stage);
-            assert_eq!(before, after, "{} changes the entry of its stage {stage}", parameter.name);
-        }
-        if stage < highest {
-            let [before, after] = entries(stage + 1);
-            assert_ne!(before, after, "{} does not change the entry of stage {}", parameter.name, stage + 1);
-        }
-    }
-    assert!(reached.iter().all(|reached| *reached), "{reached:?}");
+fn check_stages<N: Network<Data = ImageFiles>>(network: &N, side: usize) {
+    testing::check_stages(network, &random(network), &batch("stages", 3, [2, side, side]));
 }
 
 #[test]

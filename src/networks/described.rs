@@ -53,6 +53,31 @@ pub(super) fn disagreement(description: &Description, key: &str, theirs: impl Di
     format!("the weights are of {key} = {theirs} ({}); leave the key out, or use other weights", description.place)
 }
 
+/// Samples may be shorter than the positions of the weights reach: `context` is what they have, `positions` what these have, if more.
+///
+/// # Errors
+/// [`Error::Config`] with the place of the key, and both values.
+pub(super) fn place_positions(
+    check: &Check<'_>,
+    description: &Description,
+    context: &mut usize,
+    positions: &mut Option<usize>,
+    theirs: Option<usize>,
+) -> Result<()> {
+    let Some(theirs) = theirs else { return Ok(()) };
+    let ours = positions.unwrap_or(*context);
+    let agrees = !check.is_given("positions") || ours == theirs;
+    check.that(agrees, "positions", ours, disagreement(description, "positions", theirs))?;
+    if check.is_given("context") {
+        let long = format!("the weights have {theirs} positions ({}); expected no more", description.place);
+        check.that(*context <= theirs, "context", *context, long)?;
+    } else {
+        *context = theirs;
+    }
+    *positions = (theirs > *context).then_some(theirs);
+    Ok(())
+}
+
 /// Families of Hugging Face's that `[model.decoder]` can be, by `model_type`.
 pub(super) const DECODERS: [&str; 5] = ["llama", "mistral", "olmo2", "qwen2", "qwen3"];
 
@@ -61,6 +86,7 @@ pub(super) fn of_another_family(description: &Description, table: &str, expected
     let family = description.family().unwrap_or_default();
     let table_of = |family: &str| match family {
         "gpt2" => Some("gpt2"),
+        "bert" => Some("bert"),
         _ => DECODERS.contains(&family).then_some("decoder"),
     };
     let hint = table_of(family).map_or(String::new(), |other| format!("\nHINT: [model.{other}] has it"));

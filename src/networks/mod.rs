@@ -4,6 +4,7 @@
 //! is a [`Setup`], an object that knows no types any more; everything above this room works on that. Adding a network: its own
 //! file, and one line in [`Registry::built_in`].
 
+pub mod bert;
 pub mod convolution;
 #[cfg(test)]
 mod convolution_tests;
@@ -19,6 +20,8 @@ mod registry;
 mod residual;
 pub mod resnet;
 mod setup;
+#[cfg(test)]
+mod testing;
 pub mod vgg;
 pub mod vit;
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Network;
+use super::bert::BertConfig;
 use super::decoder::DecoderConfig;
 use super::gpt2::Gpt2Config;
 use super::mlp::MlpConfig;
@@ -13,9 +14,6 @@ use super::vit::VitConfig;
 use crate::datasets::Dataset;
 use crate::document::{Check, Entry, Node, nearest, read_table};
 use crate::{Error, Result};
-
-/// Kinds that the contract names and this version does not have.
-const LATER_KINDS: [&str; 1] = ["bert"];
 
 /// The kinds of network that a configuration may name.
 #[derive(Debug, Clone)]
@@ -37,7 +35,12 @@ impl Registry {
     pub fn built_in() -> Self {
         let empty = Self { kinds: Vec::new(), is_complete: false };
         let on_tokens = empty.with::<Gpt2Config>().with::<DecoderConfig>();
-        on_tokens.with::<MlpConfig>().with::<ResNetConfig>().with::<VggConfig>().with::<VitConfig>()
+        on_tokens
+            .with::<MlpConfig>()
+            .with::<ResNetConfig>()
+            .with::<VggConfig>()
+            .with::<VitConfig>()
+            .with::<BertConfig>()
     }
 
     /// With one more, in place of one with the same name.
@@ -100,12 +103,6 @@ fn the_one<'a>(root: &'a Node, table: &str, allowed: &[&str]) -> Result<&'a Entr
 
 fn unknown(table: &str, entry: &Entry, allowed: &[&str]) -> Error {
     let (origin, found) = (&entry.key_origin, entry.key.as_str());
-    if table == "model" && LATER_KINDS.contains(&found) {
-        return Error::Config(format!(
-            "{origin}: [model.{found}] is not built yet; this version has {}, and any burn model of your own",
-            allowed.iter().map(|kind| format!("[model.{kind}]")).collect::<Vec<_>>().join(", ")
-        ));
-    }
     let nearest = nearest(found, allowed).map_or(String::new(), |name| format!("; did you mean `{name}`?"));
     let joint = if nearest.is_empty() { ";" } else { "" };
     Error::Config(format!(

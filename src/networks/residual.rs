@@ -33,7 +33,7 @@ impl Place {
     }
 }
 
-/// A network of branches on a residual stream, (rows, width): each adds to the stream what it makes of it.
+/// A network of branches on a residual stream, (rows, width): each adds to the stream what it makes of it, and may norm the sum.
 ///
 /// Such a network has [`Stages`]: stage 1 + b is the stream before branch b, the highest one that behind all branches. It says so by
 /// `Some(self)` in [`Network::stages`].

@@ -55,10 +55,10 @@ fn folder() -> Folder {
     folder
 }
 
-type Tridiagonals = HashMap<(String, i32, i32), (f64, f64)>;
+pub type Tridiagonals = HashMap<(String, i32, i32), (f64, f64)>;
 
 /// The largest difference of an alpha or beta, relative to the largest alpha.
-fn difference(a: &Tridiagonals, b: &Tridiagonals) -> f64 {
+pub fn difference(a: &Tridiagonals, b: &Tridiagonals) -> f64 {
     assert_eq!(a.len(), b.len());
     let scale = a.values().map(|(alpha, _)| alpha.abs()).fold(0.0, f64::max);
     let pairs = a.iter().map(|(key, (alpha, beta))| (alpha - b[key].0).abs().max((beta - b[key].1).abs()));

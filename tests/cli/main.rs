@@ -13,6 +13,7 @@ mod images;
 mod inputs;
 mod networks;
 mod others;
+mod pairs;
 mod places;
 mod plans;
 mod products;

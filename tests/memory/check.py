@@ -60,6 +60,15 @@ CASES = {
                                                      "lanczos.probes=2", "blocks.full=false", 'blocks.include=["blocks.0.attn.*.weight", "blocks.0.mlp.*"]'],
     "a ResNet-18, full, 32 images": ["model.resnet.image=[64, 64]", "model.resnet.channels=1", "model.resnet.stem=cifar", "batch.samples=32",
                                      "batch.micro_batch=32", "lanczos.steps=2", "lanczos.full_probes=1", 'blocks.include=["fc.weight"]'],
+    "BERT, eight slots, 64 pairs": ["model.bert.embedding=192", "model.bert.heads=3", "model.bert.layers=6", "model.bert.vocabulary=2000",
+                                    "model.bert.context=64", "batch.samples=64", "batch.micro_batch=32", "batch.segments=1", "lanczos.steps=3",
+                                    "lanczos.probes=2", "blocks.full=false", 'blocks.include=["*.layer.0.attention.*.weight"]'],
+    "BERT, full, a large vocabulary": ["model.bert.embedding=64", "model.bert.heads=2", "model.bert.layers=3", "model.bert.vocabulary=30000",
+                                       "model.bert.context=64", "model.bert.loss=mlm+nsp", "batch.samples=64", "batch.micro_batch=64",
+                                       "batch.segments=1", "lanczos.steps=2", "lanczos.full_probes=1", 'blocks.include=["bert.pooler.*"]'],
+    "BERT, recomputed, 64 pairs": ["model.bert.embedding=192", "model.bert.heads=3", "model.bert.layers=6", "model.bert.vocabulary=2000",
+                                   "model.bert.context=64", "batch.samples=64", "batch.micro_batch=64", "batch.segments=1", "lanczos.steps=2",
+                                   "lanczos.full_probes=2", "hessian.recompute=true", 'blocks.include=["cls.predictions.bias"]'],
     "f64 dominates, full": ["model.gpt2.embedding=768", "model.gpt2.heads=12", "model.gpt2.mlp=3072", "model.gpt2.layers=4",
                             "model.gpt2.vocabulary=5000", "batch.tokens=256", "batch.segments=1", "lanczos.steps=1",
                             "lanczos.full_probes=1", "blocks.include=[]"],
@@ -80,6 +89,10 @@ def main():
         images, labels = Path(folder) / "images.idx", Path(folder) / "labels.idx"
         images.write_bytes(bytes([0, 0, 8, 3, 0, 0, 0, 64, 0, 0, 0, 64, 0, 0, 0, 64]) + draw.randbytes(64**3))
         labels.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 64]) + bytes(draw.randrange(10) for _ in range(64)))
+        pairs = Path(folder) / "pairs.jsonl"
+        pair = lambda: dict(input_ids=[draw.randrange(2000) for _ in range(64)], next_sentence_label=draw.randrange(2))
+        pairs.write_text("".join(json.dumps(pair()) + "\n" for _ in range(64)))
+        on_pairs = f'[data.pairs]\npath = "{pairs}"\nmask = {{ token = 1 }}'
         on_tokens = f'[data.tokens]\npath = "{tokens}"'
         on_images = f'[data.images]\npath = "{images}"\nlabels = "{labels}"'
         for number, (name, sets) in enumerate(CASES.items()):
@@ -87,7 +100,7 @@ def main():
                 continue
             kind = sets[0].split(".")[1]
             preset = 'preset = "nano"' if kind in ("gpt2", "decoder") else ""
-            data = on_tokens if kind in ("gpt2", "decoder") else on_images
+            data = dict(gpt2=on_tokens, decoder=on_tokens, bert=on_pairs).get(kind, on_images)
             config = Path(folder) / "memory.toml"
             config.write_text(f'[model.{kind}]\n{preset}\n{data}\n[distance]\nmetrics = ["wasserstein1"]\n')
             sets = [arg for pair in sets for arg in ("--set", pair)]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Dense Hessians of small networks (GPT-2, decoders, perceptrons, vision transformers) in JAX f64: an implementation that shares nothing with hesspec.
+"""Dense Hessians of small networks (GPT-2, decoders, BERT, perceptrons, vision transformers) in JAX f64: an implementation that shares nothing with hesspec.
 
     reference_jax.py make    --dir D --case NAME [--seed N]     model.safetensors, train.bin, config.toml
     reference_jax.py hessian --dir D                            dense.npz: H, G (Gauss-Newton), gradient, loss
@@ -39,6 +39,9 @@ STRETCHED = dict(theta=50.0, share=0.5, scaling=dict(factor=8.0, low=1.0, high=4
 
 VIT = dict(image=[4, 6], patch=2, channels=1, embedding=6, layers=2, heads=2, mlp=5, classes=3)
 
+BERT = dict(layers=2, heads=2, embedding=6, mlp=5, context=7, positions=8, vocabulary=11, types=2, gelu="erf", loss="mlm+nsp",
+            norm_epsilon=1e-12)
+
 # name: (model, samples). `c2_*` are the paper's Appendix C.2; `full_*` have everything.
 CASES = {
     "c2_1": (dict(C2, layers=1), 7),
@@ -55,6 +58,8 @@ CASES = {
     "qwen3": (dict(LLAMA, layers=1, qk_norm="head", activation="gelu", head=2), 5),
     "olmo2": (dict(LLAMA, layers=1, qk_norm="all", norm="after", kv_heads=4, tied=False), 5),
     "vit": (VIT, 5),
+    "bert": (BERT, 3),
+    "bert_tokens_tanh": (dict(BERT, layers=1, loss="mlm", gelu="tanh", types=3), 3),
     "mlp": (MLP, 5),
     "mlp_3": (dict(MLP, scale=3.0), 5),
     "mlp_gelu_no_bias": (dict(MLP, activation="gelu", bias=False), 5),
@@ -80,6 +85,9 @@ def shapes(m):
         return
     if "patch" in m:
         yield from vit_shapes(m)
+        return
+    if "types" in m:
+        yield from bert_shapes(m)
         return
     e, v = m["embedding"], m["vocabulary"]
     bias, norm = m["bias"], m["layer_norm"]
@@ -157,6 +165,67 @@ def vit_shapes(m):
         yield from module(f"{h}.mlp.fc2", e, m["mlp"])
     yield from module("norm", e)
     yield from module("head", m["classes"], e)
+
+
+def bert_shapes(m):
+    e, next_sentence = m["embedding"], "nsp" in m["loss"]
+
+    def module(name, *weight):
+        yield f"{name}.weight", weight
+        yield f"{name}.bias", weight[:1]
+
+    for table, rows in [("word", m["vocabulary"]), ("position", m["positions"]), ("token_type", m["types"])]:
+        yield f"bert.embeddings.{table}_embeddings.weight", (rows, e)
+    yield from module("bert.embeddings.LayerNorm", e)
+    for i in range(m["layers"]):
+        h = f"bert.encoder.layer.{i}"
+        for part in ["self.query", "self.key", "self.value", "output.dense"]:
+            yield from module(f"{h}.attention.{part}", e, e)
+        yield from module(f"{h}.attention.output.LayerNorm", e)
+        yield from module(f"{h}.intermediate.dense", m["mlp"], e)
+        yield from module(f"{h}.output.dense", e, m["mlp"])
+        yield from module(f"{h}.output.LayerNorm", e)
+    if next_sentence:
+        yield from module("bert.pooler.dense", e, e)
+    yield from module("cls.predictions.transform.dense", e, e)
+    yield from module("cls.predictions.transform.LayerNorm", e)
+    yield "cls.predictions.bias", (m["vocabulary"],)
+    if next_sentence:
+        yield from module("cls.seq_relationship", 2, e)
+
+
+def bert_logits(m, p, pairs):
+    """Pairs one by one, so that there is no padding, to logits of all predicted tokens and of all next sentences."""
+    heads, width = m["heads"], m["embedding"] // m["heads"]
+    gelu = lambda x: jax.nn.gelu(x, approximate=m["gelu"] == "tanh")
+
+    def affine(name, x):
+        return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
+
+    def norm(name, x):
+        centred = x - x.mean(-1, keepdims=True)
+        return centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + m["norm_epsilon"]) * p[f"{name}.weight"] + p[f"{name}.bias"]
+
+    tokens, sentences = [], []
+    for pair in pairs:
+        ids = jnp.asarray(pair["input_ids"])
+        of = lambda table, rows: p[f"bert.embeddings.{table}_embeddings.weight"][rows]
+        x = of("word", ids) + of("token_type", jnp.asarray(pair["token_type_ids"])) + of("position", jnp.arange(len(ids)))
+        x = norm("bert.embeddings.LayerNorm", x)
+        for i in range(m["layers"]):
+            h = f"bert.encoder.layer.{i}"
+            q, k, v = (affine(f"{h}.attention.self.{part}", x).reshape(-1, heads, width) for part in ("query", "key", "value"))
+            weights = jax.nn.softmax(jnp.einsum("ihw,jhw->hij", q, k) / jnp.sqrt(float(width)), axis=-1)
+            seen = affine(f"{h}.attention.output.dense", jnp.einsum("hij,jhw->ihw", weights, v).reshape(x.shape))
+            x = norm(f"{h}.attention.output.LayerNorm", x + seen)
+            hidden = gelu(affine(f"{h}.intermediate.dense", x))
+            x = norm(f"{h}.output.LayerNorm", x + affine(f"{h}.output.dense", hidden))
+        predicted = x[np.flatnonzero(np.array(pair["labels"]) >= 0)]
+        predicted = norm("cls.predictions.transform.LayerNorm", gelu(affine("cls.predictions.transform.dense", predicted)))
+        tokens.append(predicted @ p["bert.embeddings.word_embeddings.weight"].T + p["cls.predictions.bias"])
+        if "nsp" in m["loss"]:
+            sentences.append(affine("cls.seq_relationship", jnp.tanh(affine("bert.pooler.dense", x[0]))))
+    return [jnp.concatenate(tokens)] + ([jnp.stack(sentences)] if sentences else [])
 
 
 def vit_logits(m, p, images):
@@ -309,9 +378,10 @@ def logits(m, p, tokens):
     return (x @ head.T).reshape(batch * time, -1)
 
 
-def cross_entropy(z, targets):
-    """Mean over all predicted tokens."""
-    return -jnp.take_along_axis(jax.nn.log_softmax(z, -1), targets.reshape(-1, 1), axis=-1).mean()
+def cross_entropy(outputs, targets):
+    """Mean over all predictions of a kind, summed over the kinds."""
+    logarithms = [jax.nn.log_softmax(z, -1) for z in outputs]
+    return sum(-jnp.take_along_axis(z, t.reshape(-1, 1), axis=-1).mean() for z, t in zip(logarithms, targets, strict=True))
 
 
 class Problem:
@@ -335,22 +405,31 @@ class Problem:
             pixels = read_idx(os.path.join(folder, data["path"]))[:samples]
             pixels = pixels[:, None] if self.kind == "vit" else pixels.reshape(samples, -1)
             self.inputs = (pixels / 255.0 - data["mean"]) / data["std"]
-            self.targets = read_idx(os.path.join(folder, data["labels"]))[:samples].astype(np.int32)
+            self.targets = [read_idx(os.path.join(folder, data["labels"]))[:samples].astype(np.int32)]
+            return
+        if "pairs" in config["data"]:
+            with open(os.path.join(folder, config["data"]["pairs"]["path"])) as file:
+                self.inputs = [json.loads(line) for line in file][:config["batch"]["samples"]]
+            labels = np.concatenate([pair["labels"] for pair in self.inputs])
+            sentences = [np.array([pair["next_sentence_label"] for pair in self.inputs])] if "nsp" in self.m["loss"] else []
+            self.targets = [labels[labels >= 0], *sentences]
             return
         ids = np.fromfile(os.path.join(folder, config["data"]["tokens"]["path"]), "<u2").astype(np.int32)
         context, windows = self.m["context"], config["batch"]["tokens"] // self.m["context"]
         self.inputs = np.stack([ids[i * context:(i + 1) * context] for i in range(windows)])
-        self.targets = np.stack([ids[i * context + 1:(i + 1) * context + 1] for i in range(windows)])
+        self.targets = [np.stack([ids[i * context + 1:(i + 1) * context + 1] for i in range(windows)])]
 
     def parameters(self, theta):
         return {n: theta[o:o + int(np.prod(s))].reshape(s) for n, (o, s) in self.layout.items()}
 
     def outputs(self, theta):
-        of_kind = dict(mlp=mlp_logits, vit=vit_logits, decoder=decoder_logits, gpt2=logits)[self.kind]
-        return of_kind(self.m, self.parameters(theta), self.inputs)
+        """Logits of every kind of prediction, (predictions, classes): one, but for BERT."""
+        of_kind = dict(mlp=mlp_logits, vit=vit_logits, decoder=decoder_logits, gpt2=logits, bert=bert_logits)[self.kind]
+        found = of_kind(self.m, self.parameters(theta), self.inputs)
+        return found if self.kind == "bert" else [found]
 
     def loss(self, theta):
-        return cross_entropy(self.outputs(theta), jnp.asarray(self.targets))
+        return cross_entropy(self.outputs(theta), self.targets)
 
     def columns(self, hvp):
         """Dense symmetric matrix from its products with all unit vectors, a few at a time."""
@@ -362,7 +441,7 @@ class Problem:
         theta = jnp.asarray(self.theta)
         gradient = jax.grad(self.loss)
         z, pull = jax.vjp(self.outputs, theta)
-        gradient_out = jax.grad(lambda z: cross_entropy(z, jnp.asarray(self.targets)))
+        gradient_out = jax.grad(lambda z: cross_entropy(z, self.targets))
 
         def hessian(v):
             return jax.jvp(gradient, (theta,), (v,))[1]
@@ -422,17 +501,18 @@ def make(folder, case, seed, dtype=np.float64):
     weights = {}
     for name, shape in shapes(model):
         # Embeddings spread wide, so that LayerNorm never meets nearly equal channels: f32 has to reach 1e-5.
-        is_embedding = any(part in name for part in (".wte.", ".wpe.", ".embed_tokens.", "cls_token", "pos_embed"))
+        is_embedding = any(part in name for part in (".wte.", ".wpe.", ".embed_tokens.", "_embeddings.", "cls_token", "pos_embed"))
         entries = rng.normal(0.0, 1.0 if is_embedding else 0.4, shape)
-        if (".ln_" in name or "norm" in name) and name.endswith(".weight"):
+        if (".ln_" in name or "norm" in name.lower()) and name.endswith(".weight"):
             entries = 1.0 + 0.3 * rng.normal(size=shape)
         weights[name] = entries.astype(np.float32).astype(dtype)  # the same network in either precision
     save_file(weights, os.path.join(folder, "model.safetensors"))
-    kind = next(kind for kind, key in dict(mlp="sizes", decoder="kv_heads", vit="patch", gpt2="gelu").items() if key in model)
+    kind = next(kind for kind, key in dict(mlp="sizes", decoder="kv_heads", vit="patch", bert="types", gpt2="gelu").items() if key in model)
     lines = ["[run]", f"name = {value(case)}", f"seed = {seed}", "", f"[model.{kind}]"]
     lines += [f"{key} = {value(model[key])}" for key in model]
     lines += ['weights = "model.safetensors"', ""]
-    lines += make_images(folder, model, samples, rng) if kind in ("mlp", "vit") else make_tokens(folder, model, samples, rng)
+    make_data = dict(mlp=make_images, vit=make_images, bert=make_pairs).get(kind, make_tokens)
+    lines += make_data(folder, model, samples, rng)
     lines += [f"micro_batch = {MICRO_BATCH}", "", "[hessian]", 'precision = "f64"', "", "[output]", 'url = "results"', ""]
     with open(os.path.join(folder, "config.toml"), "w") as file:
         file.write("\n".join(lines))
@@ -454,10 +534,23 @@ def make_tokens(folder, model, windows, rng):
     return ["[data.tokens]", 'path = "train.bin"', "", "[batch]", f"tokens = {tokens}"]
 
 
+def make_pairs(folder, model, samples, rng):
+    """Pairs of all lengths, with one or more predicted tokens each."""
+    with open(os.path.join(folder, "pairs.jsonl"), "w") as file:
+        for pair in range(samples + 3):
+            length = 3 + pair * 3 % (model["context"] - 2)
+            ids, types = rng.integers(0, model["vocabulary"], length), rng.integers(0, model["types"], length)
+            labels = np.where(rng.random(length) < 0.4, rng.integers(0, model["vocabulary"], length), -100)
+            labels[pair % length] = rng.integers(0, model["vocabulary"])
+            file.write(json.dumps(dict(input_ids=ids.tolist(), token_type_ids=types.tolist(), labels=labels.tolist(),
+                                       next_sentence_label=pair % 2)) + "\n")
+    return ["[data.pairs]", 'path = "pairs.jsonl"', "", "[batch]", f"samples = {samples}"]
+
+
 def dense(folder):
     """The dense truth, computed once per folder."""
     path = os.path.join(folder, "dense.npz")
-    inputs = [os.path.join(folder, name) for name in os.listdir(folder) if name.endswith((".bin", ".idx", ".toml"))]
+    inputs = [os.path.join(folder, name) for name in os.listdir(folder) if name.endswith((".bin", ".idx", ".jsonl", ".toml"))]
     inputs.append(os.path.join(folder, "model.safetensors"))
     if not os.path.exists(path) or any(os.path.getmtime(name) > os.path.getmtime(path) for name in inputs):
         np.savez(path, **Problem(folder).dense())
@@ -490,11 +583,12 @@ def self_test(folder):
         v /= np.linalg.norm(v)
         rows.append(("gradient", relative(slope(loss, v), truth["gradient"] @ v), 1e-7))
         rows.append(("H v", relative(slope(gradient, v), truth["H"] @ v), 1e-7))
-    jacobian = np.asarray(jax.jacrev(problem.outputs)(jnp.asarray(theta)))  # (predictions, classes, dim)
-    p = np.asarray(jax.nn.softmax(problem.outputs(theta), -1))
-    mean = np.einsum("nc,ncd->nd", p, jacobian)
-    g = np.einsum("nc,ncd,nce->de", p, jacobian, jacobian) - np.einsum("nd,ne->de", mean, mean)
-    rows.append(("Gauss-Newton", relative(truth["G"], g / len(p)), 1e-12))
+    g = 0.0
+    for jacobian, z in zip(jax.jacrev(problem.outputs)(jnp.asarray(theta)), problem.outputs(theta), strict=True):
+        jacobian, p = np.asarray(jacobian), np.asarray(jax.nn.softmax(z, -1))  # (predictions, classes, dim)
+        mean = np.einsum("nc,ncd->nd", p, jacobian)
+        g = g + (np.einsum("nc,ncd,nce->de", p, jacobian, jacobian) - np.einsum("nd,ne->de", mean, mean)) / len(p)
+    rows.append(("Gauss-Newton", relative(truth["G"], g), 1e-12))
     rows.append(("symmetry", relative(truth["H"], truth["H"].T), 1e-12))
     rows.append(("entries in no block or in two", float(len(set(range(problem.dim)) ^ set(np.concatenate(list(problem.blocks().values())))) + sum(map(len, problem.blocks().values())) - problem.dim), 0.0))
     return table(folder, rows)
@@ -637,7 +731,8 @@ def check_lanczos(hesspec, truth, tolerance, steps=8):
     rng = np.random.default_rng(1)
     dim = hesspec.problem.dim
     blocks = hesspec.problem.blocks()
-    chosen = [name for name in blocks if name in ("transformer.h.0.attn.q.weight", "transformer.wte.weight", "layers.1.weight")]
+    chosen = [name for name in blocks if name in ("transformer.h.0.attn.q.weight", "transformer.wte.weight", "layers.1.weight",
+                                                   "bert.embeddings.word_embeddings.weight")]
     for block in ["full", *chosen]:
         index = np.arange(dim) if block == "full" else blocks[block]
         starts = np.zeros((2, dim))

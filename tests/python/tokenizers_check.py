@@ -5,7 +5,7 @@
 
 Tokenizers are trained here on made-up text: byte-level BPE as GPT-2's, BPE on words behind a mark as Llama's (a document must not be cut),
 WordPiece as BERT's, and one of words with more than 65,536 tokens (uint32). The tokens must be those of the tokenizer for each document,
-with its separator between two. hesspec is a build with the feature `tokenizers`. Needs tokenizers, numpy.
+with its separator between two. `hesspec data pairs` must make of dialogues what the tokenizer gives for two lines, cut to the context. hesspec is a build with the feature `tokenizers`. Needs tokenizers, numpy.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import subprocess
 import sys
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 checks = failures = 0
 
@@ -53,6 +53,46 @@ def tokenizers(texts):
     return [("byte-level", byte_level, "<|endoftext|>"), ("marked", marked, "</s>"), ("pieces", pieces, "[SEP]"), ("large", large, "<|endoftext|>")]
 
 
+def pairs(folder, program, texts):
+    """Cornell's two files, in Latin-1, with WordPiece as BERT has it."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    pieces.normalizer, pieces.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    pieces.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special))
+    pieces.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    pieces.save(str(folder / "pieces-pairs.json"))
+    said = [" ".join(text.encode("latin-1", "ignore").decode("latin-1")[:300].split()) for text in texts]
+    said = [text or "nothing" for text in said]
+    between = " +++$+++ "
+    write = lambda name, lines: (folder / name).write_bytes("".join(between.join(line) + "\n" for line in lines).encode("latin-1"))
+    write("lines.txt", [(f"L{at}", "u0", "m0", "NAME", text) for at, text in enumerate(said)])
+    write("talk.txt", [("u0", "u1", "m0", str([f"L{at}" for at in range(start, start + 3)])) for start in range(0, len(said) - 2, 3)])
+    out = folder / "pairs.jsonl"
+    arguments = ["--tokenizer", "pieces-pairs.json", "--context", "24", "--output", "pairs.jsonl", "lines.txt", "talk.txt"]
+    done = subprocess.run([program, "data", "pairs", *arguments, "--force", "--json"], cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        return check("pairs", False, done.stderr)
+    made, lines = json.loads(done.stdout), [json.loads(line) for line in out.read_text().splitlines()]
+    pieces.enable_truncation(24)
+    pieces.encode_special_tokens = True
+
+    def encoded(first, second):
+        found = pieces.encode(said[first], said[second])
+        return dict(input_ids=found.ids, token_type_ids=found.type_ids)
+
+    following = [(at, at + 1) for start in range(0, len(said) - 2, 3) for at in (start, start + 1)]
+    others = 0
+    for (first, second), line in zip(following, lines, strict=True):
+        label = line.pop("next_sentence_label")
+        others += label
+        candidates = range(len(said)) if label else [second]
+        if line not in [encoded(first, candidate) for candidate in candidates]:
+            return check(f"pairs: {first} and {second}", False, line)
+    share = abs(others - len(lines) / 2) < 5 * (len(lines) / 4) ** 0.5
+    check(f"pairs: {len(lines)}, {others} of which do not follow", share and made["pairs"] == len(lines))
+    check("pairs: special tokens", made["mask"] == 4 and made["never"] == [0, 1, 2, 3])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dir", type=pathlib.Path, required=True)
@@ -82,6 +122,7 @@ def main():
         same = len(found) == len(expected) and (found == expected).all()
         check(f"{name}: {len(found)} tokens, {meta['dtype']}, separator {meta['separator']}", same and meta["separator"] == separator)
         check(f"{name}: vocabulary {meta['vocabulary_size']}", meta["vocabulary_size"] > max(expected) and (name == "large") == (width == "<u4"))
+    pairs(options.dir, program, texts)
     print(f"{checks} checks, {failures} failed")
     return failures > 0
 

@@ -7,11 +7,16 @@
 
 mod archive;
 mod cut;
+#[cfg(feature = "tokenizers")]
+mod dialogs;
 mod encode;
 #[cfg(feature = "tokenizers")]
 mod hugging_face;
 mod json;
 mod lock;
+#[cfg(feature = "tokenizers")]
+mod paired;
+mod pairs;
 mod record;
 mod shards;
 mod skipped;
@@ -30,6 +35,8 @@ mod tests;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+pub use self::pairs::{PairPreparation, PreparedPairs, prepare_pairs};
 
 use self::cut::PIECE_BYTES;
 use self::encode::{Characters, Encoder};
@@ -172,10 +179,15 @@ impl Given {
 
     #[cfg(not(feature = "tokenizers"))]
     fn of_file(file: &Url, _separator: Option<&str>) -> Result<Self> {
-        Err(Error::Environment(format!(
-            "--tokenizer {file}: this build reads no tokenizer.json; build with `cargo build --release --features tokenizers`"
-        )))
+        Err(without_tokenizers(file))
     }
+}
+
+#[cfg(not(feature = "tokenizers"))]
+fn without_tokenizers(file: &Url) -> Error {
+    Error::Environment(format!(
+        "--tokenizer {file}: this build reads no tokenizer.json; build with `cargo build --release --features tokenizers`"
+    ))
 }
 
 fn settings(request: &Preparation, given: &Given, sources: &[Input]) -> Settings {

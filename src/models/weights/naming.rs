@@ -58,6 +58,15 @@ impl Naming {
         ],
     };
 
+    /// Files of BERT from before 2019, whose norms have `gamma` and `beta`.
+    pub const GAMMA_BETA: Naming = Naming {
+        name: "gamma-beta",
+        rules: &[
+            rule("LayerNorm.weight", &["LayerNorm.gamma"], false),
+            rule("LayerNorm.bias", &["LayerNorm.beta"], false),
+        ],
+    };
+
     /// The tensors of a file that make up a parameter.
     pub fn parts(&self, parameter: &Parameter) -> Vec<Part> {
         let Parameter { name, shape, .. } = parameter;

@@ -29,6 +29,7 @@ use crate::shown::Url;
 pub const NAMES: Names = Names {
     last: &[],
     hidden: &[],
+    inner: &[],
     optional_prefix: "model.",
     namings: &[Naming::HUGGING_FACE],
     buffers: &[".rotary_emb.inv_freq"],

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::config::{Gelu, Gpt2Config, LAYER_NORM_EPSILON};
 use crate::document::Check;
 use crate::models::weights::{Description, describe};
-use crate::networks::described::{agree, agree_as_toml, check_sizes, disagreement, of_another_family, size};
+use crate::networks::described::{agree, agree_as_toml, check_sizes, of_another_family, place_positions, size};
 use crate::{Error, Result};
 
 /// Keys of a `config.json` that must have these values where they are there: this network has no other.
@@ -23,7 +23,7 @@ pub(super) fn completed(mut config: Gpt2Config, check: &Check<'_>) -> Result<Gpt
     };
     let Some(description) = describe(url)? else { return Ok(config) };
     let said = Said::of(&description)?;
-    place_positions(check, &description, &mut config, said.positions)?;
+    place_positions(check, &description, &mut config.context, &mut config.positions, said.positions)?;
     let Gpt2Config { layers, heads, embedding, mlp, vocabulary, .. } = &mut config;
     let sizes = [
         ("layers", layers, said.layers),
@@ -40,27 +40,6 @@ pub(super) fn completed(mut config: Gpt2Config, check: &Check<'_>) -> Result<Gpt
     let gelu = said.gelu.unwrap_or(config.gelu);
     agree_as_toml(check, &description, "gelu", &mut config.gelu, gelu)?;
     Ok(config)
-}
-
-/// Windows may be shorter than the positions of the weights reach.
-fn place_positions(
-    check: &Check<'_>,
-    description: &Description,
-    config: &mut Gpt2Config,
-    theirs: Option<usize>,
-) -> Result<()> {
-    let Some(theirs) = theirs else { return Ok(()) };
-    let ours = config.num_positions();
-    let agrees = !check.is_given("positions") || ours == theirs;
-    check.that(agrees, "positions", ours, disagreement(description, "positions", theirs))?;
-    if check.is_given("context") {
-        let long = format!("the weights have {theirs} positions ({}); expected no more", description.place);
-        check.that(config.context <= theirs, "context", config.context, long)?;
-    } else {
-        config.context = theirs;
-    }
-    config.positions = (theirs > config.context).then_some(theirs);
-    Ok(())
 }
 
 /// What a description says, in our keys.

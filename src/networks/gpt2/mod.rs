@@ -31,6 +31,7 @@ const STANDARD_DEVIATION: f64 = 0.02;
 /// (`GPT2LMHeadModel`) and without (`GPT2Model`), carry the causal mask as a buffer, and some a copy of the tied head.
 pub const NAMES: Names = Names {
     last: &[("gamma", "weight"), ("beta", "bias")],
+    inner: &[],
     optional_prefix: "transformer.",
     namings: &[Naming::HUGGING_FACE, Naming::NANO_GPT, Naming::PAPER],
     buffers: &[".attn.bias", ".attn.masked_bias"],
