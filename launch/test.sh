@@ -35,7 +35,7 @@ need_venv numpy safetensors jax duckdb polars pandas pyarrow
 hesspec=$PWD/target/debug/hesspec
 
 say "products and Lanczos against JAX"
-cases=(c2_2 full_erf_tied full_tanh_untied_no_bias llama qwen3 olmo2 vit bert mlp_3) # launch/test_full.sh has all
+cases=(c2_2 full_erf_tied full_tanh_untied_no_bias llama qwen3 olmo2 vit mlp_3) # launch/test_full.sh has all
 "$python" tests/python/reference_jax.py all --dir "$scratch/jax" --hesspec "$hesspec" --cases "${cases[@]}"
 
 say "tables in DuckDB, Polars and pandas"
