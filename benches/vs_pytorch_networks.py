@@ -129,7 +129,7 @@ def ours(options, name, folder):
     model, batch, _, _ = NETWORKS[name]
     config = Path(folder) / f"{name}.toml"
     config.write_text(f'{model}\n[data.images]\npath = "none"\nlabels = "none"\n[batch]\nsamples = {batch}\nmicro_batch = {batch}\n'
-                      f'[blocks]\npartition = "none"\n[run]\nthreads = {options.threads}\n')
+                      f'[blocks]\ninclude = ["*{{fc,classifier.0,head}}.weight"]\n[run]\nthreads = {options.threads}\n')
     out, err, code = run([options.hesspec, "bench", config, "--json", "--slots", options.slots, "--repeats", options.repeats])
     if code:
         sys.exit(f"hesspec bench {name}: exit {code}\n{err[-2000:]}")
