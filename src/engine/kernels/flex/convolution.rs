@@ -118,37 +118,32 @@ pub(super) fn weight_adjoint<T: Element>(
     let like = &x.primal;
     let (x, grad) = (Operand::<T>::new(x), Operand::<T>::new(grad));
     let blocks = sizes.blocks(1);
+    if blocks.is_empty() {
+        outputs.clear(); // no images
+    }
     let units = units(&[()], sizes.groups, sizes.inputs, width(sizes.inputs, sizes.groups));
     let components = outputs.components();
     units.into_par_iter().for_each_init(Scratch::default, |scratch, Unit { group, channels, .. }| {
         let Scratch { primal, tangent, result } = scratch;
-        // the transpose of the result, (in x kernel, out): a product must not copy the columns, the larger one of its factors
-        let (rows, cols) = (channels.len() * sizes.taps(), sizes.outputs);
-        let mut sums = vec![T::ZERO; components.len() * rows * cols];
-        for block in &blocks {
+        for (index, block) in blocks.iter().enumerate() {
             let columns = gathered(&sizes, primal, x.primal(), group, channels.clone(), block);
-            let upstream = loaded(&sizes, result, grad.primal(), group, block).transposed();
-            for ((slot, _), sum) in components.iter().zip(sums.chunks_exact_mut((rows * cols).max(1))) {
-                let mut sum = Sum { out: MatrixMut::dense(sum, rows, cols), write: Write::Add };
+            let upstream = loaded(&sizes, result, grad.primal(), group, block);
+            for (slot, output) in &components {
+                // SAFETY: no other unit has these channels.
+                let out = unsafe { kernels_in(&sizes, output, group, &channels) };
+                let mut sum = Sum { out, write: if index == 0 { Write::Replace } else { Write::Add } };
                 match *slot {
-                    None => sum.add(columns, upstream),
+                    None => sum.add(upstream, columns.transposed()),
                     Some(slot) => {
                         if let Some(dg) = grad.tangent(slot) {
-                            sum.add(columns, loaded(&sizes, tangent, dg, group, block).transposed());
+                            sum.add(loaded(&sizes, tangent, dg, group, block), columns.transposed());
                         }
                         if let Some(dx) = x.tangent(slot) {
-                            sum.add(gathered(&sizes, tangent, dx, group, channels.clone(), block), upstream);
+                            let columns = gathered(&sizes, tangent, dx, group, channels.clone(), block);
+                            sum.add(upstream, columns.transposed());
                         }
                     }
                 }
-            }
-        }
-        for ((_, output), sum) in components.iter().zip(sums.chunks_exact((rows * cols).max(1))) {
-            for out in 0..cols {
-                let start = ((group * cols + out) * sizes.inputs + channels.start) * sizes.taps();
-                // SAFETY: no other unit has these channels.
-                let row = unsafe { output.slice(start..start + rows) };
-                row.iter_mut().zip(sum[out..].iter().step_by(cols)).for_each(|(to, from)| *to = *from);
             }
         }
     });
@@ -257,6 +252,22 @@ fn kernels<'a, T: Element>(
     Matrix::new(weight, offset, [outputs.len(), inputs.len() * taps], [depth as isize, 1])
 }
 
+/// A group's kernels for some input channels and all outputs, (out, in x kernel), to be written to.
+///
+/// # Safety
+/// No other task may use these channels at the same time.
+unsafe fn kernels_in<'a, T: Element>(
+    sizes: &Sizes,
+    weight: &'a SharedOutput<'_, T>,
+    group: usize,
+    inputs: &Range<usize>,
+) -> MatrixMut<'a, T> {
+    let (depth, taps) = (sizes.inputs * sizes.taps(), sizes.taps());
+    let offset = group * sizes.outputs * depth + inputs.start * taps;
+    // SAFETY: the caller's.
+    unsafe { weight.matrix(offset, [sizes.outputs, inputs.len() * taps], [depth as isize, 1]) }
+}
+
 /// The slots of `keep` in which any of the duals has a tangent.
 fn kept(duals: &[&Dual<Flex>], keep: &Mask) -> Mask {
     let active = active_slots(duals);
@@ -275,6 +286,11 @@ impl<T: Element> Outputs<T> {
     fn new(shape: Shape, with_primal: bool, active: &Mask) -> Self {
         let numbers = |wanted: bool| wanted.then(|| to_be_filled(shape.num_elements()));
         Self { primal: numbers(with_primal), tangents: active.iter().copied().map(numbers).collect(), shape }
+    }
+
+    /// Zeros everywhere.
+    fn clear(&mut self) {
+        self.primal.iter_mut().chain(self.tangents.iter_mut().flatten()).for_each(|numbers| numbers.fill(T::ZERO));
     }
 
     /// The numbers of the primal (`None`) and of each active slot.

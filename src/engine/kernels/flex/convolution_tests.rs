@@ -130,6 +130,16 @@ fn an_adjoint_that_nobody_asked_for_is_nan_and_absent_slots_stay_absent() {
 }
 
 #[test]
+fn without_images_the_kernels_have_an_adjoint_of_zeros() {
+    let options = Options::new([1, 1], [1, 1], [1, 1], 1);
+    let [x, grad] = inputs::<f64>([0, 2, 4, 4], [0, 3, 4, 4], Case::Dense);
+    let adjoint = weight_adjoint::<f64>(&x, &grad, &Shape::from([3, 2, 3, 3]), &options, &vec![true, true], true);
+    assert_eq!(adjoint.mask(), [true, true, false, false]);
+    assert_eq!(numbers(&adjoint.primal), [0.0; 54]);
+    assert_eq!(numbers(adjoint.tangent(0).unwrap()), [0.0; 54]);
+}
+
+#[test]
 fn one_thread_and_three_give_the_same_bits() {
     let bits = |threads: usize, (x, w, options): &([usize; 4], [usize; 4], Options)| {
         let y = each_product(*x, *w, options, |_, _, _| ());
