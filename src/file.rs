@@ -85,14 +85,18 @@ pub fn kind(header: &[u8]) -> Option<&'static str> {
     })
 }
 
+/// The beginning of a file as UTF-8, without the character that its end may cut; `None` if it is anything else.
+pub fn utf8_of(header: &[u8]) -> Option<&str> {
+    match std::str::from_utf8(header) {
+        Ok(text) => Some(text),
+        Err(error) if error.error_len().is_none() => std::str::from_utf8(&header[..error.valid_up_to()]).ok(),
+        Err(_) => None,
+    }
+}
+
 /// The bytes as text, if they are nothing but text.
 fn text_of(header: &[u8]) -> Option<&str> {
-    let text = match std::str::from_utf8(header) {
-        Ok(text) => text,
-        // a character that the end cuts
-        Err(error) if error.error_len().is_none() => std::str::from_utf8(&header[..error.valid_up_to()]).ok()?,
-        Err(_) => return None,
-    };
+    let text = utf8_of(header)?;
     let is_text = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
     (text.len() >= FEWEST_OF_TEXT && text.chars().all(is_text)).then_some(text)
 }

@@ -64,7 +64,7 @@ pub struct Pairs {
     /// The most tokens of a pair; of longer ones the longer sentence is cut.
     #[arg(long, value_name = "TOKENS", default_value = "128")]
     context: usize,
-    /// Of the choice of pairs whose second line does not follow the first.
+    /// Seed of the random choice of pairs whose second line does not follow the first.
     #[arg(long, default_value = "0")]
     seed: u64,
     /// File to write: JSON lines, gzipped where it ends in .gz.

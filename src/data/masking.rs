@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::random::{below, stream};
 
-/// Of the chosen tokens so many tenths are hidden behind the mask's token ...
+/// How many tenths of the chosen tokens are hidden behind the mask's token.
 const HIDDEN: usize = 8;
-/// ... and so many replaced by any token of the vocabulary; the others stay.
+/// How many tenths are replaced by any token of the vocabulary. The others stay as they are.
 const REPLACED: usize = 1;
 
 /// How tokens are masked: a pure function of the seed and the sample's position, so that the loss is one function.

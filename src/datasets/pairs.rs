@@ -86,7 +86,7 @@ impl Dataset for PairFiles {
         Ok(pairs)
     }
 
-    /// As long as the network takes them, the second half of each the second sentence.
+    /// Made-up pairs as long as the network takes them; the second half of each is its second sentence.
     fn synthetic(&self, shape: &PairShape) -> Result<Pairs> {
         let PairShape { context, vocabulary, types, .. } = *shape;
         let token = |at: usize| (((at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) % vocabulary as u64) as u32;
@@ -271,8 +271,8 @@ impl Samples for Pairs {
         })
     }
 
-    /// Of each pair the number of tokens and of predictions, these, as the network sees them, and the label of the next sentence, where
-    /// it asks; little-endian uint32.
+    /// A pair is the number of its tokens, that of its predictions, the tokens and predictions as the network sees them, and the label
+    /// of the next sentence if the network asks; all as little-endian uint32.
     fn content(&self, positions: &[usize]) -> Result<Option<Vec<u8>>> {
         let mut bytes = Vec::new();
         for position in positions {

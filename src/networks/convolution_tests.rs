@@ -202,7 +202,7 @@ fn batch_norm_is_its_formula() {
     }
 }
 
-/// Of both micro-batches of images of this side.
+/// Checks both micro-batches of images of this side.
 fn check_dense<N: Network<Data = ImageFiles>>(name: &str, network: &N, side: usize) {
     let batches = vec![batch("first", 3, [2, side, side]), batch("second", 4, [2, side, side])];
     testing::check_dense(name, network, &random(network), batches);

@@ -18,7 +18,7 @@ pub struct PairPreparation {
     pub tokenizer: Url,
     /// The most tokens of a pair; longer ones are cut.
     pub context: usize,
-    /// Of the choice of pairs that do not belong together.
+    /// Seed of the random choice of pairs that do not belong together.
     pub seed: u64,
     /// The file; gzipped where its name ends in `.gz`.
     pub output: PathBuf,

@@ -173,9 +173,7 @@ pub(super) fn by_content(
     if is(".csv") || is(".tsv") {
         return refused("a table is no text; make JSON lines or Parquet of it");
     }
-    // a character that the head's end cuts is none that is wrong
-    let is_text = std::str::from_utf8(&head).map_or_else(|error| error.error_len().is_none(), |_| true);
-    match file::kind(&head).filter(|what| !is_text || what.contains("Git LFS")) {
+    match file::kind(&head).filter(|what| file::utf8_of(&head).is_none() || what.contains("Git LFS")) {
         Some(what) => refused(what),
         None => text(input, name, whole, sink),
     }

@@ -31,7 +31,7 @@ pub struct Bert<B: Backend> {
 /// Embeddings, layers, and what the next sentence is predicted from.
 #[derive(Module, Debug)]
 pub struct Trunk<B: Backend> {
-    /// Of tokens, positions and types.
+    /// The embeddings of tokens, positions and types.
     pub embeddings: Embeddings<B>,
     /// The layers.
     pub encoder: Encoder<B>,
@@ -48,7 +48,7 @@ pub struct Embeddings<B: Backend> {
     pub position_embeddings: Embedding<B>,
     /// (types, embedding).
     pub token_type_embeddings: Embedding<B>,
-    /// Of the sum.
+    /// The norm of the sum of the three.
     pub layer_norm: LayerNorm<B>,
 }
 
@@ -96,7 +96,7 @@ pub struct SelfAttention<B: Backend> {
 pub struct Output<B: Backend> {
     /// (embedding, embedding) or (embedding, mlp).
     pub dense: Linear<B>,
-    /// Of the stream and the branch together.
+    /// The norm of the stream and the branch together.
     pub layer_norm: LayerNorm<B>,
 }
 
@@ -119,9 +119,9 @@ pub struct Pooler<B: Backend> {
 /// The heads.
 #[derive(Module, Debug)]
 pub struct Heads<B: Backend> {
-    /// Of hidden tokens.
+    /// The head that predicts hidden tokens.
     pub predictions: Predictions<B>,
-    /// Of the next sentence, (2, embedding); `None` without it.
+    /// The head that predicts the next sentence, (2, embedding); `None` without it.
     pub seq_relationship: Option<Linear<B>>,
 }
 

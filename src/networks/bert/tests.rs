@@ -77,7 +77,7 @@ fn the_layout_is_what_the_module_holds() {
     }
 }
 
-/// As transformers counts the parameters of BertForPreTraining and of BertForMaskedLM.
+/// Numbers of parameters, as transformers counts them for BertForPreTraining and BertForMaskedLM.
 #[test]
 fn sizes_of_the_presets_are_the_published_ones() {
     let count = |text: &str| Network::layout(&read_config(text)).unwrap().num_params();
@@ -200,7 +200,7 @@ fn padding_changes_nothing() {
     assert_ne!(outputs(batch), outputs(&seen), "padding that is seen");
 }
 
-/// The same module on burn's own differentiation, on another backend, at nearby parameters. With tanh: burn's gradient of the exact GELU
+/// The gradient by burn's own differentiation, on another backend, at nearby parameters. With tanh: burn's gradient of the exact GELU
 /// is that of the approximation, with constants of six digits.
 #[test]
 fn products_are_differences_of_burns_own_gradients() {

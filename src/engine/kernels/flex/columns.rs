@@ -20,11 +20,11 @@ const LEAST_COLUMNS: usize = 64;
 #[derive(Debug, Clone)]
 pub(super) struct Sizes {
     images: usize,
-    pub groups: usize,
+    pub(super) groups: usize,
     /// Input channels of a group.
-    pub inputs: usize,
+    pub(super) inputs: usize,
     /// Output channels of a group.
-    pub outputs: usize,
+    pub(super) outputs: usize,
     input: [usize; 2],
     output: [usize; 2],
     kernel: [usize; 2],
@@ -37,15 +37,19 @@ pub(super) struct Sizes {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Block {
     pub(super) images: Range<usize>,
-    pub rows: Range<usize>,
+    rows: Range<usize>,
 }
 
 impl Sizes {
-    /// Those of x, (images, groups inputs, height, width), and kernels, (groups outputs, inputs, height, width).
+    /// Sizes of the convolution of x, (images, groups x inputs, height, width), with kernels, (groups x outputs, inputs, height, width).
+    ///
+    /// # Panics
+    /// If these do not fit together, or the kernels reach over more than the padded input.
     pub(super) fn new(x: &Shape, weight: &Shape, options: &ConvOptions<2>) -> Self {
         let ([images, channels, height, width], [all_outputs, inputs, down, across]) = (x.dims(), weight.dims());
         let ConvOptions { stride, padding, dilation, groups } = options.clone();
         assert_eq!(inputs * groups, channels, "channels of the input and of the kernels");
+        assert!(all_outputs.is_multiple_of(groups), "{all_outputs} output channels in {groups} groups");
         let (input, kernel) = ([height, width], [down, across]);
         let output = [0, 1].map(|d| {
             let padded = input[d] + 2 * padding[d];

@@ -17,7 +17,7 @@ use super::element::Element;
 use super::matrix::{Matrix, MatrixMut, SharedOutput, Threads, Write, product};
 use crate::engine::kernels::{Dual, Mask, not_computed};
 
-/// x, (images, groups x in, height, width), with kernels, (groups x out, in, height, width).
+/// The convolution of x, (images, groups x in, height, width), with kernels, (groups x out, in, height, width), without a bias.
 pub(super) fn conv2d<T: Element>(x: &Dual<Flex>, weight: &Dual<Flex>, options: &ConvOptions<2>) -> Dual<Flex> {
     let sizes = Sizes::new(&x.shape(), &weight.shape(), options);
     let mut outputs = Outputs::<T>::new(sizes.shape(), true, &active_slots(&[x, weight]));
@@ -153,7 +153,7 @@ pub(super) fn weight_adjoint<T: Element>(
 /// Units into which an operation is divided, if that leaves them work enough.
 const UNITS: usize = 8;
 
-/// What one task computes: some channels of one group, of whatever else the work is divided into.
+/// What one task computes: some channels of one group, for one part of the pixels (a block, a run of blocks, or all of them).
 struct Unit<'a, W> {
     of: &'a W,
     group: usize,
@@ -282,7 +282,7 @@ struct Outputs<T> {
 }
 
 impl<T: Element> Outputs<T> {
-    /// Every number must be written.
+    /// Buffers of which every number must be written before [`Outputs::finish`].
     fn new(shape: Shape, with_primal: bool, active: &Mask) -> Self {
         let numbers = |wanted: bool| wanted.then(|| to_be_filled(shape.num_elements()));
         Self { primal: numbers(with_primal), tangents: active.iter().copied().map(numbers).collect(), shape }
