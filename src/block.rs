@@ -64,8 +64,8 @@ impl Layout {
     /// The block of the whole network, named `full`.
     pub fn full(&self) -> Block {
         Block {
-            name: "full".into(),
-            kind: "full".into(),
+            name: FULL.into(),
+            kind: FULL.into(),
             layer: None,
             pieces: (0..self.parameters.len()).map(Piece::whole).collect(),
         }
@@ -122,6 +122,9 @@ impl Piece {
     }
 }
 
+/// Name and kind of the block that is the whole network.
+pub const FULL: &str = "full";
+
 /// A principal sub-matrix of the Hessian: the parameters it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
@@ -136,6 +139,11 @@ pub struct Block {
 }
 
 impl Block {
+    /// Whether it is the whole network.
+    pub fn is_full(&self) -> bool {
+        self.kind == FULL
+    }
+
     /// The parameters that it has pieces of, each once.
     pub fn parameters(&self) -> BTreeSet<usize> {
         self.pieces.iter().map(|piece| piece.parameter).collect()

@@ -17,6 +17,7 @@
 
 mod codec;
 mod contents;
+mod objects;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -24,15 +25,14 @@ use std::ops::Range;
 use sha2::{Digest, Sha256};
 
 use crate::cluster::{Element, Shard};
+use crate::hessian::Pair;
 use crate::krylov::{Tridiagonal, packed};
 use crate::metrics::StepMetrics;
-use crate::output::{Access, Location};
-use crate::plan::Pair;
-use crate::shown::Url;
 use crate::{Error, Result};
 
 use codec::{Reader, TIMES, append, metrics_of, push, times};
 pub use contents::{Contents, SlotContents};
+pub use objects::Objects;
 
 /// Bytes of a hash.
 const HASH: usize = 32;
@@ -43,7 +43,7 @@ const CONTENTS_BEFORE: &str = "group.json";
 
 /// The checkpoints of a run.
 pub struct Checkpoint {
-    location: Location,
+    objects: Box<dyn Objects>,
     folder: String,
     /// What tells the run from others of its name.
     identity: String,
@@ -64,9 +64,15 @@ pub type Rows = Vec<Vec<Vec<f64>>>;
 impl Checkpoint {
     /// The checkpoints of a run below an output URL. `identity`: what tells it from other runs of its name
     /// ([`RunStore::identity`](crate::output::RunStore::identity)).
-    pub fn open(url: impl Into<Url>, run: &str, identity: &str) -> Result<Self> {
-        let (location, folder) = (Location::open(url, Access::Write)?, format!("_runs/{run}/checkpoint"));
-        Ok(Self { location, folder, identity: identity.into() })
+    #[cfg(feature = "program")]
+    pub fn open(url: impl Into<crate::shown::Url>, run: &str, identity: &str) -> Result<Self> {
+        use crate::storage::{Access, Location};
+        Ok(Self::new(Box::new(Location::open(url, Access::Write)?), run, identity))
+    }
+
+    /// The checkpoints of a run among these objects.
+    pub fn new(objects: Box<dyn Objects>, run: &str, identity: &str) -> Self {
+        Self { objects, folder: format!("_runs/{run}/checkpoint"), identity: identity.into() }
     }
 
     fn path(&self, group: &str, object: &str) -> String {
@@ -84,7 +90,7 @@ impl Checkpoint {
         name: &dyn Fn(Pair) -> String,
     ) -> Result<Vec<(String, Vec<Pair>)>> {
         let (mut groups, mut taken) = (Vec::new(), BTreeSet::new());
-        for path in self.location.list(&self.folder)?.into_keys() {
+        for path in self.objects.list(&self.folder)? {
             let mut parts = path.rsplit('/');
             let (Some(object), Some(group)) = (parts.next(), parts.next()) else { continue };
             if object == CONTENTS_BEFORE {
@@ -119,14 +125,14 @@ impl Checkpoint {
     /// Forgets a group.
     pub fn delete(&self, group: &str) -> Result<()> {
         let folder = format!("{}/{group}", self.folder);
-        self.location.list(&folder)?.keys().try_for_each(|path| self.location.delete(path))
+        self.objects.list(&folder)?.iter().try_for_each(|path| self.objects.delete(path))
     }
 
     /// Forgets all groups but these: what a killed job left of groups that are finished, or not even begun. Returns the names
     /// of groups of which there were objects, but not what they are of.
     pub fn keep_only(&self, groups: &[&str]) -> Result<Vec<String>> {
         let prefix = format!("{}/", self.folder);
-        let objects: Vec<String> = self.location.list(&self.folder)?.into_keys().collect();
+        let objects = self.objects.list(&self.folder)?;
         let split = |path: &str| {
             let (group, object) = path.strip_prefix(&prefix)?.split_once('/')?;
             Some((group.to_owned(), object.to_owned()))
@@ -135,7 +141,7 @@ impl Checkpoint {
             || objects.iter().filter_map(|path| split(path)).filter(|(group, _)| !groups.contains(&group.as_str()));
         let described: BTreeSet<String> =
             others().filter(|(_, object)| object == CONTENTS).map(|(group, _)| group).collect();
-        others().try_for_each(|(group, object)| self.location.delete(&self.path(&group, &object)))?;
+        others().try_for_each(|(group, object)| self.objects.delete(&self.path(&group, &object)))?;
         let all: BTreeSet<String> = others().map(|(group, _)| group).collect();
         Ok(all.difference(&described).cloned().collect())
     }
@@ -153,7 +159,7 @@ impl Checkpoint {
             return Err(self.damaged(group, CONTENTS, &why));
         }
         let (sweep, sum) = (format!("{}.bin", sweep_prefix(at)), format!("{}-slot-", sweep_prefix(at)));
-        for path in self.location.list(&format!("{}/{group}", self.folder))?.into_keys() {
+        for path in self.objects.list(&format!("{}/{group}", self.folder))? {
             let name = path.rsplit('/').next().unwrap_or_default();
             let is_valid = match name.strip_prefix("step-").and_then(|rest| rest.get(..5)?.parse::<usize>().ok()) {
                 Some(step) => step <= at.step && at != Position::default(),
@@ -161,7 +167,7 @@ impl Checkpoint {
                 None => true,
             };
             if !is_valid {
-                self.location.delete(&path)?;
+                self.objects.delete(&path)?;
             }
         }
         Ok(at)
@@ -169,14 +175,14 @@ impl Checkpoint {
 
     /// The furthest point that is complete.
     fn position(&self, group: &str) -> Result<Position> {
-        let objects = self.location.list(&format!("{}/{group}", self.folder))?;
-        let has = |name: String| objects.keys().any(|path| path.ends_with(&format!("/{name}")));
+        let objects = self.objects.list(&format!("{}/{group}", self.folder))?;
+        let has = |name: String| objects.iter().any(|path| path.ends_with(&format!("/{name}")));
         let mut step = 0;
         while has(step_name(step + 1)) {
             step += 1;
         }
         let prefix = format!("/sweep-{step:05}-");
-        let segments = objects.keys().filter_map(|path| {
+        let segments = objects.iter().filter_map(|path| {
             let rest = path.split_once(&prefix)?.1.strip_suffix(".bin")?;
             rest.parse::<u32>().ok()
         });
@@ -271,9 +277,10 @@ impl Checkpoint {
         }
         let prefix = sweep_prefix(at);
         self.put(group, &format!("{prefix}.bin"), bytes)?;
-        let objects = self.location.list(&format!("{}/{group}", self.folder))?;
-        let old = objects.into_keys().filter(|path| path.contains("/sweep-") && !path.contains(&format!("/{prefix}")));
-        old.into_iter().try_for_each(|path| self.location.delete(&path))
+        let objects = self.objects.list(&format!("{}/{group}", self.folder))?;
+        let mut old =
+            objects.into_iter().filter(|path| path.contains("/sweep-") && !path.contains(&format!("/{prefix}")));
+        old.try_for_each(|path| self.objects.delete(&path))
     }
 
     /// The segment rows of a sweep's checkpoint.
@@ -295,12 +302,12 @@ impl Checkpoint {
     fn put(&self, group: &str, name: &str, mut bytes: Vec<u8>) -> Result<()> {
         let hash = self.hash(group, name, &bytes);
         bytes.extend_from_slice(&hash);
-        self.location.put(&self.path(group, name), bytes)
+        self.objects.put(&self.path(group, name), bytes)
     }
 
     fn get(&self, group: &str, name: &str) -> Result<Vec<u8>> {
         let path = self.path(group, name);
-        let bytes = self.location.get(&path)?.ok_or_else(|| self.damaged(group, name, "it is not there"))?;
+        let bytes = self.objects.get(&path)?.ok_or_else(|| self.damaged(group, name, "it is not there"))?;
         let (body, found) =
             bytes.split_last_chunk::<HASH>().ok_or_else(|| self.damaged(group, name, "it is too short"))?;
         if self.hash(group, name, body) != *found {
@@ -332,9 +339,9 @@ impl Checkpoint {
 
     /// The ranges of a vector's objects, in order: together they are the whole vector, and none is there twice.
     fn tiles(&self, group: &str, prefix: &str, len: usize) -> Result<Vec<Range<usize>>> {
-        let objects = self.location.list(&format!("{}/{group}", self.folder))?;
+        let objects = self.objects.list(&format!("{}/{group}", self.folder))?;
         let of = |path: &String| parse_range(path.split_once(&format!("/{prefix}"))?.1);
-        let mut ranges: Vec<Range<usize>> = objects.keys().filter_map(of).filter(|range| !range.is_empty()).collect();
+        let mut ranges: Vec<Range<usize>> = objects.iter().filter_map(of).filter(|range| !range.is_empty()).collect();
         ranges.sort_by_key(|range| range.start);
         let covered = ranges.iter().try_fold(0, |end, range| (range.start == end).then_some(range.end));
         if covered == Some(len) {
@@ -357,7 +364,7 @@ impl Checkpoint {
             "checkpoint `{}` under `{}`: {why}. Restore it, or delete the folder `{}/{group}` to compute the group anew; \
              finished groups are kept",
             self.path(group, object),
-            self.location.url,
+            self.objects.place(),
             self.folder
         ))
     }

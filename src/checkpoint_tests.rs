@@ -109,9 +109,9 @@ fn a_sweep_replaces_the_one_before_and_a_flipped_bit_is_seen() {
     assert_eq!(checkpoint.load_sum("g", at, 0, shard).unwrap(), [3.0, 0.5]);
     assert!(checkpoint.load_sum("g", Position { step: 0, segments: 2 }, 0, shard).is_err());
     let path = checkpoint.path("g", "sweep-00000-00002.bin");
-    let mut bytes = checkpoint.location.get(&path).unwrap().unwrap().to_vec();
+    let mut bytes = checkpoint.objects.get(&path).unwrap().unwrap().to_vec();
     bytes[5] ^= 1;
-    checkpoint.location.put(&path, bytes).unwrap();
+    checkpoint.objects.put(&path, bytes).unwrap();
     assert!(checkpoint.load_sweep("g", at, 1).unwrap_err().to_string().contains("hash"));
 }
 
@@ -134,7 +134,7 @@ fn what_was_half_saved_is_forgotten_before_other_ranks_save_it() {
     };
     save(2, 0, true);
     assert_eq!(checkpoint.recover("g", &contents(&[(0, 0)])).unwrap(), Position::default());
-    assert!(checkpoint.location.list("_runs").unwrap().is_empty());
+    assert!(checkpoint.objects.list("_runs").unwrap().is_empty());
     save(2, 2, false);
     save(2, 3, true);
     assert_eq!(checkpoint.recover("g", &contents(&[(0, 0)])).unwrap(), Position { step: 2, segments: 1 });
@@ -155,10 +155,10 @@ fn groups_that_are_not_kept_leave_nothing() {
         checkpoint.begin(group, &contents(&[(0, 0)])).unwrap();
         save_step(&checkpoint, group, 1, &[Some(&matrix(1))]);
     }
-    checkpoint.location.delete(&checkpoint.path("b", CONTENTS)).unwrap();
+    checkpoint.objects.delete(&checkpoint.path("b", CONTENTS)).unwrap();
     assert_eq!(checkpoint.keep_only(&["ab"]).unwrap(), ["b"], "nobody knows what it was of");
-    let left = checkpoint.location.list("_runs").unwrap();
-    assert!(left.len() == 2 && left.keys().all(|path| path.contains("/ab/")), "{left:?}");
+    let left = checkpoint.objects.list("_runs").unwrap();
+    assert!(left.len() == 2 && left.iter().all(|path| path.contains("/ab/")), "{left:?}");
 }
 
 /// What a group is of must be what the plan has for it, and come from this program.
@@ -192,7 +192,7 @@ fn a_group_that_is_not_of_the_plan_is_refused() {
     assert!(begun(&checkpoint).unwrap_err().to_string().contains("belong into another group"));
     // a version before wrote the pairs alone
     let checkpoint = Checkpoint::open("memory://checkpoint-before", "r", "identity").unwrap();
-    checkpoint.location.put(&checkpoint.path("g0-1", "group.json"), "[[0,1],[4,0]]").unwrap();
+    checkpoint.objects.put(&checkpoint.path("g0-1", "group.json"), "[[0,1],[4,0]]".into()).unwrap();
     assert!(begun(&checkpoint).unwrap_err().to_string().contains("Go on with that version"));
 }
 
@@ -203,9 +203,9 @@ fn every_flipped_bit_and_every_object_in_another_place_is_seen() {
     checkpoint.begin("g0-1", &contents(&PAIRS)).unwrap();
     save_step(&checkpoint, "g0-1", 1, &[Some(&matrix(1)), Some(&matrix(1))]);
     let change =
-        |object: &str, bytes: &[u8]| checkpoint.location.put(&checkpoint.path("g0-1", object), bytes.to_vec()).unwrap();
+        |object: &str, bytes: &[u8]| checkpoint.objects.put(&checkpoint.path("g0-1", object), bytes.to_vec()).unwrap();
     for object in [CONTENTS, "step-00001.bin"] {
-        let whole = checkpoint.location.get(&checkpoint.path("g0-1", object)).unwrap().unwrap();
+        let whole = checkpoint.objects.get(&checkpoint.path("g0-1", object)).unwrap().unwrap();
         for bit in (0..8 * whole.len()).step_by(5) {
             let mut bytes = whole.to_vec();
             bytes[bit / 8] ^= 1 << (bit % 8);
@@ -217,7 +217,7 @@ fn every_flipped_bit_and_every_object_in_another_place_is_seen() {
     }
     let another = Checkpoint::open("memory://checkpoint-bits", "r", "another run").unwrap();
     assert!(begun(&another).unwrap_err().to_string().contains("another run wrote it"));
-    let first = checkpoint.location.get(&checkpoint.path("g0-1", "step-00001.bin")).unwrap().unwrap();
+    let first = checkpoint.objects.get(&checkpoint.path("g0-1", "step-00001.bin")).unwrap().unwrap();
     change("step-00002.bin", &first);
     assert!(checkpoint.load_steps("g0-1", 2, &contents(&PAIRS)).unwrap_err().to_string().contains("step-00002.bin"));
     // of another plan, though whole: one slot more, other segments

@@ -15,37 +15,23 @@ use crate::cluster::{Comm, signal, solo, told};
 use crate::config::{self, Config};
 use crate::doctor::{self, MatmulError};
 use crate::engine::Kernels;
-use crate::hessian::{Outcome as CheckOutcome, Precision, ProductError, Settings, product_errors, self_tests};
+use crate::hessian::{Outcome as CheckOutcome, Pair, Precision, ProductError, Settings, product_errors, self_tests};
 use crate::job::{self, Job, On, Task, dispatch};
-use crate::krylov::Reorthogonalize;
 use crate::lock::Lock;
 use crate::metrics::StepMetrics;
 use crate::output::{RunStore, Tables, TridiagonalRow, rfc3339};
 use crate::plan::memory::Resources;
 use crate::plan::shape::{self, Choice, Shape};
-use crate::plan::{self, Pair, Plan};
-use crate::probe::ProbeKind;
+use crate::plan::{self, Plan};
 use crate::shown::Url;
 use crate::tables::{self, NOISE_FLOORS};
-use crate::worker::{self, Slot};
+use crate::worker::{self, Observer, Progress, Slot};
 use crate::{Error, Result, announce, inputs};
 
 /// What the run's shape is remembered as.
 const SHAPE: &str = "shape";
 /// More samples than fit into any memory.
 const MOST_SAMPLES: usize = 1 << 32;
-
-/// Who hears how far the run is.
-pub trait Progress {
-    /// The run has this many micro-batches to go through.
-    fn begin(&self, total: u64);
-    /// So many of the next group's were done before, by a run that was stopped: no work of this one.
-    fn skip(&self, count: u64);
-    /// So many are done; `message` says at what.
-    fn advance(&self, message: &str, done: u64);
-    /// A line worth keeping.
-    fn log(&self, line: &str);
-}
 
 /// How a run ended.
 #[derive(Debug, Clone, Serialize)]
@@ -254,7 +240,7 @@ impl Task for Run<'_> {
         let job = Job::open(config, &on, self.shape.micro_batch)?;
         inputs::agree(&job, self.comm)?;
         let planned = self.shape.fixed(config);
-        let settings = settings(config);
+        let settings = job::settings(config);
         let checkpoint = match config.checkpoint.basis {
             config::Basis::Keep => {
                 let identity = told(self.comm, self.store.as_ref().map(|store| store.identity().to_owned()))?;
@@ -277,8 +263,10 @@ impl Task for Run<'_> {
         let etas: Vec<f64> = errors.iter().map(|error| error.eta).collect();
         let plan = start.as_ref().map(|s| schedule(&planned, &s.finished, &s.begun, self.resources)).transpose()?;
         let groups = told(self.comm, plan)?;
+        let work = job.work(self.comm, &settings);
         let micro_batches = job.data().num_micro_batches() as u64;
-        let sweeps: Vec<u64> = groups.iter().map(|(_, pairs)| num_sweeps(&job, pairs, &settings)).collect();
+        let sweeps: Vec<u64> =
+            groups.iter().map(|(_, pairs)| work.num_sweeps(pairs, config.eigenvectors.is_some())).collect();
         if self.comm.is_root() {
             self.progress.begin(sweeps.iter().sum::<u64>() * micro_batches);
         }
@@ -287,21 +275,26 @@ impl Task for Run<'_> {
             groups.iter().map(|(name, _)| name.as_str()).zip(sweeps.iter().copied()).collect();
         let whole = Plan::new(&planned, &[], self.resources)?;
         let is_paced = Cell::new(!self.comm.is_root());
+        let structure = config.network.structure();
         for (index, (name, pairs)) in groups.iter().enumerate() {
             let before = sweeps[..index].iter().sum::<u64>() * micro_batches;
             let message = names(&job.blocks, pairs);
-            let is_root = self.comm.is_root();
             let group_begin = Instant::now();
-            if is_root {
+            if self.comm.is_root() {
                 self.progress.log(&format!("group {} of {}: {message}", index + 1, groups.len()));
             }
+            let pace = |seconds: f64| {
+                if !is_paced.replace(true) {
+                    let lines = announce::pace(&planned, &whole, &to_do[index..], seconds);
+                    lines.iter().for_each(|line| self.progress.log(line));
+                }
+            };
+            let observer = InGroup { run: &self, name, message, before, pace: &pace };
             let write_vectors = |pair, num_vectors, bytes| match self.store.as_ref() {
                 Some(store) => store.write_vectors(&plan::group_name(pair), num_vectors, bytes),
                 None => Err(Error::Other("only rank 0 writes eigenvectors".into())),
             };
             let context = worker::Context {
-                comm: self.comm,
-                settings: &settings,
                 etas: &etas,
                 checkpoint: checkpoint.as_ref(),
                 every: config.checkpoint.every.duration(),
@@ -309,39 +302,19 @@ impl Task for Run<'_> {
                 eigenvectors: config
                     .eigenvectors
                     .map(|eigenvectors| worker::Wanted { count: eigenvectors.count, write: &write_vectors }),
-                advance: &|done| {
-                    if is_root {
-                        self.progress.advance(&message, before + done);
-                    }
-                },
-                skip: &|count| {
-                    if is_root {
-                        self.progress.skip(count);
-                    }
-                },
-                segment: &|seconds| {
-                    if !is_paced.replace(true) {
-                        let lines = announce::pace(&planned, &whole, &to_do[index..], seconds);
-                        lines.iter().for_each(|line| self.progress.log(line));
-                    }
-                },
-                check: &|| self.lock.map_or(Ok(()), Lock::check),
-                log: &|line| {
-                    if is_root {
-                        self.progress.log(line);
-                    }
-                },
-                measured: &|metrics| log_step(name, metrics),
+                diagonal: config.diagonal.as_ref().map(|diagonal| (diagonal.by.as_slice(), structure)),
+                num_predictions: job.data().num_predictions() as f64,
+                observer: &observer,
             };
-            let found = worker::run_group(&job, name, pairs, &context)?;
+            let found = worker::run_group(&work, name, pairs, &context)?;
             computed.products += found.slots.iter().map(|slot| slot.tridiagonal.products()).sum::<usize>();
             computed.groups += 1;
             if let Some(store) = self.store.as_mut() {
                 check_moments(&job.blocks, &found.slots)?;
                 let mut rows = group_tables(&job.blocks, &found.slots);
                 rows.metrics = found.steps.iter().map(|step| tables::metrics_row(name, step)).collect();
-                (rows.eigenvectors, rows.eigenvector_mass) = (found.eigenvectors.vectors, found.eigenvectors.mass);
-                rows.diagonal_probes = found.diagonal;
+                tables::push_eigenvectors(&mut rows, &job.layout, &job.blocks, &found.eigenvectors);
+                rows.diagonal_probes = tables::diagonal_probes(&job.blocks, found.diagonal);
                 store.write_group(name, &rows)?;
                 if let Some(checkpoint) = &checkpoint {
                     checkpoint.delete(name)?;
@@ -384,7 +357,8 @@ impl Run<'_> {
         inputs::hold(job, store)?;
         guard(job, settings, self.progress)?;
         let finished = finished_pairs(store, &job.blocks)?;
-        let planned = |pairs: &[Pair]| worker::contents(job, settings, pairs);
+        let work = job.work(self.comm, settings);
+        let planned = |pairs: &[Pair]| work.contents(pairs);
         let open = |checkpoint| still_open(checkpoint, &finished, &planned, self.progress);
         let begun = checkpoint.map(open).transpose()?.unwrap_or_default();
         Ok(Start { matmul, finished, begun })
@@ -409,6 +383,62 @@ impl Run<'_> {
             self.progress.log(&summary);
         }
         Ok(errors)
+    }
+}
+
+/// A group of a run while it is computed.
+struct InGroup<'a> {
+    run: &'a Run<'a>,
+    /// Its name.
+    name: &'a str,
+    /// What of it is shown.
+    message: String,
+    /// Micro-batches of the groups before.
+    before: u64,
+    /// Hears how long the first segment took.
+    pace: &'a dyn Fn(f64),
+}
+
+impl InGroup<'_> {
+    /// What rank 0 alone says.
+    fn says(&self) -> Option<&dyn Progress> {
+        self.run.comm.is_root().then_some(self.run.progress)
+    }
+}
+
+impl Observer for InGroup<'_> {
+    fn advance(&self, done: u64) {
+        if let Some(progress) = self.says() {
+            progress.advance(&self.message, self.before + done);
+        }
+    }
+
+    fn skip(&self, count: u64) {
+        if let Some(progress) = self.says() {
+            progress.skip(count);
+        }
+    }
+
+    fn segment(&self, seconds: f64) {
+        (self.pace)(seconds);
+    }
+
+    fn measured(&self, step: &StepMetrics) {
+        log_step(self.name, step);
+    }
+
+    fn log(&self, line: &str) {
+        if let Some(progress) = self.says() {
+            progress.log(line);
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        self.run.lock.map_or(Ok(()), Lock::check)
+    }
+
+    fn stop(&self) -> Option<String> {
+        signal::requested().map(|name| format!("SIG{name}"))
     }
 }
 
@@ -459,40 +489,6 @@ fn schedule(
     let taken: Vec<Pair> = finished.iter().chain(open).copied().collect();
     let planned = Plan::new(config, &taken, resources)?.groups.into_iter().map(|group| (group.name, group.pairs));
     Ok(begun.iter().cloned().chain(planned).collect())
-}
-
-/// Sweeps over the data: one a step, and one for the gradient that eigenvectors are compared with.
-fn num_sweeps<K: Kernels, T: Precision>(job: &Job<K, T>, pairs: &[Pair], settings: &Settings) -> u64 {
-    let steps = |(at, _): &Pair| settings.schedule(job.blocks[*at].num_params(&job.layout)).products();
-    let gradient = job.config.eigenvectors.is_some() && pairs.iter().any(|(_, probe)| *probe == 0);
-    pairs.iter().map(steps).max().unwrap_or(0) as u64 + u64::from(gradient)
-}
-
-/// What `[hessian]` and `[lanczos]` say, as the library takes it.
-pub fn settings(config: &Config) -> Settings {
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let (kind, reduction) = job::kind_and_reduction(config);
-    Settings {
-        kind,
-        reduction,
-        recompute: config.hessian.recompute,
-        steps: config.lanczos.steps,
-        probes: count(config.lanczos.probes),
-        full_probes: count(config.lanczos.full_probes),
-        probe: match config.lanczos.probe {
-            config::ProbeKind::Gaussian => ProbeKind::Gaussian,
-            config::ProbeKind::Rademacher => ProbeKind::Rademacher,
-        },
-        seed: config.run.seed,
-        reorthogonalize: match config.lanczos.reorthogonalize {
-            config::Reorthogonalize::Full => Reorthogonalize::Full,
-            config::Reorthogonalize::None => Reorthogonalize::None,
-        },
-        weights: tables::weights(config),
-        short: job::short(config).unwrap_or(Settings::default().short),
-        slots: config.hessian.slots.unwrap_or(Settings::default().slots),
-        ..Settings::default()
-    }
 }
 
 /// Refuses an operator that is not repeatable, linear, symmetric and the derivative of its gradient.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 
 use crate::block::Block;
-use crate::config::{self, Axis, Config, Metric, Sigma, WeightKind};
+use crate::config::{self, Axis, Config, Metric, Sigma};
 use crate::krylov::Tridiagonal;
 use crate::lock::Lock;
 use crate::networks::Registry;
@@ -13,6 +13,7 @@ use crate::output::{
     ComplementRow, Results, RunResults, RunRow, RunStore, SegmentRow, SummaryRow, Tables, TridiagonalRow, rfc3339,
 };
 use crate::shown::Url;
+use crate::spectrum::Weights;
 use crate::tables::{self, NOISE_FLOORS};
 use crate::{Error, Result, job};
 
@@ -28,7 +29,7 @@ pub struct Changes {
     /// `distance.metrics`
     pub metrics: Option<Vec<Metric>>,
     /// `lanczos.weights`
-    pub weights: Option<WeightKind>,
+    pub weights: Option<Weights>,
 }
 
 /// What was derived.
@@ -123,8 +124,7 @@ impl Source {
         let layout = config.network.layout()?;
         let mut blocks = job::blocks(&config, &layout)?;
         let probes = num_probes(&rows);
-        let wanted =
-            |block: &Block| if block.kind == "full" { config.lanczos.full_probes } else { config.lanczos.probes };
+        let wanted = |block: &Block| if block.is_full() { config.lanczos.full_probes } else { config.lanczos.probes };
         let found = |block: &Block| probes.get(block.name.as_str()).copied().unwrap_or(0);
         let missing = blocks.iter().filter(|block| found(block) < wanted(block));
         let incomplete = missing.map(|block| block.name.clone()).collect();
@@ -211,7 +211,7 @@ fn changed(source: &Config, changes: &Changes, url: &Url, name: &str) -> Result<
         config.distance.metrics = metrics.clone();
     }
     if let Some(weights) = changes.weights {
-        if weights == WeightKind::Deflated && source.lanczos.weights != WeightKind::Deflated {
+        if weights == Weights::Deflated && source.lanczos.weights != Weights::Deflated {
             return Err(Error::Config(
                 "--weights deflated: they need short recursions, which this run has not; expected raw or variance_reduced, \
                  or a run with lanczos.weights = \"deflated\""

@@ -10,11 +10,12 @@ use crate::config::{self, Config};
 use crate::datasets::RunData;
 use crate::document::nearest;
 use crate::engine::{Arithmetic, Kernels};
-use crate::hessian::{BlockOperator, Kind, Precision, Reduction};
-use crate::krylov::{Schedule, Short};
+use crate::hessian::{BlockOperator, Precision, PrefixBudget, Settings};
+use crate::krylov::Schedule;
 use crate::models::own::own;
 use crate::models::{Partition, partition, weights};
 use crate::networks::{Instance, Opening, Opens, Source};
+use crate::worker::Work;
 use crate::{Error, Result};
 
 /// Everything that a sweep needs, on a backend `K` in a precision `T`.
@@ -32,9 +33,15 @@ impl<K: Kernels, T: Precision> Job<K, T> {
     /// The operator over the whole batch, with no slots yet.
     pub fn operator<'a>(&'a self, comm: &'a Comm) -> BlockOperator<'a, K, T> {
         let mut operator = BlockOperator::of(self.instance.passes(), comm);
-        (operator.kind, operator.reduction) = kind_and_reduction(&self.config);
-        operator.recompute = self.config.hessian.recompute;
+        let hessian = &self.config.hessian;
+        (operator.kind, operator.reduction, operator.recompute) =
+            (hessian.operator, hessian.reduction, hessian.recompute);
         operator
+    }
+
+    /// What groups are made of, on these ranks.
+    pub fn work<'a>(&'a self, comm: &'a Comm, settings: &'a Settings) -> Work<'a, K, T> {
+        Work { operator: self.operator(comm), blocks: &self.blocks, settings, starts: None }
     }
 
     /// The batch.
@@ -79,27 +86,31 @@ impl<K: Kernels, T: Precision> Job<K, T> {
     }
 }
 
-/// Which operator, and how micro-batches add up.
-pub fn kind_and_reduction(config: &Config) -> (Kind, Reduction) {
-    let kind = match config.hessian.operator {
-        config::Operator::Hessian => Kind::Hessian,
-        config::Operator::GaussNewton => Kind::GaussNewton,
-    };
-    let reduction = match config.hessian.reduction {
-        config::Reduction::Mean => Reduction::Mean,
-        config::Reduction::Sum => Reduction::Sum,
-    };
-    (kind, reduction)
-}
-
-/// The short recursions that are asked for.
-pub fn short(config: &Config) -> Option<Short> {
-    config.lanczos.short().map(|(starts, steps)| Short { starts, steps })
+/// What `[hessian]` and `[lanczos]` say, as the library takes it.
+pub fn settings(config: &Config) -> Settings {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let (hessian, lanczos, default) = (&config.hessian, &config.lanczos, Settings::default());
+    Settings {
+        kind: hessian.operator,
+        reduction: hessian.reduction,
+        recompute: hessian.recompute,
+        slots: hessian.slots.unwrap_or(default.slots),
+        steps: lanczos.steps,
+        probes: count(lanczos.probes),
+        full_probes: count(lanczos.full_probes),
+        probe: lanczos.probe,
+        seed: config.run.seed,
+        reorthogonalize: lanczos.reorthogonalize,
+        segment_matrices: true,
+        weights: lanczos.weights,
+        short: lanczos.short().unwrap_or(default.short),
+        prefix: PrefixBudget::NONE, // the plan's business
+    }
 }
 
 /// The steps of each probe of a block of dimension `dim`.
 pub fn schedule(config: &Config, dim: usize) -> Schedule {
-    Schedule::new(dim, config.lanczos.steps, short(config))
+    Schedule::new(dim, config.lanczos.steps, config.lanczos.short())
 }
 
 /// All blocks of the configured partition, in network order, and those of the user's own.
@@ -110,7 +121,7 @@ pub fn all_blocks(config: &Config, layout: &Layout) -> Result<Vec<Block>> {
 }
 
 fn partitioned(config: &Config, layout: &Layout) -> Result<Vec<Block>> {
-    partition(layout, &config.network.structure(), partition_kind(config.blocks.partition))
+    partition(layout, &config.network.structure(), config.blocks.partition)
 }
 
 /// The blocks that a configuration asks for, in network order, then those of the user's own, `full` last.
@@ -183,17 +194,6 @@ pub fn block_named(config: &Config, layout: &Layout, name: &str) -> Result<Block
     })
 }
 
-fn partition_kind(partition: config::Partition) -> Partition {
-    match partition {
-        config::Partition::Parameter => Partition::Parameter,
-        config::Partition::Layer => Partition::Layer,
-        config::Partition::Head => Partition::Head,
-        config::Partition::Module => Partition::Module,
-        config::Partition::Neuron => Partition::Neuron,
-        config::Partition::Token => Partition::Token,
-    }
-}
-
 /// Something to do once backend and precision are types.
 pub trait Task {
     /// What comes out.
@@ -238,7 +238,7 @@ pub fn preflight(config: &Config) -> Result<usize> {
 /// [`Error::Environment`] for a backend that this build does not have, or a precision or math mode that it cannot do.
 pub fn dispatch<A: Task>(config: &Config, task: A) -> Result<A::Output> {
     check_math(&config.hessian)?;
-    arithmetic(&config.hessian).scope(|| on_backend(config, task))
+    config.hessian.math.scope(|| on_backend(config, task))
 }
 
 fn on_backend<A: Task>(config: &Config, task: A) -> Result<A::Output> {
@@ -308,19 +308,9 @@ pub fn accelerator(config: &Config) -> Option<String> {
     None
 }
 
-/// How f32 matrices are multiplied.
-pub fn arithmetic(hessian: &config::Hessian) -> Arithmetic {
-    match hessian.math {
-        config::Math::F32 => Arithmetic::Native,
-        config::Math::Tf32x3 => Arithmetic::Tf32x3,
-        config::Math::Tf32 => Arithmetic::Tf32,
-        config::Math::Bf16 => Arithmetic::Bf16,
-    }
-}
-
 fn check_math(hessian: &config::Hessian) -> Result<()> {
     let refused = match (hessian.math, hessian.backend, hessian.precision) {
-        (config::Math::F32, _, _) => return Ok(()),
+        (Arithmetic::F32, _, _) => return Ok(()),
         (_, config::Backend::Flex, _) => {
             "flex multiplies in f32; other arithmetics are for GPUs (ndarray emulates them)"
         }

@@ -2,6 +2,7 @@
 
 mod diagonal;
 mod spectral;
+mod vectors;
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -20,8 +21,9 @@ use crate::plan::shape::Shape;
 use crate::spectrum::noise_floor;
 use crate::{Error, Result, job};
 
-pub use diagonal::diagonal;
-pub use spectral::{axis_and_sigma, spectral_tables, weights};
+pub use diagonal::{diagonal, diagonal_probes};
+pub use spectral::{axis_and_sigma, spectral_tables};
+pub use vectors::push_eigenvectors;
 
 /// What is recorded of a run beside its numbers.
 #[derive(Debug, Clone)]

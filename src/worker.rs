@@ -5,34 +5,87 @@
 
 mod diagonal;
 mod eigenvectors;
+mod observer;
 mod saving;
 
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::block::Block;
+use crate::block::{Block, Layout};
 use crate::checkpoint::{Checkpoint, Contents, Position, Rows, SlotContents};
 use crate::cluster::Comm;
 use crate::engine::Kernels;
 use crate::hessian::{
-    Precision, Prefix, PrefixBudget, Settings, Sharded, Slice, add_slice, complement, rounded, slot_settings, start,
+    BlockOperator, Pair, Precision, Prefix, PrefixBudget, Settings, Sharded, Slice, add_slice, complement, rounded,
+    slot_settings, start,
 };
-use crate::job::Job;
 use crate::krylov::{Chain, Schedule, SharedComplement, Tridiagonal};
 use crate::metrics::{Phase, StepMetrics, Stopwatch};
-use crate::output::DiagonalProbeRow;
-use crate::plan::{self, Pair};
+use crate::models::Structure;
+use crate::models::cells::CellKind;
 use crate::{Error, Result};
 
-pub use eigenvectors::{Known, Wanted};
+pub use diagonal::DiagonalSum;
+pub use eigenvectors::{Eigenvector, Wanted};
+pub use observer::{Observer, Progress};
 
-/// What a group needs beside the job.
-pub struct Context<'a> {
-    /// The ranks.
-    pub comm: &'a Comm,
+/// What is computed: the blocks of an operator, and how.
+pub struct Work<'a, K: Kernels, T: Precision> {
+    /// The operator over all data, with no slots; its ranks share the groups.
+    pub operator: BlockOperator<'a, K, T>,
+    /// The blocks that pairs count.
+    pub blocks: &'a [Block],
     /// What is asked for.
     pub settings: &'a Settings,
+    /// Start vectors in place of random ones; all ranks have the same ones.
+    pub starts: Option<&'a dyn Starts<T>>,
+}
+
+/// Start vectors of a caller's own.
+pub trait Starts<T> {
+    /// All entries of a pair's start vector, not yet normalised.
+    ///
+    /// # Errors
+    /// The caller's own.
+    fn vector(&self, pair: Pair) -> Result<Vec<T>>;
+    /// What to call it in messages.
+    fn label(&self, pair: Pair) -> String;
+}
+
+impl<K: Kernels, T: Precision> Work<'_, K, T> {
+    /// The parameters.
+    pub fn layout(&self) -> &Layout {
+        self.operator.passes.layout()
+    }
+
+    /// Number of parameters of a block.
+    fn len(&self, block: usize) -> usize {
+        self.blocks[block].num_params(self.layout())
+    }
+
+    /// What the checkpoints of a group of these pairs are of; `None` if the work has not all of them.
+    pub fn contents(&self, pairs: &[Pair]) -> Option<Contents> {
+        let slot = |&(at, probe): &Pair| {
+            let block = self.blocks.get(at).filter(|block| probe < self.settings.probes_of(block))?;
+            let dim = self.len(at);
+            let steps = self.settings.schedule(dim).products();
+            Some(SlotContents { pair: (at, probe), block: block.name.clone(), dim, steps })
+        };
+        let slots = pairs.iter().map(slot).collect::<Option<Vec<_>>>()?;
+        Some(Contents::new(size_of::<T>(), self.operator.passes.num_segments(), slots))
+    }
+
+    /// Sweeps over the data that a group takes: one a step, and one for the gradient that eigenvectors are compared with.
+    pub fn num_sweeps(&self, pairs: &[Pair], with_eigenvectors: bool) -> u64 {
+        let steps = |(at, _): &Pair| self.settings.schedule(self.len(*at)).products();
+        let gradient = with_eigenvectors && pairs.iter().any(|(_, probe)| *probe == 0);
+        pairs.iter().map(steps).max().unwrap_or(0) as u64 + u64::from(gradient)
+    }
+}
+
+/// How a group is run.
+pub struct Context<'a> {
     /// Error of a product, block by block.
     pub etas: &'a [f64],
     /// Where to save, unless a group starts anew after a stop.
@@ -43,18 +96,20 @@ pub struct Context<'a> {
     pub prefix: PrefixBudget,
     /// Eigenvectors that are asked for.
     pub eigenvectors: Option<Wanted<'a>>,
-    /// Called with the number of micro-batches done in the group.
-    pub advance: &'a dyn Fn(u64),
-    /// Called with the number of the group's micro-batches that an earlier call had done.
-    pub skip: &'a dyn Fn(u64),
-    /// Called with the seconds of each segment.
-    pub segment: &'a dyn Fn(f64),
-    /// Called at the end of each segment; an error ends the run.
-    pub check: &'a dyn Fn() -> Result<()>,
-    /// Called with a line worth keeping.
-    pub log: &'a dyn Fn(&str),
-    /// Called with the times of each step, on every rank.
-    pub measured: &'a dyn Fn(&StepMetrics),
+    /// Sums over the diagonal that are asked for: over which cells, and what parameters have inside.
+    pub diagonal: Option<(&'a [CellKind], Structure)>,
+    /// Predictions in the batch.
+    pub num_predictions: f64,
+    /// Who watches.
+    pub observer: &'a dyn Observer,
+}
+
+impl<'a> Context<'a> {
+    /// Recursions alone: nothing is saved, nothing kept between sweeps, and nothing formed from the bases.
+    pub fn new(etas: &'a [f64], num_predictions: f64, observer: &'a dyn Observer) -> Self {
+        let (every, prefix) = (Duration::MAX, PrefixBudget::NONE);
+        Self { etas, checkpoint: None, every, prefix, eigenvectors: None, diagonal: None, num_predictions, observer }
+    }
 }
 
 /// One (block, probe) pair that is done.
@@ -74,20 +129,9 @@ pub struct Finished {
     /// The times of all its steps, those of earlier calls included; on rank 0, which saved them.
     pub steps: Vec<StepMetrics>,
     /// Eigenvectors of the blocks whose first probe is in the group; on rank 0.
-    pub eigenvectors: Known,
+    pub eigenvectors: Vec<Eigenvector>,
     /// Sums over diagonals, where they are asked for.
-    pub diagonal: Vec<DiagonalProbeRow>,
-}
-
-/// What the checkpoints of a group of these pairs are of; `None` if the run has not all of them.
-pub fn contents<K: Kernels, T: Precision>(job: &Job<K, T>, settings: &Settings, pairs: &[Pair]) -> Option<Contents> {
-    let slot = |pair: &Pair| {
-        let block = job.blocks.get(pair.0).filter(|block| pair.1 < plan::probes_of(&job.config, block))?;
-        let dim = block.num_params(&job.layout);
-        Some(SlotContents { pair: *pair, block: block.name.clone(), dim, steps: settings.schedule(dim).products() })
-    };
-    let slots = pairs.iter().map(slot).collect::<Option<Vec<_>>>()?;
-    Some(Contents::new(size_of::<T>(), job.data().num_segments(), slots))
+    pub diagonal: Vec<DiagonalSum>,
 }
 
 /// Runs a group to its end, from its checkpoint if there is one.
@@ -95,12 +139,12 @@ pub fn contents<K: Kernels, T: Precision>(job: &Job<K, T>, settings: &Settings, 
 /// # Errors
 /// [`Error::Interrupted`] on all ranks after a stop signal on any, with everything saved.
 pub fn run_group<K: Kernels, T: Precision>(
-    job: &Job<K, T>,
+    work: &Work<'_, K, T>,
     name: &str,
     pairs: &[Pair],
     context: &Context<'_>,
 ) -> Result<Finished> {
-    let mut group = Group::open(job, name, pairs, context)?;
+    let mut group = Group::open(work, name, pairs, context)?;
     while group.num_active() > 0 {
         group.step()?;
     }
@@ -146,7 +190,7 @@ struct Asked {
 }
 
 struct Group<'g, K: Kernels, T: Precision> {
-    job: &'g Job<K, T>,
+    work: &'g Work<'g, K, T>,
     name: &'g str,
     pairs: &'g [Pair],
     context: &'g Context<'g>,
@@ -164,15 +208,17 @@ struct Group<'g, K: Kernels, T: Precision> {
 }
 
 impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
-    fn open(job: &'g Job<K, T>, name: &'g str, pairs: &'g [Pair], context: &'g Context<'g>) -> Result<Self> {
-        let contents = contents(job, context.settings, pairs)
+    fn open(work: &'g Work<'g, K, T>, name: &'g str, pairs: &'g [Pair], context: &'g Context<'g>) -> Result<Self> {
+        let contents = work
+            .contents(pairs)
             .ok_or_else(|| Error::Other(format!("group {name}: a block or probe that the run has not")))?;
         let at = match context.checkpoint {
-            Some(checkpoint) => agreed_position(context.comm, checkpoint, name, &contents)?,
+            Some(checkpoint) => agreed_position(work.operator.comm, checkpoint, name, &contents)?,
             None => Position::default(),
         };
+        let blocks: Vec<&Block> = pairs.iter().map(|(at, _)| &work.blocks[*at]).collect();
         let mut group = Self {
-            job,
+            work,
             name,
             pairs,
             context,
@@ -184,10 +230,7 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
             saved: None,
             last_save: Instant::now(),
             resumed: None,
-            prefix: {
-                let blocks: Vec<&Block> = pairs.iter().map(|(at, _)| &job.blocks[*at]).collect();
-                job.operator(context.comm).prefix_of(&blocks, context.prefix).map(Rc::new)
-            },
+            prefix: work.operator.prefix_of(&blocks, context.prefix).map(Rc::new),
         };
         match context.checkpoint.filter(|_| at != Position::default()) {
             Some(checkpoint) => group.resume(checkpoint, at)?,
@@ -196,49 +239,63 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
         Ok(group)
     }
 
+    fn comm(&self) -> &'g Comm {
+        self.work.operator.comm
+    }
+
     fn block(&self, slot: usize) -> &'g Block {
-        &self.job.blocks[self.pairs[slot].0]
+        &self.work.blocks[self.pairs[slot].0]
     }
 
     fn len(&self, slot: usize) -> usize {
-        self.block(slot).num_params(&self.job.layout)
+        self.work.len(self.pairs[slot].0)
     }
 
     fn settings(&self, slot: usize) -> crate::krylov::Settings {
         let (at, probe) = self.pairs[slot];
-        let segments = self.job.data().num_segments();
-        let settings = slot_settings(self.block(slot), probe, self.context.etas[at], segments, self.context.settings);
-        crate::krylov::Settings { steps: settings.steps.min(self.len(slot)), ..settings }
+        let segments = self.work.operator.passes.num_segments();
+        let settings = slot_settings(self.block(slot), probe, self.context.etas[at], segments, self.work.settings);
+        let label = self.work.starts.map_or(settings.label, |starts| starts.label((at, probe)));
+        crate::krylov::Settings { label, steps: settings.steps.min(self.len(slot)), ..settings }
     }
 
     /// Whether bases are needed once their recursions are done.
     fn keeps_basis(&self) -> bool {
-        self.context.eigenvectors.is_some() || self.job.config.diagonal.is_some()
+        self.context.eigenvectors.is_some() || self.context.diagonal.is_some()
     }
 
     fn schedule(&self, slot: usize) -> Schedule {
-        self.context.settings.schedule(self.len(slot))
+        self.work.settings.schedule(self.len(slot))
     }
 
     fn complement(&self, slot: usize) -> SharedComplement<'g, Slice<T>> {
         let (at, probe) = self.pairs[slot];
-        let Context { comm, settings, etas, .. } = self.context;
-        complement(self.block(slot), &self.job.layout, probe, etas[at], settings, comm)
+        let eta = self.context.etas[at];
+        complement(self.block(slot), self.work.layout(), probe, eta, self.work.settings, self.comm())
+    }
+
+    fn start(&self, slot: usize) -> Result<Slice<T>> {
+        match self.work.starts {
+            Some(starts) => Ok(self.work.operator.slice(&starts.vector(self.pairs[slot])?)),
+            None => {
+                let (block, probe) = (self.block(slot), self.pairs[slot].1);
+                Ok(start(block, self.work.layout(), probe, self.work.settings, self.comm()))
+            }
+        }
     }
 
     fn begin(&mut self) -> Result<()> {
-        let Context { comm, settings, .. } = self.context;
         for slot in 0..self.pairs.len() {
-            let v = start::<T>(self.block(slot), &self.job.layout, self.pairs[slot].1, settings, comm);
-            let short = settings.short().map(|short| (short, self.complement(slot)));
-            self.slots.push(Chain::new(Sharded::new(comm), v, self.settings(slot), short)?);
+            let short = self.work.settings.short().map(|short| (short, self.complement(slot)));
+            let space = Sharded::new(self.comm());
+            self.slots.push(Chain::new(space, self.start(slot)?, self.settings(slot), short)?);
         }
         Ok(())
     }
 
     /// Reads what the checkpoint has: Jacobi matrices, this rank's slices of the basis, and a sweep's sums.
     fn resume(&mut self, checkpoint: &Checkpoint, at: Position) -> Result<()> {
-        let comm = self.context.comm;
+        let comm = self.comm();
         let (matrices, timed) = checkpoint.load_steps(self.name, at.step, &self.contents)?;
         timed.into_iter().for_each(|(metrics, slots)| self.keep(metrics, &slots));
         for (slot, flat) in matrices.into_iter().enumerate() {
@@ -249,7 +306,7 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
                 steps.map(|step| Ok(Slice { values: vector(step)?, len })).collect()
             };
             let vectors = [load(needed.main)?, load(needed.short)?];
-            let complement = self.context.settings.short().map(|_| self.complement(slot));
+            let complement = self.work.settings.short().map(|_| self.complement(slot));
             let chain = Chain::resume(Sharded::new(comm), flat, vectors, settings, schedule, complement)?;
             self.slots.push(chain);
         }
@@ -266,14 +323,21 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
             self.resumed = Some(Partial { segments: at.segments, totals, rows });
         }
         let Position { step, segments } = at;
-        let data = self.job.data();
-        let in_sweep = (0..data.num_micro_batches()).filter(|&index| data.segment(index) < segments).count();
-        (self.context.skip)((step * data.num_micro_batches() + in_sweep) as u64);
-        (self.context.log)(&format!(
-            "group {}: resumed after step {step} and {segments} segments of the next sweep",
-            self.name
-        ));
+        self.context.observer.skip((step * self.num_micro_batches() + self.before_segment(segments)) as u64);
+        self.context
+            .observer
+            .log(&format!("group {}: resumed after step {step} and {segments} segments of the next sweep", self.name));
         Ok(())
+    }
+
+    fn num_micro_batches(&self) -> usize {
+        self.work.operator.passes.num_micro_batches()
+    }
+
+    /// Micro-batches of the segments before one.
+    fn before_segment(&self, segment: usize) -> usize {
+        let passes = &self.work.operator.passes;
+        (0..passes.num_micro_batches()).filter(|&index| passes.segment(index) < segment).count()
     }
 
     fn active(&self) -> Vec<usize> {
@@ -286,21 +350,20 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
 
     /// One Lanczos step of all active slots: a sweep over the segments.
     fn step(&mut self) -> Result<()> {
-        let mut watch = Stopwatch::start(self.context.comm);
+        let mut watch = Stopwatch::start(self.comm());
         let active = self.active();
-        let (job, pairs) = (self.job, self.pairs);
-        let num_segments = job.data().num_segments();
-        let done_before = (self.step * job.data().num_micro_batches()) as u64;
-        let advance = self.context.advance;
+        let (work, pairs) = (self.work, self.pairs);
+        let num_segments = work.operator.passes.num_segments();
+        let done_before = (self.step * self.num_micro_batches()) as u64;
+        let observer = self.context.observer;
         let progress = |done: usize| {
-            advance(done_before + done as u64);
+            observer.advance(done_before + done as u64);
             Ok(())
         };
-        let prefix = self.prefix.clone();
-        let mut operator = job.operator(self.context.comm);
-        operator.slots = pairs.iter().map(|(at, _)| &job.blocks[*at]).collect();
+        let mut operator = work.operator.again();
+        operator.slots = pairs.iter().map(|(at, _)| &work.blocks[*at]).collect();
         operator.progress = Some(&progress);
-        operator.prefix = prefix;
+        operator.prefix = self.prefix.clone();
         let mut partial = self.resumed.take().unwrap_or_else(|| Partial::of(pairs.len()));
         let (resumed_at, mut asked) = (partial.segments, Asked::default());
         let products = {
@@ -310,7 +373,7 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
                 let begin = Instant::now();
                 let sums = watch.time(Phase::Products, || sweep.segment(partial.segments))?;
                 watch.time(Phase::Reorthogonalization, || self.absorb(&active, &mut partial, sums))?;
-                (self.context.segment)(begin.elapsed().as_secs_f64());
+                self.context.observer.segment(begin.elapsed().as_secs_f64());
                 watch.time(Phase::Storage, || {
                     asked = self.asked()?;
                     let is_last = partial.segments == num_segments; // the step's end has less to save
@@ -336,12 +399,12 @@ impl<'g, K: Kernels, T: Precision> Group<'g, K, T> {
     /// Hands out the times of the step that has just ended; `resumed_at`: segments that an earlier call had done.
     fn record(&mut self, watch: Stopwatch<'_>, active: &[usize], resumed_at: usize) {
         let (seconds, split) = watch.stop();
-        let (step, slots, data) = (self.step, active.len(), self.job.data());
-        let share = data.share_from(resumed_at);
-        let tokens = share * data.num_predictions() as f64;
+        let (step, slots) = (self.step, active.len());
+        let share = 1.0 - self.before_segment(resumed_at) as f64 / self.num_micro_batches() as f64;
+        let tokens = share * self.context.num_predictions;
         let metrics = StepMetrics { step, slots, tokens, share, seconds, split };
         self.keep(metrics, active);
-        (self.context.measured)(&metrics);
+        self.context.observer.measured(&metrics);
     }
 
     /// The times of a step in which these slots took part.

@@ -12,15 +12,14 @@ use hesspec::block::Block;
 use hesspec::checkpoint::Checkpoint;
 use hesspec::cluster::{Comm, solo, threads};
 use hesspec::config::{self, Config};
-use hesspec::coordinator::{self, Progress};
-use hesspec::hessian::{PrefixBudget, Settings};
-use hesspec::job::{Job, On};
+use hesspec::coordinator;
+use hesspec::hessian::{Pair, Settings};
+use hesspec::job::{self, Job, On};
 use hesspec::models::cells::{CellKind, Cells};
 use hesspec::networks::Registry;
-use hesspec::output::{EigenvectorMassRow, EigenvectorRow, Results};
-use hesspec::plan::Pair;
+use hesspec::output::{DiagonalRow, EigenvectorMassRow, EigenvectorRow, Results};
 use hesspec::spectrum::eigen;
-use hesspec::worker::{self, Finished, Wanted, run_group};
+use hesspec::worker::{self, DiagonalSum, Finished, Observer, Progress, Wanted, run_group};
 use hesspec::{Error, Result, tables};
 use safetensors::SafeTensors;
 use tempfile::TempDir;
@@ -243,7 +242,20 @@ fn eigenvectors_are_those_of_the_dense_hessian_on_one_rank_and_on_two() {
     assert!(sharp >= all / 2 && all >= 30, "{sharp} of {all}");
 }
 
-/// What a group gives, with the bytes of its files; `killed`: at this check, of which there is one a segment, it ends.
+/// Ends a group at one of its checks, of which there is one a segment.
+struct Killed {
+    at: Option<usize>,
+    checks: Cell<usize>,
+}
+
+impl Observer for Killed {
+    fn check(&self) -> Result<()> {
+        self.checks.set(self.checks.get() + 1);
+        if Some(self.checks.get()) == self.at { Err(Error::Other("killed".into())) } else { Ok(()) }
+    }
+}
+
+/// What a group gives, with the bytes of its files; `killed`: at this check it ends.
 fn group(
     job: &Job<Flex, f64>,
     comm: &Comm,
@@ -252,31 +264,22 @@ fn group(
     checkpoint: Option<&Checkpoint>,
     killed: Option<usize>,
 ) -> Result<(Finished, Vec<Vec<u8>>)> {
-    let (checks, files) = (Cell::new(0), RefCell::new(Vec::new()));
+    let files = RefCell::new(Vec::new());
     let write = |_, _, bytes: Vec<u8>| {
         files.borrow_mut().push(bytes);
         Ok("file".to_owned())
     };
-    let check = || {
-        checks.set(checks.get() + 1);
-        if Some(checks.get()) == killed { Err(Error::Other("killed".into())) } else { Ok(()) }
-    };
+    let etas = vec![0.0; job.blocks.len()];
+    let (diagonal, structure) = (job.config.diagonal.as_ref(), job.config.network.structure());
+    let observer = Killed { at: killed, checks: Cell::new(0) };
     let context = worker::Context {
-        comm,
-        settings,
-        etas: &vec![0.0; job.blocks.len()],
         checkpoint,
         every: Duration::ZERO,
-        prefix: PrefixBudget::NONE,
         eigenvectors: job.config.eigenvectors.map(|asked| Wanted { count: asked.count, write: &write }),
-        advance: &|_| {},
-        log: &|_| {},
-        skip: &|_| (),
-        segment: &|_| (),
-        check: &check,
-        measured: &|_| (),
+        diagonal: diagonal.map(|diagonal| (diagonal.by.as_slice(), structure)),
+        ..worker::Context::new(&etas, 1.0, &observer)
     };
-    let found = run_group(job, "b00000-p000", pairs, &context)?;
+    let found = run_group(&job.work(comm, settings), "b00000-p000", pairs, &context)?;
     Ok((found, files.into_inner()))
 }
 
@@ -288,7 +291,7 @@ fn a_killed_group_ends_with_the_same_bits() {
     let more = ["diagonal.by=[\"part\",\"row\"]"];
     let job =
         job(&configuration(&place, &[&settings[..], &more].concat().into_iter().map(String::from).collect::<Vec<_>>()));
-    let (comm, settings) = (solo::comm(), coordinator::settings(&job.config));
+    let (comm, settings) = (solo::comm(), job::settings(&job.config));
     let run = |folder: &TempDir, killed| {
         let checkpoint = Checkpoint::open(folder.path().to_str().unwrap(), "r", "identity")?;
         group(&job, &comm, &settings, &[(0, 0), (0, 1), (1, 0)], Some(&checkpoint), killed)
@@ -308,6 +311,11 @@ fn a_killed_group_ends_with_the_same_bits() {
     }
 }
 
+/// The table of what each probe found.
+fn diagonal(job: &Job<Flex, f64>, found: Vec<DiagonalSum>) -> Vec<DiagonalRow> {
+    tables::diagonal(tables::diagonal_probes(&job.blocks, found))
+}
+
 /// Blocks of 42, 36 and 48 entries, four probes: in about 68 % of all cells and seeds the dense sum is within one error, and the mean
 /// over seeds is the dense sum.
 #[test]
@@ -325,9 +333,9 @@ fn errors_of_the_diagonal_hold() {
     let job = job(&config);
     let pairs: Vec<Pair> = (0..job.blocks.len()).flat_map(|at| (0..4).map(move |probe| (at, probe))).collect();
     let estimate = |comm: &Comm, seed: u64| {
-        let settings = Settings { seed, ..coordinator::settings(&config) };
+        let settings = Settings { seed, ..job::settings(&config) };
         let found = group(&job, comm, &settings, &pairs, None, None).unwrap().0;
-        (tables::diagonal(found.diagonal), found.slots)
+        (diagonal(&job, found.diagonal), found.slots)
     };
     let structure = config.network.structure();
     let kinds = [CellKind::Part, CellKind::Row, CellKind::Neuron, CellKind::Head];
@@ -372,8 +380,9 @@ fn errors_of_the_diagonal_hold() {
     let one = estimate(&solo::comm(), 1).0;
     let three = threads::run(3, |comm| {
         let job = self::job(&config);
-        let settings = Settings { seed: 1, ..coordinator::settings(&config) };
-        Ok(tables::diagonal(group(&job, &comm, &settings, &pairs, None, None)?.0.diagonal))
+        let settings = Settings { seed: 1, ..job::settings(&config) };
+        let found = group(&job, &comm, &settings, &pairs, None, None)?.0;
+        Ok(diagonal(&job, found.diagonal))
     });
     for (rank, rows) in three.unwrap().iter().enumerate() {
         for (a, b) in one.iter().zip(rows) {

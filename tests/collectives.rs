@@ -1,16 +1,16 @@
 //! What a Lanczos step exchanges and what a rank holds, counted and not timed, on up to 64 thread ranks: the formulas of
 //! ARCHITECTURE.md, "What a step exchanges".
 
-use std::cell::{Cell, RefCell};
-use std::time::Duration;
+use std::cell::RefCell;
 
 use hesspec::cluster::{Comm, Traffic, threads};
 use hesspec::config::{self, Config, Diagonal};
-use hesspec::hessian::{PrefixBudget, Settings, Sharded, Slice};
+use hesspec::hessian::{Settings, Sharded, Slice};
 use hesspec::job::{Job, On};
 use hesspec::krylov::{self, Lanczos, Reorthogonalize, Step};
+use hesspec::metrics::StepMetrics;
 use hesspec::networks::Registry;
-use hesspec::worker::{Context, Wanted, run_group};
+use hesspec::worker::{Context, Observer, Wanted, run_group};
 use hesspec::{Error, Result};
 
 type Flex = burn_flex::Flex;
@@ -36,6 +36,18 @@ fn config(folder: &tempfile::TempDir) -> Config {
     config::parse(&text, "test", "test", &[], &Registry::built_in()).unwrap()
 }
 
+/// What had been exchanged at the end of each step.
+struct Seen<'a> {
+    comm: &'a Comm,
+    traffic: RefCell<Vec<Traffic>>,
+}
+
+impl Observer for Seen<'_> {
+    fn measured(&self, _: &StepMetrics) {
+        self.traffic.borrow_mut().push(self.comm.traffic());
+    }
+}
+
 /// Exchange of each step of a group of all blocks, and the dimension of each block.
 fn steps(config: &Config, comm: &Comm) -> Result<(Vec<Traffic>, Vec<usize>)> {
     let on = On::<Flex, f32> { network: &*config.network.0, device: Default::default() };
@@ -43,31 +55,18 @@ fn steps(config: &Config, comm: &Comm) -> Result<(Vec<Traffic>, Vec<usize>)> {
     assert_eq!((job.data().num_micro_batches(), job.data().num_segments()), (WINDOWS, SEGMENTS));
     let settings = Settings { steps: STEPS, ..Settings::default() };
     let pairs: Vec<(usize, u32)> = (0..job.blocks.len()).map(|at| (at, 0)).collect();
-    let seen = RefCell::new(Vec::new());
-    let context = Context {
-        comm,
-        settings: &settings,
-        etas: &vec![0.0; job.blocks.len()],
-        checkpoint: None,
-        every: Duration::from_secs(3600),
-        prefix: PrefixBudget::NONE,
-        eigenvectors: None,
-        advance: &|_| {},
-        log: &|_| {},
-        skip: &|_| (),
-        segment: &|_| (),
-        check: &|| Ok(()),
-        measured: &|_| seen.borrow_mut().push(comm.traffic()),
-    };
+    let seen = Seen { comm, traffic: RefCell::new(Vec::new()) };
+    let etas = vec![0.0; job.blocks.len()];
+    let context = Context::new(&etas, 1.0, &seen);
     // the start vectors' norms, one scalar each, come before the first step
     let before = comm.traffic();
-    let found = run_group(&job, "group", &pairs, &context)?;
+    let found = run_group(&job.work(comm, &settings), "group", &pairs, &context)?;
     assert!(found.slots.iter().all(|slot| slot.tridiagonal.steps() == STEPS), "a slot ended early");
     let first = Traffic {
         collectives: before.collectives + pairs.len() as u64,
         bytes: before.bytes + (pairs.len() * SUM) as u64,
     };
-    let ends = [vec![first], seen.into_inner()].concat();
+    let ends = [vec![first], seen.traffic.into_inner()].concat();
     let difference = |pair: &[Traffic]| Traffic {
         collectives: pair[1].collectives - pair[0].collectives,
         bytes: pair[1].bytes - pair[0].bytes,
@@ -104,26 +103,19 @@ fn ending(config: &Config, comm: &Comm) -> Result<(u64, usize, usize)> {
     let job = Job::open(config, &on, 1)?;
     let settings = Settings { steps: 12, ..Settings::default() };
     let pairs: Vec<(usize, u32)> = (0..job.blocks.len()).map(|at| (at, 0)).collect();
-    let last = Cell::new(Traffic::default());
+    let seen = Seen { comm, traffic: RefCell::new(Vec::new()) };
     let write = |_, _, _| Ok(String::new());
+    let etas = vec![0.0; job.blocks.len()];
+    let structure = config.network.structure();
     let context = Context {
-        comm,
-        settings: &settings,
-        etas: &vec![0.0; job.blocks.len()],
-        checkpoint: None,
-        every: Duration::from_secs(3600),
-        prefix: PrefixBudget::NONE,
         eigenvectors: Some(Wanted { count: 5, write: &write }),
-        advance: &|_| {},
-        log: &|_| {},
-        skip: &|_| (),
-        segment: &|_| (),
-        check: &|| Ok(()),
-        measured: &|_| last.set(comm.traffic()),
+        diagonal: config.diagonal.as_ref().map(|diagonal| (diagonal.by.as_slice(), structure)),
+        ..Context::new(&etas, 1.0, &seen)
     };
-    let found = run_group(&job, "group", &pairs, &context)?;
-    let collectives = comm.traffic().collectives - last.get().collectives;
-    Ok((collectives, pairs.len(), found.eigenvectors.vectors.len()))
+    let found = run_group(&job.work(comm, &settings), "group", &pairs, &context)?;
+    let last = seen.traffic.borrow().last().map_or(0, |traffic| traffic.collectives);
+    let collectives = comm.traffic().collectives - last;
+    Ok((collectives, pairs.len(), found.eigenvectors.len()))
 }
 
 #[test]

@@ -2,14 +2,19 @@
 //!
 //! Its own binary: burn's default float type is process-wide.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 use hesspec::block::{Block, Layout};
+use hesspec::cluster::solo;
 use hesspec::engine::SecondOrder;
-use hesspec::hessian::{BlockOperator, Kind, Listed, Problem, Settings, self_tests, spectrum};
+use hesspec::hessian::{BlockOperator, Kind, Listed, Problem, cast, self_tests};
 use hesspec::krylov::Operator;
 use hesspec::models::{Names, Partition, partition};
 use hesspec::networks::gpt2::{Gelu, Gpt2, Gpt2Config, NAMES, structure};
+use hesspec::worker::Progress;
+use hesspec::{Analysis, Curvature};
 
 type Plain = burn_flex::Flex;
 
@@ -170,36 +175,101 @@ fn settings_are_what_the_configuration_says() {
     use hesspec::hessian::Reduction;
     let text = "[model.gpt2]\n[data.tokens]\npath = \"none\"\n[hessian]\noperator = \"gauss_newton\"\nreduction = \"sum\"\nrecompute = true";
     let config = hesspec::config::parse(text, "a.toml", "a", &[], &hesspec::networks::Registry::built_in()).unwrap();
-    let settings = hesspec::coordinator::settings(&config);
+    let settings = hesspec::job::settings(&config);
     assert_eq!((settings.kind, settings.reduction, settings.recompute), (Kind::GaussNewton, Reduction::Sum, true));
+}
+
+/// Counts what it hears.
+#[derive(Default)]
+struct Heard {
+    total: AtomicU64,
+    done: AtomicU64,
+}
+
+impl Progress for Heard {
+    fn begin(&self, total: u64) {
+        self.total.store(total, Ordering::Relaxed);
+    }
+
+    fn skip(&self, _: u64) {}
+
+    fn advance(&self, _: &str, done: u64) {
+        self.done.fetch_max(done, Ordering::Relaxed);
+    }
+
+    fn log(&self, _: &str) {}
+}
+
+/// Eigenvectors of an analysis are those of the operator, within the bound that they come with; their masses and norms add up to 1.
+/// Ranks change rounding alone, and who listens hears of every micro-batch.
+#[test]
+fn an_analysis_has_eigenvectors_on_one_rank_and_on_three() {
+    let config = small();
+    let (model, layout, data) = (model(&config), config.layout(), batches(&config));
+    let heard = Heard::default();
+    let analysis = || {
+        let of = Analysis::<Plain, _, _>::new(&Tokens, &model, &data).probes(1).steps(40).eigenvectors(6);
+        of.settings(|settings| settings.slots = 3).progress(&heard)
+    };
+    let alone = analysis().run().unwrap();
+    assert_eq!(heard.total.load(Ordering::Relaxed), heard.done.load(Ordering::Relaxed));
+    let together = analysis().run_on_ranks(3).unwrap();
+    let comm = solo::comm();
+    let mut found = 0;
+    for (one, three) in alone.blocks().iter().zip(together.blocks()) {
+        let scale = one.spectrum.largest();
+        let close = |a: f64, b: f64| (a - b).abs() <= 1e-9 * scale;
+        assert!(close(one.moments().trace, three.moments().trace), "{}", one.block.name);
+        assert_eq!(one.eigenvectors.len(), three.eigenvectors.len());
+        let mut operator = BlockOperator::<Plain, f64>::new(&Tokens, &model, &layout, &data, &comm);
+        for (pair, other) in one.eigenvectors.iter().zip(&three.eigenvectors) {
+            operator.slots = vec![&one.block];
+            let product = operator.products(std::slice::from_ref(&pair.vector)).unwrap().remove(0);
+            let residual =
+                product.iter().zip(&pair.vector).map(|(x, u)| (x - pair.eigenvalue * u).powi(2)).sum::<f64>().sqrt();
+            assert!(residual <= pair.residual_bound + 1e-12 * scale, "{}: {residual:e}, {pair:?}", one.block.name);
+            let norm: f64 = pair.vector.iter().map(|u| u * u).sum();
+            let mass: f64 = pair.mass.iter().map(|(_, mass)| mass).sum();
+            assert!((norm - 1.0).abs() < 1e-12 && (mass - 1.0).abs() < 1e-12, "{norm}, {mass}");
+            assert!(close(pair.eigenvalue, other.eigenvalue));
+            found += 1;
+        }
+    }
+    assert!(found > 20, "{found} eigenvectors");
+}
+
+/// A flag of the caller's ends it, on all ranks, with the exit code of an interruption.
+#[test]
+fn an_analysis_is_stopped_by_a_flag() {
+    let config = small();
+    let (model, data, stop) = (model(&config), batches(&config), AtomicBool::new(true));
+    let analysis = || Analysis::<Plain, _, _>::new(&Tokens, &model, &data).steps(2).stop(&stop);
+    for outcome in [analysis().run(), analysis().run_on_ranks(2)] {
+        let error = outcome.expect_err("stopped");
+        assert_eq!(error.exit_code(), 75, "{error}");
+    }
 }
 
 /// What a caller of the library can get wrong is an error that says what, not a panic.
 #[test]
 fn the_library_refuses_what_it_cannot_use() {
     let config = small();
-    let (model, layout) = (model(&config), config.layout());
-    let settings = Settings { steps: 2, probes: 1, ..Settings::default() };
-    let blocks = [layout.full()];
-    let refused = |outcome: hesspec::Result<hesspec::hessian::Spectra>, parts: &[&str]| {
-        let error = outcome.expect_err("refused");
+    let model = model(&config);
+    let refused = |outcome: hesspec::Result<Curvature>, parts: &[&str]| {
+        let error = outcome.map(drop).expect_err("refused");
         assert_eq!(error.exit_code(), 2, "{error}");
         parts.iter().for_each(|part| assert!(error.to_string().contains(part), "`{part}` is not in: {error}"));
     };
     let data = batches(&config);
-    refused(
-        spectrum::<f32, Plain, _, _>(&Tokens, &model, &data, &layout, &blocks, &settings),
-        &["`transformer.wte.weight` is in f64", "f32", "cast"],
-    );
-    let recompute = Settings { recompute: true, ..settings.clone() };
-    refused(spectrum::<f64, Plain, _, _>(&Tokens, &model, &data, &layout, &blocks, &recompute), &["Problem::stages"]);
+    let of = |model, data| Analysis::<Plain, _, _>::new(&Tokens, model, data).steps(2).probes(1);
+    refused(of(&model, &data).settings(|settings| settings.recompute = true).run(), &["Problem::stages"]);
     let device = Default::default();
     let empty = (Tensor::zeros([0, config.context], &device), Tensor::zeros([0], &device));
-    let data = Listed::new(vec![empty], |batch| Problem::<B>::weight(&Tokens, batch));
-    refused(
-        spectrum::<f64, Plain, _, _>(&Tokens, &model, &data, &layout, &blocks, &settings),
-        &["micro-batch 0", "weight is 0, 0 in all"],
-    );
+    let weightless = Listed::new(vec![empty], |batch| Problem::<B>::weight(&Tokens, batch));
+    refused(of(&model, &weightless).run(), &["micro-batch 0", "weight is 0, 0 in all"]);
     let none = Listed::new(Vec::new(), |batch| Problem::<B>::weight(&Tokens, batch));
-    refused(spectrum::<f64, Plain, _, _>(&Tokens, &model, &none, &layout, &blocks, &settings), &["no micro-batch"]);
+    refused(of(&model, &none).run(), &["no micro-batch"]);
+    let mut mixed = model.clone();
+    mixed.transformer.wte = cast(mixed.transformer.wte, DType::F32);
+    refused(of(&mixed, &data).run(), &["parameter `transformer.wpe.weight` is in f64", "all of them in f32", "cast"]);
 }

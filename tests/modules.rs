@@ -7,10 +7,9 @@ use burn::tensor::activation::{leaky_relu, relu};
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::PadMode;
 use burn::tensor::{DType, Tensor, TensorData, linalg};
+use hesspec::Analysis;
 use hesspec::engine::SecondOrder;
-use hesspec::hessian::{
-    BlockOperator, Check, Listed, Outcome, Precision, Problem, Settings, cast, product_errors, self_tests, spectrum,
-};
+use hesspec::hessian::{BlockOperator, Check, Listed, Outcome, Precision, Problem, cast, product_errors, self_tests};
 use hesspec::models::{Names, parameters};
 use hesspec::probe::{ProbeKind, probe};
 
@@ -209,6 +208,18 @@ fn determinants_and_factors_have_their_products() {
     }
 }
 
+/// What is frozen is no parameter, in any precision.
+#[test]
+fn a_frozen_parameter_stays_frozen_in_another_precision() {
+    let mut model = linear();
+    model.bias = model.bias.map(|bias| bias.set_require_grad(false));
+    let names = |model: &Linear<B>| {
+        parameters(model, &Names::BURN).parameters().iter().map(|p| p.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&model), ["weight"]);
+    assert_eq!(names(&cast(model, DType::F64)), ["weight"]);
+}
+
 /// Started by mpirun, each process would do all of it.
 #[test]
 fn one_of_several_processes_is_refused() {
@@ -221,11 +232,9 @@ fn one_of_several_processes_is_refused() {
         return;
     }
     let model = linear();
-    let (layout, data) = (parameters(&model, &Names::BURN), Listed::new(vec![batch(2)], |_: &Tensor<B, 3>| 2.0));
+    let data = Listed::new(vec![batch(2)], |_: &Tensor<B, 3>| 2.0);
     let problem = Of::<Linear<B>>(|m, x| m.forward(x).flatten(0, 1));
-    let settings = Settings { steps: 2, probes: 1, ..Settings::default() };
-    let refused = spectrum::<f32, Plain, _, _>(&problem, &model, &data, &layout, &[layout.full()], &settings);
-    let error = refused.expect_err("refused");
+    let error = Analysis::<Plain, _, _>::new(&problem, &model, &data).steps(2).run().expect_err("refused");
     assert_eq!(error.exit_code(), 3, "{error}");
     for part in ["mpirun (OMPI_COMM_WORLD_RANK", "started 2", "each would do the whole job"] {
         assert!(error.to_string().contains(part), "`{part}` is not in: {error}");

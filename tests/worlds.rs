@@ -5,11 +5,13 @@
 
 use hesspec::cluster::{solo, threads};
 use hesspec::config::{self, Config};
-use hesspec::coordinator::{self, Progress};
+use hesspec::coordinator;
 use hesspec::hessian::{Settings, start};
 use hesspec::networks::Registry;
 use hesspec::output::{ConvergenceRow, NodeRow, Results, RunRow, SummaryRow, TridiagonalRow};
-use hesspec::{Result, convergence, job};
+use hesspec::series::convergence;
+use hesspec::worker::Progress;
+use hesspec::{Result, job};
 use tempfile::TempDir;
 
 /// Thirteen windows: divided neither by the worlds, nor by the micro-batches, nor by the segments.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::Position;
-use crate::plan::Pair;
+use crate::hessian::Pair;
 
 /// Layout of the objects; another one is refused.
 const FORMAT: u32 = 2;

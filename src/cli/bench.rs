@@ -162,10 +162,10 @@ fn cases(config: &Config, arguments: &Arguments) -> Result<Vec<Planned>> {
     let mut cases = vec![single("forward", 1.0), single("gradient", GRADIENT_PASSES)];
     let kept = Kept { prefix: true, recompute: config.hessian.recompute };
     let mut blocks = job::blocks(config, &layout)?;
-    blocks.sort_by_key(|block| block.kind != "full"); // stable: the whole network first
+    blocks.sort_by_key(|block| !block.is_full()); // stable: the whole network first
     for block in &blocks {
         for &slots in &arguments.slots {
-            let shares = (cost.block(&layout, block), block.kind == "full");
+            let shares = (cost.block(&layout, block), block.is_full());
             let passes = cost.sweep(&vec![shares; slots], kept) / slots as f64;
             cases.push(Planned { what: block.name.clone(), slots, gflop_per_slot: gflop(passes) });
         }

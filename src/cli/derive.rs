@@ -4,10 +4,11 @@ use clap::{Args, ValueEnum};
 
 use super::common::{print, print_json};
 use crate::Result;
-use crate::config::{self, Metric, WeightKind};
+use crate::config::{self, Metric};
 use crate::derive::{Changes, Derived, derive};
 use crate::networks::Registry;
 use crate::shown::Url;
+use crate::spectrum::Weights;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -87,9 +88,9 @@ pub fn main(arguments: &Arguments, networks: &Registry, json: bool) -> Result<()
         axis_scale: arguments.axis_scale.map(|scale| scale.0),
         metrics: arguments.metrics.clone(),
         weights: arguments.weights.map(|weights| match weights {
-            WeightsArgument::Raw => WeightKind::Raw,
-            WeightsArgument::VarianceReduced => WeightKind::VarianceReduced,
-            WeightsArgument::Deflated => WeightKind::Deflated,
+            WeightsArgument::Raw => Weights::Raw,
+            WeightsArgument::VarianceReduced => Weights::VarianceReduced,
+            WeightsArgument::Deflated => Weights::Deflated,
         }),
     };
     let log = |line: &str| tracing::info!("{line}");

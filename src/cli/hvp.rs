@@ -11,13 +11,13 @@ use super::vectors::{VectorFile, Writer};
 use crate::block::Block;
 use crate::cluster::solo;
 use crate::config::Config;
-use crate::coordinator::Progress;
 use crate::engine::Kernels;
-use crate::hessian::{Gradient, Precision};
+use crate::hessian::{Gradient, Kind, Precision};
 use crate::job::{self, Job, On, Task};
 use crate::krylov::Real;
 use crate::networks::Registry;
-use crate::{Error, Result, config, plan};
+use crate::worker::Progress;
+use crate::{Error, Result, plan};
 
 /// Vectors that share a pass where `hessian.slots` does not say.
 pub const DEFAULT_SLOTS: usize = 8;
@@ -51,7 +51,7 @@ pub struct Arguments {
 struct Answer {
     block: String,
     num_params: usize,
-    operator: config::Operator,
+    operator: Kind,
     num_vectors: usize,
     out: Option<PathBuf>,
     gradient: Option<PathBuf>,
@@ -64,7 +64,7 @@ pub fn main(arguments: &Arguments, networks: &Registry, json: bool) -> Result<()
     let mut config = arguments.config.load(networks)?;
     refuse_to_replace(arguments)?;
     if arguments.gauss_newton {
-        config.hessian.operator = config::Operator::GaussNewton;
+        config.hessian.operator = Kind::GaussNewton;
     }
     let answer = job::dispatch(&config, Products { arguments })?;
     match (json, answer.loss) {

@@ -13,13 +13,13 @@ use super::vectors::{VectorFile, Vectors};
 use crate::block::Block;
 use crate::cluster::solo;
 use crate::config::Config;
-use crate::coordinator::{self, Progress};
 use crate::engine::Kernels;
-use crate::hessian::{Precision, Sharded};
+use crate::hessian::{Pair, Precision, Settings};
 use crate::job::{self, Job, On, Task};
-use crate::krylov::{self, Tridiagonal};
+use crate::krylov::Tridiagonal;
 use crate::networks::Registry;
-use crate::spectrum::quadrature;
+use crate::spectrum::{Weights, quadrature};
+use crate::worker::{self, Context, Observer, Progress, Starts, Work};
 use crate::{Error, Result, plan};
 
 /// The error of a product that the recursion is told, which only decides when it stops early. Zero: this command exists
@@ -84,53 +84,69 @@ impl Task for Recursion<'_> {
         let block = job::block_named(config, &job.layout, &self.arguments.block)?;
         let file = VectorFile::open(&self.arguments.start)?;
         let vectors = file.vectors::<T>(&job.layout, &job::all_blocks(&job.config, &job.layout)?)?;
-        let all: Vec<usize> = (0..vectors.len()).collect();
-        let slots = config.hessian.slots.unwrap_or(DEFAULT_SLOTS);
-        let meter = Meter::new();
-        let sweeps = all.len().div_ceil(slots) * config.lanczos.steps.min(block.num_params(&job.layout));
-        meter.begin((sweeps * job.data().num_micro_batches()) as u64);
-        let done = std::cell::Cell::new(0);
-        let advance = |_| {
-            done.set(done.get() + 1);
-            meter.advance(&block.name, done.get());
-            Ok(())
+        let settings = Settings {
+            weights: Weights::Raw, // no short recursions
+            segment_matrices: false,
+            probes: vectors.len() as u32,
+            full_probes: vectors.len() as u32,
+            ..job::settings(config)
         };
+        let (comm, blocks) = (solo::comm(), [block]);
+        let starts = Given { vectors: &vectors, block: &blocks[0] };
+        let work = Work { operator: job.operator(&comm), blocks: &blocks, settings: &settings, starts: Some(&starts) };
+        let pairs: Vec<Pair> = (0..vectors.len() as u32).map(|index| (0, index)).collect();
+        let groups: Vec<&[Pair]> = pairs.chunks(config.hessian.slots.unwrap_or(DEFAULT_SLOTS)).collect();
+        let sweeps: u64 = groups.iter().map(|pairs| work.num_sweeps(pairs, false)).sum();
+        let meter = Meter::new();
+        meter.begin(sweeps * job.data().num_micro_batches() as u64);
         let mut answers = Vec::new();
-        for group in all.chunks(slots) {
-            let comm = solo::comm();
-            let mut operator = job.operator(&comm);
-            operator.slots = vec![&block; group.len()];
-            operator.progress = Some(&advance);
-            let starts = group.iter().map(|index| start::<T>(&vectors, *index, &block)).collect::<Result<Vec<_>>>()?;
-            let settings: Vec<_> = group.iter().map(|index| settings(config, &vectors, *index, &block)).collect();
-            let found = {
-                let starts = starts.iter().map(|start: &Vec<T>| operator.slice(start)).collect();
-                krylov::lanczos(Sharded::<T>::new(&comm), &mut operator, starts, &settings)?
-            };
-            for (index, t) in group.iter().zip(found) {
-                answers.push(answer(&block, vectors.number(*index), t)?);
+        let mut before = 0;
+        for pairs in groups {
+            let observer = Shown { meter: &meter, block: &blocks[0].name, before };
+            let context = Context::new(&[ETA], job.data().num_predictions() as f64, &observer);
+            for slot in worker::run_group(&work, "lanczos", pairs, &context)?.slots {
+                answers.push(answer(&blocks[0], vectors.number(slot.pair.1 as usize), slot.tridiagonal)?);
             }
+            before += work.num_sweeps(pairs, false) * job.data().num_micro_batches() as u64;
         }
         Ok(answers)
     }
 }
 
-fn start<T: Precision>(vectors: &Vectors<'_>, index: usize, block: &Block) -> Result<Vec<T>> {
-    let vector = vectors.cut::<T>(index, block)?;
-    if vector.iter().all(|x| x.to_f64() == 0.0) {
-        let (label, name) = (vectors.label(index), &block.name);
-        return Err(Error::Config(format!("--start: {label} is zero in block `{name}`; expected a direction in it")));
-    }
-    Ok(vector)
+/// The vectors of a file as start vectors.
+struct Given<'a> {
+    vectors: &'a Vectors<'a>,
+    block: &'a Block,
 }
 
-fn settings(config: &Config, vectors: &Vectors<'_>, index: usize, block: &Block) -> krylov::Settings {
-    krylov::Settings {
-        label: format!("block `{}`, {}", block.name, vectors.label(index)),
-        steps: config.lanczos.steps,
-        reorthogonalize: coordinator::settings(config).reorthogonalize,
-        eta: ETA,
-        segments: 0,
+impl<T: Precision> Starts<T> for Given<'_> {
+    fn vector(&self, (_, index): Pair) -> Result<Vec<T>> {
+        let vector = self.vectors.cut::<T>(index as usize, self.block)?;
+        if vector.iter().all(|x| x.to_f64() == 0.0) {
+            let (label, name) = (self.vectors.label(index as usize), &self.block.name);
+            return Err(Error::Config(format!(
+                "--start: {label} is zero in block `{name}`; expected a direction in it"
+            )));
+        }
+        Ok(vector)
+    }
+
+    fn label(&self, (_, index): Pair) -> String {
+        format!("block `{}`, {}", self.block.name, self.vectors.label(index as usize))
+    }
+}
+
+/// Shows how far a group is.
+struct Shown<'a> {
+    meter: &'a Meter,
+    block: &'a str,
+    /// Micro-batches of the groups before.
+    before: u64,
+}
+
+impl Observer for Shown<'_> {
+    fn advance(&self, done: u64) {
+        self.meter.advance(self.block, self.before + done);
     }
 }
 

@@ -17,6 +17,7 @@ mod progress;
 mod report;
 mod run;
 mod table;
+mod tables;
 mod vectors;
 mod weights;
 
@@ -65,6 +66,8 @@ enum Command {
     Report(report::Arguments),
     /// Densities, distances and moments of a run again with other settings, from its tables alone.
     Derive(derive::Arguments),
+    /// What the tables of a run hold: every column with its type and meaning.
+    Tables(tables::Arguments),
     /// Prepare and inspect files of tokens.
     #[command(subcommand)]
     Data(data::Command),
@@ -90,7 +93,7 @@ impl Command {
             Self::Report(_) => Some("report"),
             Self::Data(_) => Some("data"),
             Self::Weights(_) => Some("weights"),
-            Self::Run(_) | Self::Plan(_) | Self::Doctor(_) | Self::Completions { .. } => None,
+            Self::Run(_) | Self::Plan(_) | Self::Doctor(_) | Self::Tables(_) | Self::Completions { .. } => None,
         }
     }
 }
@@ -121,6 +124,7 @@ pub fn main(name: &'static str, networks: &Registry) -> Result<()> {
         Command::Doctor(arguments) => doctor::main(&arguments, networks, json),
         Command::Report(arguments) => report::main(&arguments, json),
         Command::Derive(arguments) => derive::main(&arguments, networks, json),
+        Command::Tables(arguments) => tables::main(&arguments, json),
         Command::Data(command) => data::main(command, json),
         Command::Weights(command) => weights::main(&command, networks, json),
         Command::Completions { shell } => completions(name, shell),

@@ -15,8 +15,9 @@ use crate::cluster::{self, Comm, signal, threads};
 use crate::config::{Backend, Config};
 use crate::coordinator::{self, Outcome};
 use crate::networks::Registry;
+use crate::series::convergence;
 use crate::shown::Url;
-use crate::{Error, Result, convergence};
+use crate::{Error, Result};
 
 /// The answer to the first request to stop.
 const HEARD: &CStr = c"\nhesspec: heard; the run stops at the end of the segment at hand, and saves. A second Ctrl-C leaves at once, unsaved\n";

@@ -4,6 +4,7 @@ use globset::{Glob, GlobMatcher};
 use serde::{Deserialize, Serialize};
 
 use crate::document::nearest;
+use crate::models::Partition;
 use crate::{Error, Result};
 
 /// `[blocks]`
@@ -62,24 +63,6 @@ impl Default for Blocks {
             own: Vec::new(),
         }
     }
-}
-
-/// How the parameters are cut into blocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Partition {
-    /// Every parameter, q, k and v apart (the paper).
-    Parameter,
-    /// Everything of a transformer block together.
-    Layer,
-    /// As `parameter`, attention cut by head.
-    Head,
-    /// Weight and bias of one module together.
-    Module,
-    /// As `parameter`, matrices of layers cut by output.
-    Neuron,
-    /// As `parameter`, embeddings of tokens cut by row.
-    Token,
 }
 
 /// The globs of `[blocks]`, compiled.

@@ -27,14 +27,14 @@ use std::path::Path;
 
 use serde::Serialize;
 
-pub use blocks::{BlockFilter, Blocks, OwnBlock, OwnRange, Partition};
+pub use blocks::{BlockFilter, Blocks, OwnBlock, OwnRange};
 pub use convergence::Convergence;
 pub use ending::{Diagonal, Eigenvectors};
 pub use network::Configured;
 pub use resolved::{Difference, differences};
 pub use sections::{
-    Axis, Backend, Basis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Math, Operator, Output, Precision,
-    PrefixCache, ProbeKind, Reduction, Reorthogonalize, Run, Sigma, WeightKind,
+    Axis, Backend, Basis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Output, Precision, PrefixCache, Run,
+    Sigma,
 };
 pub use validate::check_run_name;
 
@@ -45,6 +45,7 @@ pub use crate::spectrum::Metric;
 use crate::data::Cut;
 use crate::datasets::{Choice, Unit};
 use crate::document;
+use crate::hessian::Reduction;
 use crate::networks::Registry;
 use crate::storage::absolute;
 use crate::{Error, Result, file};

@@ -3,8 +3,9 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::sections::{Axis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Output, Reduction, Run, Sigma};
+use super::sections::{Axis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Output, Run, Sigma};
 use super::{Blocks, Config, Configured, Convergence, Diagonal, Eigenvectors, Order};
+use crate::hessian::Reduction;
 
 /// Seed of nanoGPT's runs.
 const DEFAULT_SEED: u64 = 1337;

@@ -5,8 +5,12 @@ use serde::{Deserialize, Serialize};
 use crate::data::Order;
 use crate::datasets::Unit;
 use crate::document::{Bytes, Interval};
+use crate::engine::Arithmetic;
+use crate::hessian::{Kind, Reduction};
+use crate::krylov::{Reorthogonalize, Short};
+use crate::probe::ProbeKind;
 use crate::shown::Url;
-use crate::spectrum::{METRICS, Metric};
+use crate::spectrum::{METRICS, Metric, Weights};
 
 /// `[run]`
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -69,13 +73,13 @@ impl Batch {
 #[serde(default, deny_unknown_fields)]
 pub struct Hessian {
     /// Which symmetric operator. Default: the Hessian.
-    pub operator: Operator,
+    pub operator: Kind,
     /// How micro-batches add up. Default: mean.
     pub reduction: Reduction,
     /// Floating-point type of the whole computation. Default: f32.
     pub precision: Precision,
     /// Arithmetic of matrix products on GPUs. Default: f32.
-    pub math: Math,
+    pub math: Arithmetic,
     /// burn backend. Default: flex.
     pub backend: Backend,
     /// Whether a GPU's elementwise operations are fused. Default: true.
@@ -101,10 +105,10 @@ pub struct Hessian {
 impl Default for Hessian {
     fn default() -> Self {
         Self {
-            operator: Operator::Hessian,
+            operator: Kind::Hessian,
             reduction: Reduction::Mean,
             precision: Precision::F32,
-            math: Math::F32,
+            math: Arithmetic::F32,
             backend: Backend::Flex,
             fusion: true,
             device: None,
@@ -117,26 +121,6 @@ impl Default for Hessian {
     }
 }
 
-/// The operator whose spectrum is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Operator {
-    /// Second derivative of the loss.
-    Hessian,
-    /// J^T H_out J, positive semi-definite for convex losses.
-    GaussNewton,
-}
-
-/// How the micro-batches' losses make up the run's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reduction {
-    /// Mean over all predicted tokens.
-    Mean,
-    /// Sum of the micro-batches' means, as the paper's public code does.
-    Sum,
-}
-
 /// Floating-point type of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -145,21 +129,6 @@ pub enum Precision {
     F32,
     /// Everything in f64: verification.
     F64,
-}
-
-/// Arithmetic of matrix products on GPUs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Math {
-    /// IEEE f32.
-    F32,
-    /// Three tf32 products of split operands: near f32.
-    #[serde(rename = "3xtf32")]
-    Tf32x3,
-    /// 10 bits of mantissa.
-    Tf32,
-    /// 7 bits of mantissa.
-    Bf16,
 }
 
 /// Where activations that every sweep of a group needs are kept.
@@ -210,7 +179,7 @@ pub struct Lanczos {
     /// Default: full; without it a converged eigenvalue shows up several times.
     pub reorthogonalize: Reorthogonalize,
     /// Quadrature weights that densities and distances use. Default: raw.
-    pub weights: WeightKind,
+    pub weights: Weights,
     /// With deflated weights: start vectors of short recursions after each probe's steps. Default: 20.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub short_starts: Option<usize>,
@@ -227,7 +196,7 @@ impl Default for Lanczos {
             full_probes: 2,
             probe: ProbeKind::Gaussian,
             reorthogonalize: Reorthogonalize::Full,
-            weights: WeightKind::Raw,
+            weights: Weights::Raw,
             short_starts: None,
             short_steps: None,
         }
@@ -237,7 +206,7 @@ impl Default for Lanczos {
 impl Lanczos {
     /// Fills in what depends on other keys.
     pub fn resolved(self) -> Self {
-        if self.weights != WeightKind::Deflated {
+        if self.weights != Weights::Deflated {
             return self;
         }
         let (starts, steps) = (self.short_starts.unwrap_or(20), self.short_steps.unwrap_or(5));
@@ -245,41 +214,10 @@ impl Lanczos {
     }
 
     /// Start vectors and steps of the short recursions, of a resolved configuration.
-    pub fn short(&self) -> Option<(usize, usize)> {
-        self.short_starts.zip(self.short_steps).filter(|_| self.weights == WeightKind::Deflated)
+    pub fn short(&self) -> Option<Short> {
+        let pair = self.short_starts.zip(self.short_steps).filter(|_| self.weights == Weights::Deflated);
+        pair.map(|(starts, steps)| Short { starts, steps })
     }
-}
-
-/// Distribution of the start vectors, before they are normalised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ProbeKind {
-    /// Standard normal entries.
-    Gaussian,
-    /// Entries +1 or -1.
-    Rademacher,
-}
-
-/// What keeps the Lanczos basis orthogonal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reorthogonalize {
-    /// Classical Gram-Schmidt twice against the whole basis.
-    Full,
-    /// Nothing: the three-term recurrence of the paper.
-    None,
-}
-
-/// Quadrature weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WeightKind {
-    /// Squared first components.
-    Raw,
-    /// 1/d for converged simple eigenvalues (Bhattacharjee et al. 2024).
-    VarianceReduced,
-    /// 1/d for these, and the rest corrected by short recursions in their complement.
-    Deflated,
 }
 
 /// `[density]`

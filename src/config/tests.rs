@@ -51,7 +51,7 @@ fn the_defaults_are_the_contracts() {
     assert_eq!(config.blocks.include, ["*"]);
     assert!(config.blocks.full && config.blocks.exclude.is_empty());
     assert_eq!((config.lanczos.steps, config.lanczos.probes, config.lanczos.full_probes), (100, 4, 2));
-    assert_eq!(config.lanczos.reorthogonalize, Reorthogonalize::Full);
+    assert_eq!(config.lanczos.reorthogonalize, crate::krylov::Reorthogonalize::Full);
     let Sigma::Relative(sigma) = config.density.sigma else { panic!("relative by default") };
     assert!((sigma - 0.003407).abs() < 1e-6, "1/99/sqrt(8 ln 3) = {sigma}");
     let metrics: Vec<&str> = config.distance.metrics.iter().map(|metric| metric.name).collect();

@@ -2,9 +2,12 @@
 
 use std::ops::Deref;
 
-use super::{Blocks, Config, Convergence, Diagonal, Reduction, Reorthogonalize, Sigma, Unit, WeightKind, as_toml};
+use super::{Blocks, Config, Convergence, Diagonal, Sigma, Unit, as_toml};
 use crate::document::{self, Node};
+use crate::hessian::Reduction;
+use crate::krylov::Reorthogonalize;
 use crate::shown::redacted;
+use crate::spectrum::Weights;
 use crate::{Error, Result};
 
 /// Checks a whole configuration; `tree` says where each value stands.
@@ -254,14 +257,14 @@ impl Check<'_> {
             [("lanczos.short_starts", lanczos.short_starts), ("lanczos.short_steps", lanczos.short_steps)]
         {
             self.at_least_one(key, value)?;
-            let used = value.is_none() || lanczos.weights == WeightKind::Deflated;
+            let used = value.is_none() || lanczos.weights == Weights::Deflated;
             self.that(used, key, value.unwrap_or(0), "is for weights = \"deflated\"; leave it out")?;
         }
         let starts = lanczos.short_starts.unwrap_or(1);
         self.that(starts <= MOST_PROBES, "lanczos.short_starts", starts, format!("expected {MOST_PROBES} or less"))?;
-        let weights = if lanczos.weights == WeightKind::Deflated { "\"deflated\"" } else { "\"variance_reduced\"" };
+        let weights = if lanczos.weights == Weights::Deflated { "\"deflated\"" } else { "\"variance_reduced\"" };
         self.that(
-            lanczos.weights == WeightKind::Raw || lanczos.reorthogonalize == Reorthogonalize::Full,
+            lanczos.weights == Weights::Raw || lanczos.reorthogonalize == Reorthogonalize::Full,
             "lanczos.weights",
             weights,
             "needs reorthogonalize = \"full\": without it one eigenvalue shows up as several nodes",

@@ -12,7 +12,7 @@ use crate::config::{self, Config, Configured};
 use crate::datasets::TokenFiles;
 use crate::engine::Kernels;
 use crate::hessian::{Precision, Settings, start};
-use crate::job::{self, Job, On, Task, dispatch};
+use crate::job::{Job, On, Task, dispatch};
 use crate::networks::gpt2::Gpt2Config;
 use crate::networks::{Pair, Registry};
 use crate::{Error, Result};
@@ -90,7 +90,7 @@ pub fn kernel_error(config: &Config) -> Result<KernelError> {
     let plain = Product.run::<Reference, f64>(&tiny, On { network: &network, device: Default::default() })?;
     let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
     let error = norm(&mut fused.iter().zip(&plain).map(|(x, y)| x - y)) / norm(&mut plain.iter().copied());
-    let rounded = ROUNDINGS * job::arithmetic(&config.hessian).unit_roundoff();
+    let rounded = ROUNDINGS * config.hessian.math.unit_roundoff();
     let limit = match config.hessian.precision {
         config::Precision::F64 => LIMIT_F64,
         config::Precision::F32 => LIMIT_F32.max(rounded),

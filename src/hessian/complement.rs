@@ -1,8 +1,8 @@
 //! Where the short recursions of a slot begin: in the complement of the eigenvectors that its long one has found.
 
 use super::pass::Precision;
+use super::settings::Settings;
 use super::sharded::Slice;
-use super::spectra::Settings;
 use crate::Result;
 use crate::block::{Block, Layout};
 use crate::cluster::Comm;

@@ -15,8 +15,8 @@ mod prefix;
 mod problem;
 mod recompute;
 mod seed;
+mod settings;
 mod sharded;
-mod spectra;
 
 pub use check::{Check, Outcome, self_tests};
 pub use error::{ProductError, product_errors};
@@ -27,5 +27,5 @@ pub use prefix::{Prefix, PrefixBudget};
 pub use problem::{Listed, MicroBatches, Problem, Stages};
 pub use seed::cast;
 pub(crate) use seed::parameter_of_other_type;
+pub use settings::{Pair, Settings, complement, slot_settings, start};
 pub use sharded::{Sharded, ShardedBasis, Slice};
-pub use spectra::{BlockResult, Settings, Spectra, block_spectrum, complement, slot_settings, spectrum, start};

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::pass::{self, Loss, Precision};
 use super::passes::{OnData, Pass, Passes, Seeded, Way};
@@ -19,7 +20,8 @@ use crate::krylov::{OnSegment, Operator};
 use crate::{Error, Result};
 
 /// Which symmetric operator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// The second derivative of the loss.
     Hessian,
@@ -28,7 +30,8 @@ pub enum Kind {
 }
 
 /// How micro-batches add up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Reduction {
     /// The mean over all predictions: micro-batches weighted by [`Problem::weight`].
     Mean,
@@ -81,6 +84,13 @@ impl<'a, K: Kernels, T: Precision> BlockOperator<'a, K, T> {
     pub fn of(passes: Rc<dyn Passes<K, T> + 'a>, comm: &'a Comm) -> Self {
         let (kind, reduction, slots) = (Kind::Hessian, Reduction::Mean, Vec::new());
         Self { passes, kind, comm, reduction, slots, recompute: false, prefix: None, progress: None }
+    }
+
+    /// This operator once more, with no slots: passes, ranks and the ways of adding up are shared.
+    pub fn again(&self) -> BlockOperator<'a, K, T> {
+        let (passes, recompute) = (self.passes.clone(), self.recompute);
+        let Self { kind, comm, reduction, .. } = *self;
+        Self { passes, kind, comm, reduction, slots: Vec::new(), recompute, prefix: None, progress: None }
     }
 
     /// Factor of a micro-batch of this weight.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, Param};
 use burn::tensor::{DType, Shape, Tensor, TensorData, TensorPrimitive};
 use burn_backend::AutodiffBackend;
 use burn_backend::ops::FloatTensorOps;
@@ -13,7 +13,8 @@ use rayon::prelude::*;
 use super::Precision;
 use crate::block::{Block, Layout};
 use crate::engine::{Dual, Gradients, Jvp, Kernels, SecondOrder, adjoint, leaf};
-use crate::models::names::{Names, Path};
+use crate::models::names::Names;
+use crate::models::walk::{MapFloat, Path, VisitFloat, map, visit};
 
 /// Which parameters get tangents in which slots.
 pub struct Seeds<'a, T> {
@@ -45,18 +46,11 @@ pub(super) fn seed<K: Kernels, T: Precision, M: Module<SecondOrder<K>>>(
 ) -> M {
     let parts = seeds.slots.par_iter().map(|(block, vector)| block.scatter(layout, vector, T::default())).collect();
     let wanted = seeds.gradient.iter().flat_map(|block| block.pieces.iter().map(|piece| piece.parameter));
-    let mut mapper = Seeder {
-        path: Path::new(names),
-        layout,
-        parts,
-        gradient: !seeds.gradient.is_empty(),
-        wanted: wanted.collect(),
-    };
-    model.map(&mut mapper)
+    let mapper = Seeder { layout, parts, gradient: !seeds.gradient.is_empty(), wanted: wanted.collect() };
+    map(model, names, mapper).0
 }
 
 struct Seeder<'a, T> {
-    path: Path,
     layout: &'a Layout,
     /// Per slot: (parameter, dense tangent values), of the parameters that are still to come.
     parts: Vec<Vec<(usize, Vec<T>)>>,
@@ -64,20 +58,13 @@ struct Seeder<'a, T> {
     wanted: Vec<usize>,
 }
 
-impl<K: Kernels, T: Precision> ModuleMapper<SecondOrder<K>> for Seeder<'_, T> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn map_float<const D: usize>(
+impl<K: Kernels, T: Precision> MapFloat<SecondOrder<K>> for Seeder<'_, T> {
+    fn map<const D: usize>(
         &mut self,
+        path: &Path,
         param: Param<Tensor<SecondOrder<K>, D>>,
     ) -> Param<Tensor<SecondOrder<K>, D>> {
-        let Some(parameter) = self.layout.find(&self.path.name()) else { return param };
+        let Some(parameter) = self.layout.find(&path.name()) else { return param };
         param.map(|tensor| {
             let (shape, device) = (tensor.shape(), tensor.device());
             let constant = Tensor::from_inner(tensor.inner());
@@ -96,14 +83,15 @@ impl<K: Kernels, T: Precision> ModuleMapper<SecondOrder<K>> for Seeder<'_, T> {
 
 /// A seeded module without its leaves: the same values and tangents, and no graph.
 pub(super) fn untracked<K: Kernels, M: Module<SecondOrder<K>>>(model: M) -> M {
-    model.map(&mut Untrack)
+    map(model, &Names::BURN, Untrack).0
 }
 
 struct Untrack;
 
-impl<K: Kernels> ModuleMapper<SecondOrder<K>> for Untrack {
-    fn map_float<const D: usize>(
+impl<K: Kernels> MapFloat<SecondOrder<K>> for Untrack {
+    fn map<const D: usize>(
         &mut self,
+        _: &Path,
         param: Param<Tensor<SecondOrder<K>, D>>,
     ) -> Param<Tensor<SecondOrder<K>, D>> {
         param.map(|tensor| {
@@ -138,9 +126,7 @@ impl<K: Kernels> Adjoints<K> {
     /// The adjoints that a backward pass left.
     pub fn read<M: Module<SecondOrder<K>>>(model: &M, names: &Names, layout: &Layout, grads: &Gradients<K>) -> Self {
         let Self { by_parameter } = Self::none(layout);
-        let mut visitor = Collector { path: Path::new(names), layout, grads, by_parameter };
-        model.visit(&mut visitor);
-        Self { by_parameter: visitor.by_parameter }
+        Self { by_parameter: visit(model, names, Collector { layout, grads, by_parameter }).by_parameter }
     }
 
     /// The product of a slot, in its block's flat order.
@@ -259,23 +245,14 @@ fn add_halves(sum: &mut [f64], halves: &[f32]) {
 }
 
 struct Collector<'a, K: Kernels> {
-    path: Path,
     layout: &'a Layout,
     grads: &'a Gradients<K>,
     by_parameter: Vec<Option<Dual<K>>>,
 }
 
-impl<K: Kernels> ModuleVisitor<SecondOrder<K>> for Collector<'_, K> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<SecondOrder<K>, D>>) {
-        if let Some(parameter) = self.layout.find(&self.path.name())
+impl<K: Kernels> VisitFloat<SecondOrder<K>> for Collector<'_, K> {
+    fn visit<const D: usize>(&mut self, path: &Path, param: &Param<Tensor<SecondOrder<K>, D>>) {
+        if let Some(parameter) = self.layout.find(&path.name())
             && param.is_require_grad()
         {
             self.by_parameter[parameter] = adjoint(&param.val(), self.grads);
@@ -290,29 +267,18 @@ pub(crate) fn parameter_of_other_type<K: Kernels, M: Module<SecondOrder<K>>>(
     layout: &Layout,
     dtype: DType,
 ) -> Option<(String, DType)> {
-    let mut visitor = Types { path: Path::new(names), layout, dtype, other: None };
-    model.visit(&mut visitor);
-    visitor.other
+    visit(model, names, Types { layout, dtype, other: None }).other
 }
 
 struct Types<'a> {
-    path: Path,
     layout: &'a Layout,
     dtype: DType,
     other: Option<(String, DType)>,
 }
 
-impl<K: Kernels> ModuleVisitor<SecondOrder<K>> for Types<'_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<SecondOrder<K>, D>>) {
-        let (name, found) = (self.path.name(), param.val().dtype());
+impl<K: Kernels> VisitFloat<SecondOrder<K>> for Types<'_> {
+    fn visit<const D: usize>(&mut self, path: &Path, param: &Param<Tensor<SecondOrder<K>, D>>) {
+        let (name, found) = (path.name(), param.val().dtype());
         if self.other.is_none() && found != self.dtype && self.layout.find(&name).is_some() {
             self.other = Some((name, found));
         }
@@ -344,29 +310,21 @@ pub(super) fn shifted<K: Kernels, T: Precision, M: Module<SecondOrder<K>>>(
     let step: Vec<T> = vector.iter().map(|x| T::from_f64(scale * x.to_f64())).collect();
     let parts = block.scatter(layout, &step, T::default());
     drop(step);
-    model.map(&mut Shifter { path: Path::new(names), layout, parts })
+    map(model, names, Shifter { layout, parts }).0
 }
 
 struct Shifter<'a, T> {
-    path: Path,
     layout: &'a Layout,
     parts: Vec<(usize, Vec<T>)>,
 }
 
-impl<K: Kernels, T: Precision> ModuleMapper<SecondOrder<K>> for Shifter<'_, T> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn map_float<const D: usize>(
+impl<K: Kernels, T: Precision> MapFloat<SecondOrder<K>> for Shifter<'_, T> {
+    fn map<const D: usize>(
         &mut self,
+        path: &Path,
         param: Param<Tensor<SecondOrder<K>, D>>,
     ) -> Param<Tensor<SecondOrder<K>, D>> {
-        let parameter = self.layout.find(&self.path.name());
+        let parameter = self.layout.find(&path.name());
         let Some(at) = self.parts.iter().position(|(index, _)| Some(*index) == parameter) else { return param };
         let (_, values) = self.parts.swap_remove(at); // a module has each parameter once
         param.map(|tensor| {
@@ -377,39 +335,35 @@ impl<K: Kernels, T: Precision> ModuleMapper<SecondOrder<K>> for Shifter<'_, T> {
     }
 }
 
-/// The module with every float parameter in another precision, BatchNorm's running statistics too. Those are shared by
+/// The module with every float parameter in another precision, frozen ones and BatchNorm's running statistics too. Those are shared by
 /// all clones of a module: the clones' change as well.
 pub fn cast<K: Kernels, M: Module<SecondOrder<K>>>(model: M, dtype: DType) -> M {
-    model.map(&mut Cast { path: Path::new(&Names::BURN), dtype, with_state: true })
+    map(model, &Names::BURN, Cast { dtype, with_state: true }).0
 }
 
 /// The module with every parameter in another precision; BatchNorm's running statistics stay as they are.
 pub(super) fn cast_parameters<K: Kernels, M: Module<SecondOrder<K>>>(model: M, dtype: DType) -> M {
-    model.map(&mut Cast { path: Path::new(&Names::BURN), dtype, with_state: false })
+    map(model, &Names::BURN, Cast { dtype, with_state: false }).0
 }
 
 struct Cast {
-    path: Path,
     dtype: DType,
     with_state: bool,
 }
 
-impl<K: Kernels> ModuleMapper<SecondOrder<K>> for Cast {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn map_float<const D: usize>(
+impl<K: Kernels> MapFloat<SecondOrder<K>> for Cast {
+    fn map<const D: usize>(
         &mut self,
+        path: &Path,
         param: Param<Tensor<SecondOrder<K>, D>>,
     ) -> Param<Tensor<SecondOrder<K>, D>> {
-        if self.path.is_state() && !self.with_state {
+        if path.is_state() && !self.with_state {
             return param;
         }
-        param.map(|tensor| Tensor::from_inner(tensor.inner().cast(self.dtype)))
+        param.map(|tensor| {
+            let is_parameter = tensor.is_require_grad(); // a frozen one stays frozen
+            let cast = Tensor::from_inner(tensor.inner().cast(self.dtype));
+            if is_parameter { cast.require_grad() } else { cast }
+        })
     }
 }

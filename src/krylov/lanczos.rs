@@ -1,11 +1,14 @@
 //! The Lanczos recursion of one slot as a small state machine: `vector` is to be multiplied, `advance` takes
 //! the product.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Basis, Space, Tridiagonal, orthogonality};
 use crate::{Error, Result};
 
 /// How the basis is kept orthogonal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Reorthogonalize {
     /// Classical Gram-Schmidt twice against the whole basis ("twice is enough": Giraud et al. 2005).
     #[default]

@@ -6,10 +6,16 @@
 pub mod cells;
 pub mod init;
 pub mod names;
+mod naming;
 pub mod own;
 pub mod partition;
+mod vectors;
+pub mod walk;
+#[cfg(feature = "program")]
 pub mod weights;
 
 pub use init::{Initial, initialise};
 pub use names::{Names, fill, parameters, read, stored};
+pub use naming::{Naming, Part, Rule};
 pub use partition::{Partition, Structure, partition};
+pub use vectors::VectorObject;

@@ -1,12 +1,12 @@
 //! Names: how burn's parameter paths, a file's tensor names and block names relate. The one place where they do.
 //!
-//! A model family is one [`Names`] table. Every walk over a module's parameters goes through [`parameters`],
-//! [`fill`] or [`read`], or carries a [`Path`] itself.
+//! A model family is one [`Names`] table.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
 
-use super::weights::Naming;
+use super::naming::Naming;
+use super::walk::{MapFloat, Path, VisitFloat, map, visit};
 use crate::block::Layout;
 use crate::error::{Error, Result};
 
@@ -65,51 +65,12 @@ impl Names {
     }
 }
 
-/// Where a walk over a module stands: feed it `enter_module` and `exit_module`, ask it for the name.
-#[derive(Debug)]
-pub struct Path {
-    names: Names,
-    elements: Vec<String>,
-    container: Vec<String>,
-}
-
-impl Path {
-    /// At the root.
-    pub fn new(names: &Names) -> Self {
-        Self { names: *names, elements: Vec::new(), container: Vec::new() }
-    }
-
-    /// For `enter_module`.
-    pub fn enter(&mut self, name: &str, container: &str) {
-        self.elements.push(name.to_owned());
-        self.container.push(container.to_owned());
-    }
-
-    /// For `exit_module`.
-    pub fn exit(&mut self) {
-        self.elements.pop();
-        self.container.pop();
-    }
-
-    /// Name of the parameter here.
-    pub fn name(&self) -> String {
-        self.names.of_path(&self.elements)
-    }
-
-    /// Running statistics of BatchNorm: burn walks over them like parameters, but they are state.
-    pub fn is_state(&self) -> bool {
-        let in_batch_norm = self.container.last().is_some_and(|container| container.ends_with("BatchNorm"));
-        in_batch_norm && self.elements.last().is_some_and(|element| element.starts_with("running_"))
-    }
-}
-
 /// Names and shapes of the trainable float parameters, in the order of the module's fields.
 ///
 /// Trainable: on a backend with gradients, what requires one; on a plain backend, where nothing can say so, every
 /// float parameter but BatchNorm's running statistics. Ask before any parameter is frozen for a single block.
 pub fn parameters<B: Backend, M: Module<B>>(module: &M, names: &Names) -> Layout {
-    let mut visitor = Shapes { path: Path::new(names), found: Vec::new() };
-    module.visit(&mut visitor);
+    let visitor = visit(module, names, Shapes { found: Vec::new() });
     let known = visitor.found.iter().any(|found| found.requires_grad);
     let trainable = visitor.found.into_iter().filter(|found| if known { found.requires_grad } else { !found.is_state });
     Layout::new(trainable.map(|found| (found.name, found.shape)))
@@ -118,8 +79,7 @@ pub fn parameters<B: Backend, M: Module<B>>(module: &M, names: &Names) -> Layout
 /// Names and shapes of what a file of weights holds: the `parameters`, and behind them BatchNorm's running statistics, which are
 /// loaded and never differentiated. Of the module nothing is made that is not there yet but these.
 pub fn stored<B: Backend, M: Module<B>>(module: &M, names: &Names, parameters: &Layout) -> Layout {
-    let mut visitor = States { path: Path::new(names), found: Vec::new() };
-    module.visit(&mut visitor);
+    let visitor = visit(module, names, States { found: Vec::new() });
     let parameters = parameters.parameters().iter().map(|parameter| (parameter.name.clone(), parameter.shape.clone()));
     Layout::new(parameters.chain(visitor.found))
 }
@@ -132,8 +92,7 @@ pub fn fill<B: Backend, M: Module<B>>(
     dtype: DType,
     values: impl FnMut(&str, &[usize]) -> Result<Option<TensorData>>,
 ) -> Result<M> {
-    let mut mapper = Filler { path: Path::new(names), dtype, values, error: None };
-    let module = module.map(&mut mapper);
+    let (module, mapper) = map(module, names, Filler { dtype, values, error: None });
     match mapper.error {
         Some(error) => Err(error),
         None => Ok(module),
@@ -142,7 +101,7 @@ pub fn fill<B: Backend, M: Module<B>>(
 
 /// Reads every float parameter back to the host, in network order: `each(name, value)`.
 pub fn read<B: Backend, M: Module<B>>(module: &M, names: &Names, each: impl FnMut(&str, TensorData)) {
-    module.visit(&mut Reader { path: Path::new(names), each });
+    visit(module, names, Reader { each });
 }
 
 struct Found {
@@ -153,72 +112,45 @@ struct Found {
 }
 
 struct Shapes {
-    path: Path,
     found: Vec<Found>,
 }
 
-impl<B: Backend> ModuleVisitor<B> for Shapes {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+impl<B: Backend> VisitFloat<B> for Shapes {
+    fn visit<const D: usize>(&mut self, path: &Path, param: &Param<Tensor<B, D>>) {
         self.found.push(Found {
-            name: self.path.name(),
+            name: path.name(),
             shape: param.shape().to_vec(),
             requires_grad: param.is_require_grad(),
-            is_state: self.path.is_state(),
+            is_state: path.is_state(),
         });
     }
 }
 
 /// Names and shapes of running statistics.
 struct States {
-    path: Path,
     found: Vec<(String, Vec<usize>)>,
 }
 
-impl<B: Backend> ModuleVisitor<B> for States {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        if self.path.is_state() {
-            self.found.push((self.path.name(), param.shape().to_vec()));
+impl<B: Backend> VisitFloat<B> for States {
+    fn visit<const D: usize>(&mut self, path: &Path, param: &Param<Tensor<B, D>>) {
+        if path.is_state() {
+            self.found.push((path.name(), param.shape().to_vec()));
         }
     }
 }
 
 struct Filler<F> {
-    path: Path,
     dtype: DType,
     values: F,
     error: Option<Error>,
 }
 
-impl<B: Backend, F: FnMut(&str, &[usize]) -> Result<Option<TensorData>>> ModuleMapper<B> for Filler<F> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+impl<B: Backend, F: FnMut(&str, &[usize]) -> Result<Option<TensorData>>> MapFloat<B> for Filler<F> {
+    fn map<const D: usize>(&mut self, path: &Path, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         if self.error.is_some() {
             return param;
         }
-        match (self.values)(&self.path.name(), param.shape().as_slice()) {
+        match (self.values)(&path.name(), param.shape().as_slice()) {
             Ok(None) => param,
             Ok(Some(data)) => param.map(|old| {
                 let new = Tensor::from_data(data, (&old.device(), self.dtype));
@@ -233,21 +165,12 @@ impl<B: Backend, F: FnMut(&str, &[usize]) -> Result<Option<TensorData>>> ModuleM
 }
 
 struct Reader<F> {
-    path: Path,
     each: F,
 }
 
-impl<B: Backend, F: FnMut(&str, TensorData)> ModuleVisitor<B> for Reader<F> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        (self.each)(&self.path.name(), param.val().into_data());
+impl<B: Backend, F: FnMut(&str, TensorData)> VisitFloat<B> for Reader<F> {
+    fn visit<const D: usize>(&mut self, path: &Path, param: &Param<Tensor<B, D>>) {
+        (self.each)(&path.name(), param.val().into_data());
     }
 }
 

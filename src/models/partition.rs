@@ -16,11 +16,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::block::{Block, Layout, Parameter, Piece};
 use crate::error::{Error, Result};
 
 /// How parameters are grouped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Partition {
     /// One block per parameter (the paper's).
     Parameter,

@@ -1,11 +1,13 @@
 //! What a column can hold, and the macro that turns a row struct into a table.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, new_null_array,
 };
 use arrow::datatypes::{DataType, Field};
+use serde::Serialize;
 
 /// A Rust type that is one column of a table; `Option` makes the column nullable.
 pub trait Cell: Sized {
@@ -59,7 +61,9 @@ cell!(bool, BooleanArray, DataType::Boolean);
 pub trait Table: Sized {
     /// Name of the table, and of its folder.
     const NAME: &'static str;
-    /// The columns in order, with type and nullability.
+    /// What one row is.
+    fn row() -> String;
+    /// The columns in order, with type, nullability and meaning.
     fn fields() -> Vec<Field>;
     /// One array per column.
     fn columns(rows: &[Self]) -> Vec<ArrayRef>;
@@ -76,28 +80,111 @@ pub(super) fn column<T: Cell>(batch: &RecordBatch, name: &str) -> Result<std::ve
     Ok(values.into_iter())
 }
 
-/// `Row = "table" { column: type, ... }` declares a row struct and its [`Table`].
+/// What a table is, for those who read it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TableDescription {
+    /// Its name.
+    pub table: &'static str,
+    /// What one row is.
+    pub row: String,
+    /// Its columns, in order.
+    pub columns: Vec<ColumnDescription>,
+}
+
+/// What a column holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ColumnDescription {
+    /// Its name.
+    pub column: String,
+    /// Its Arrow type.
+    pub r#type: String,
+    /// Whether it may be null.
+    pub nullable: bool,
+    /// What it means.
+    pub meaning: String,
+}
+
+/// Key of a column's meaning among the metadata of its field.
+pub(super) const MEANING: &str = "description";
+
+/// The lines of a doc comment as one text.
+pub(super) fn text(lines: &[&str]) -> String {
+    lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
+}
+
+/// A column's field, with its meaning as metadata.
+pub(super) fn field<T: Cell>(name: &str, meaning: &[&str]) -> Field {
+    Field::new(name, T::TYPE, T::NULLABLE).with_metadata(HashMap::from([(MEANING.to_owned(), text(meaning))]))
+}
+
+/// What a table is.
+pub(super) fn description<T: Table>() -> TableDescription {
+    let column = |field: &Field| ColumnDescription {
+        column: field.name().clone(),
+        r#type: field.data_type().to_string(),
+        nullable: field.is_nullable(),
+        meaning: field.metadata().get(MEANING).cloned().unwrap_or_default(),
+    };
+    TableDescription { table: T::NAME, row: T::row(), columns: T::fields().iter().map(column).collect() }
+}
+
+/// Something that is done with the rows of every table.
+pub(super) trait EachTable {
+    /// Does it.
+    fn table<T: Table>(&mut self, rows: &[T]) -> crate::Result<()>;
+}
+
+/// `Row = table { column: type, ... }`, with doc comments, declares row structs and their [`Table`]s; and, of all of them, `TABLES`, `Tables` and
+/// `descriptions`. This is all that a table needs: files, readers and documentation follow from it.
 macro_rules! tables {
-    ($( $(#[$meta:meta])* $row:ident = $name:literal { $( $(#[$doc:meta])* $column:ident: $type:ty, )* } )*) => { $(
-        $(#[$meta])*
-        #[derive(Debug, Clone, PartialEq)]
-        pub struct $row { $( $(#[$doc])* pub $column: $type, )* }
+    ($( $(#[doc = $meta:literal])* $row:ident = $name:ident { $( $(#[doc = $doc:literal])* $column:ident: $type:ty, )* } )*) => {
+        $(
+            $(#[doc = $meta])*
+            #[derive(Debug, Clone, PartialEq)]
+            pub struct $row { $( $(#[doc = $doc])* pub $column: $type, )* }
 
-        impl Table for $row {
-            const NAME: &'static str = $name;
+            impl Table for $row {
+                const NAME: &'static str = stringify!($name);
 
-            fn fields() -> Vec<Field> {
-                vec![$( Field::new(stringify!($column), <$type as Cell>::TYPE, <$type as Cell>::NULLABLE) ),*]
+                fn row() -> String {
+                    text(&[$($meta),*])
+                }
+
+                fn fields() -> Vec<Field> {
+                    vec![$( field::<$type>(stringify!($column), &[$($doc),*]) ),*]
+                }
+
+                fn columns(rows: &[Self]) -> Vec<ArrayRef> {
+                    vec![$( <$type as Cell>::array(rows.iter().map(|row| row.$column.clone())) ),*]
+                }
+
+                fn rows(batch: &RecordBatch) -> Result<Vec<Self>, String> {
+                    $( let mut $column = column::<$type>(batch, stringify!($column))?; )*
+                    Ok(std::iter::from_fn(|| Some($row { $( $column: $column.next()? ),* })).collect())
+                }
             }
+        )*
 
-            fn columns(rows: &[Self]) -> Vec<ArrayRef> {
-                vec![$( <$type as Cell>::array(rows.iter().map(|row| row.$column.clone())) ),*]
-            }
+        /// Names of all tables.
+        pub const TABLES: &[&str] = &[$( stringify!($name) ),*];
 
-            fn rows(batch: &RecordBatch) -> Result<Vec<Self>, String> {
-                $( let mut $column = column::<$type>(batch, stringify!($column))?; )*
-                Ok(std::iter::from_fn(|| Some($row { $( $column: $column.next()? ),* })).collect())
+        /// Rows of several tables that are written together: of one group, or at the end of a run.
+        #[derive(Debug, Clone, Default, PartialEq)]
+        pub struct Tables {
+            $( #[doc = concat!("Table `", stringify!($name), "`.")] pub $name: Vec<$row>, )*
+        }
+
+        impl Tables {
+            /// Does something with the rows of every table.
+            pub(super) fn each(&self, work: &mut impl EachTable) -> crate::Result<()> {
+                $( work.table(&self.$name)?; )*
+                Ok(())
             }
         }
-    )* };
+
+        /// What all tables are.
+        pub fn descriptions() -> Vec<TableDescription> {
+            vec![$( description::<$row>() ),*]
+        }
+    };
 }

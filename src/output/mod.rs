@@ -31,19 +31,17 @@ mod seal;
 mod store;
 #[cfg(test)]
 mod tests;
-mod vectors;
 
 pub use crate::storage::{Access, Location, rfc3339};
-pub use column::{Cell, Table};
+pub use column::{Cell, ColumnDescription, Table, TableDescription};
 pub use manifest::{Part, RunRecord};
 pub use results::{Results, RunResults};
 pub use schema::{
     BlockRow, ComplementRow, ConvergencePairRow, ConvergenceRow, DensityRow, DiagonalProbeRow, DiagonalRow,
     DivergenceRow, EigenvectorMassRow, EigenvectorRow, MetricsRow, NodeRow, RunRow, SCHEMA_VERSION, SegmentRow,
-    SummaryRow, TABLES, Tables, TridiagonalRow,
+    SummaryRow, TABLES, Tables, TridiagonalRow, descriptions,
 };
 pub use store::{Provenance, RunStore};
-pub use vectors::VectorObject;
 
 /// Path of a run's lock below the output URL.
 pub fn lock_path(run: &str) -> String {

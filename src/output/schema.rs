@@ -4,34 +4,14 @@
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::Field;
 
-use super::column::{Cell, Table, column};
+use super::column::{Cell, EachTable, Table, TableDescription, column, description, field, text};
 
 /// Version of the schema below, written into every part and into the run's record.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// Names of all tables.
-pub const TABLES: [&str; 16] = [
-    "blocks",
-    "tridiagonal",
-    "complement",
-    "nodes",
-    "density",
-    "divergence",
-    "summary",
-    "segments",
-    "runs",
-    "metrics",
-    "convergence",
-    "convergence_pairs",
-    "eigenvectors",
-    "eigenvector_mass",
-    "diagonal",
-    "diagonal_probes",
-];
-
 tables! {
     /// One block of the network, in network order.
-    BlockRow = "blocks" {
+    BlockRow = blocks {
         /// Unique name of the block.
         block: String,
         /// `full`, `layer`, `module`, or the parameter's role: the end of its name, `q.weight`, with `/head` where it is cut by heads.
@@ -47,7 +27,7 @@ tables! {
     }
 
     /// One Lanczos step of one probe.
-    TridiagonalRow = "tridiagonal" {
+    TridiagonalRow = tridiagonal {
         /// Block name.
         block: String,
         /// Probe number from 0.
@@ -67,7 +47,7 @@ tables! {
 
     /// One step of one of the short recursions that follow a probe's own, in the complement of its converged eigenvectors;
     /// with `lanczos.weights = "deflated"`.
-    ComplementRow = "complement" {
+    ComplementRow = complement {
         /// Block name.
         block: String,
         /// Probe number from 0.
@@ -87,7 +67,7 @@ tables! {
     }
 
     /// One Ritz value of one probe.
-    NodeRow = "nodes" {
+    NodeRow = nodes {
         /// Block name.
         block: String,
         /// Probe number from 0.
@@ -109,7 +89,7 @@ tables! {
     }
 
     /// The smoothed density of a block at one grid point.
-    DensityRow = "density" {
+    DensityRow = density {
         /// Block name.
         block: String,
         /// `asinh` or `linear`.
@@ -132,7 +112,7 @@ tables! {
     }
 
     /// The distance of an unordered pair of blocks, `block_a` before `block_b` in network order, diagonal included.
-    DivergenceRow = "divergence" {
+    DivergenceRow = divergence {
         /// `wasserstein1_energy`, `js`, `wasserstein1`, `symkl_paper` or a variant.
         metric: String,
         /// The block that comes first.
@@ -159,7 +139,7 @@ tables! {
     }
 
     /// One block in numbers.
-    SummaryRow = "summary" {
+    SummaryRow = summary {
         /// Block name.
         block: String,
         /// d mean(alpha_1).
@@ -193,7 +173,7 @@ tables! {
     }
 
     /// One entry (i, j) of P_s = V^T H_s V for one segment s of the batch.
-    SegmentRow = "segments" {
+    SegmentRow = segments {
         /// Block name.
         block: String,
         /// Probe number from 0.
@@ -209,7 +189,7 @@ tables! {
     }
 
     /// The run as a whole.
-    RunRow = "runs" {
+    RunRow = runs {
         /// Resolved configuration, as JSON; under `used`, what was chosen beyond it.
         config: String,
         /// Versions of the program and its libraries, as JSON.
@@ -231,7 +211,7 @@ tables! {
     }
 
     /// One Lanczos step of a group, as rank 0 sees it. Steps that an interrupted call had done are missing.
-    MetricsRow = "metrics" {
+    MetricsRow = metrics {
         /// Group, named after its first (block, probe) pair.
         group: String,
         /// Step number from 1.
@@ -257,7 +237,7 @@ tables! {
     /// One block seen by one of several nested batches. Errors are bootstrap errors over the batch's segments; `previous` is
     /// the next smaller batch, `largest` the largest that was computed; null where there is none. Raw weights; one axis
     /// and sigma for all batches and blocks.
-    ConvergenceRow = "convergence" {
+    ConvergenceRow = convergence {
         /// Block name.
         block: String,
         /// Predicted tokens of the batch.
@@ -305,7 +285,7 @@ tables! {
 
     /// The distance between two blocks as one of several nested batches sees it; each unordered pair of different blocks
     /// once, the whole network left out.
-    ConvergencePairRow = "convergence_pairs" {
+    ConvergencePairRow = convergence_pairs {
         /// The block that comes first.
         block_a: String,
         /// The other one.
@@ -323,7 +303,7 @@ tables! {
     }
 
     /// One converged eigenvector of a block, as the block's first probe finds it; with `[eigenvectors]`.
-    EigenvectorRow = "eigenvectors" {
+    EigenvectorRow = eigenvectors {
         /// Block name.
         block: String,
         /// Number from 0, by falling |eigenvalue|: the `i` of `name@i` in the file.
@@ -343,7 +323,7 @@ tables! {
     }
 
     /// Where an eigenvector lies: its share in one parameter of the block. The shares of a vector sum to 1.
-    EigenvectorMassRow = "eigenvector_mass" {
+    EigenvectorMassRow = eigenvector_mass {
         /// Block name.
         block: String,
         /// Number of the eigenvector, as in `eigenvectors`.
@@ -355,7 +335,7 @@ tables! {
     }
 
     /// A sum over the diagonal of a block's Hessian, as its probes estimate it; with `[diagonal]`.
-    DiagonalRow = "diagonal" {
+    DiagonalRow = diagonal {
         /// Block name.
         block: String,
         /// Parameter, or part of a fused one, called as the blocks of the partition `parameter`.
@@ -373,7 +353,7 @@ tables! {
     }
 
     /// What one probe adds to a row of `diagonal`.
-    DiagonalProbeRow = "diagonal_probes" {
+    DiagonalProbeRow = diagonal_probes {
         /// Block name.
         block: String,
         /// Probe number from 0.
@@ -389,41 +369,4 @@ tables! {
         /// Sum of d v_i (H v)_i, from H v = alpha_1 v_1 + beta_2 v_2.
         value: f64,
     }
-}
-
-/// Rows of several tables that are written together: of one group, or at the end of a run.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Tables {
-    /// Table `blocks`.
-    pub blocks: Vec<BlockRow>,
-    /// Table `tridiagonal`.
-    pub tridiagonal: Vec<TridiagonalRow>,
-    /// Table `complement`.
-    pub complement: Vec<ComplementRow>,
-    /// Table `nodes`.
-    pub nodes: Vec<NodeRow>,
-    /// Table `density`.
-    pub density: Vec<DensityRow>,
-    /// Table `divergence`.
-    pub divergence: Vec<DivergenceRow>,
-    /// Table `summary`.
-    pub summary: Vec<SummaryRow>,
-    /// Table `segments`.
-    pub segments: Vec<SegmentRow>,
-    /// Table `runs`.
-    pub runs: Vec<RunRow>,
-    /// Table `metrics`.
-    pub metrics: Vec<MetricsRow>,
-    /// Table `convergence`.
-    pub convergence: Vec<ConvergenceRow>,
-    /// Table `convergence_pairs`.
-    pub convergence_pairs: Vec<ConvergencePairRow>,
-    /// Table `eigenvectors`.
-    pub eigenvectors: Vec<EigenvectorRow>,
-    /// Table `eigenvector_mass`.
-    pub eigenvector_mass: Vec<EigenvectorMassRow>,
-    /// Table `diagonal`.
-    pub diagonal: Vec<DiagonalRow>,
-    /// Table `diagonal_probes`.
-    pub diagonal_probes: Vec<DiagonalProbeRow>,
 }

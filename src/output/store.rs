@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
-use super::column::Table;
+use super::column::{EachTable, Table};
 use super::manifest::{Manifest, Part, RunRecord, paths};
 use super::parts::{self, Metadata};
 use super::schema::{SCHEMA_VERSION, TABLES, Tables};
@@ -274,38 +274,9 @@ impl RunStore {
     }
 
     fn write_tables(&self, part: &str, tables: &Tables, even_empty: impl Fn(&str) -> bool) -> Result<Vec<Part>> {
-        let mut parts = Vec::new();
-        self.write(part, &tables.blocks, &even_empty, &mut parts)?;
-        self.write(part, &tables.tridiagonal, &even_empty, &mut parts)?;
-        self.write(part, &tables.complement, &even_empty, &mut parts)?;
-        self.write(part, &tables.nodes, &even_empty, &mut parts)?;
-        self.write(part, &tables.density, &even_empty, &mut parts)?;
-        self.write(part, &tables.divergence, &even_empty, &mut parts)?;
-        self.write(part, &tables.summary, &even_empty, &mut parts)?;
-        self.write(part, &tables.segments, &even_empty, &mut parts)?;
-        self.write(part, &tables.runs, &even_empty, &mut parts)?;
-        self.write(part, &tables.metrics, &even_empty, &mut parts)?;
-        self.write(part, &tables.convergence, &even_empty, &mut parts)?;
-        self.write(part, &tables.convergence_pairs, &even_empty, &mut parts)?;
-        self.write(part, &tables.eigenvectors, &even_empty, &mut parts)?;
-        self.write(part, &tables.eigenvector_mass, &even_empty, &mut parts)?;
-        self.write(part, &tables.diagonal, &even_empty, &mut parts)?;
-        self.write(part, &tables.diagonal_probes, &even_empty, &mut parts)?;
-        Ok(parts)
-    }
-
-    fn write<T: Table>(
-        &self,
-        part: &str,
-        rows: &[T],
-        even_empty: &impl Fn(&str) -> bool,
-        parts: &mut Vec<Part>,
-    ) -> Result<()> {
-        if !rows.is_empty() || even_empty(T::NAME) {
-            let path = paths::part(T::NAME, &self.run, part);
-            parts.push(parts::write(&self.location, &path, rows, &self.metadata)?);
-        }
-        Ok(())
+        let mut writer = Writer { store: self, part, even_empty, parts: Vec::new() };
+        tables.each(&mut writer)?;
+        Ok(writer.parts)
     }
 
     /// Deletes parts of this run that belong to no finished group.
@@ -417,4 +388,22 @@ fn metadata(run: &str, provenance: &Provenance) -> Metadata {
         ("hesspec.versions", provenance.versions_json()),
     ];
     pairs.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+}
+
+/// Writes one part of every table that has rows, or is wanted without.
+struct Writer<'a, F> {
+    store: &'a RunStore,
+    part: &'a str,
+    even_empty: F,
+    parts: Vec<Part>,
+}
+
+impl<F: Fn(&str) -> bool> EachTable for Writer<'_, F> {
+    fn table<T: Table>(&mut self, rows: &[T]) -> Result<()> {
+        if !rows.is_empty() || (self.even_empty)(T::NAME) {
+            let path = paths::part(T::NAME, &self.store.run, self.part);
+            self.parts.push(parts::write(&self.store.location, &path, rows, &self.store.metadata)?);
+        }
+        Ok(())
+    }
 }

@@ -265,6 +265,18 @@ fn more_rows_than_a_batch_stay_in_order() {
 }
 
 #[test]
+fn every_table_and_column_says_what_it_is() {
+    let tables = descriptions();
+    assert_eq!(tables.iter().map(|table| table.table).collect::<Vec<_>>(), TABLES);
+    for table in tables {
+        assert!(table.row.ends_with('.') && !table.columns.is_empty(), "{table:?}");
+        for column in &table.columns {
+            assert!(column.meaning.ends_with('.'), "{}.{}: {}", table.table, column.column, column.meaning);
+        }
+    }
+}
+
+#[test]
 fn an_unused_table_is_empty_and_not_missing() {
     let folder = tempfile::tempdir().unwrap();
     let url = folder.path().to_str().unwrap();
@@ -285,6 +297,9 @@ fn provenance_is_in_the_footer_and_in_the_schema() {
         assert!(footer.iter().any(|pair| pair.key == key && pair.value.as_deref() == Some(value)), "{key}");
         assert_eq!(builder.schema().metadata()[key], value);
     }
+    // every column says what it means, in the file too
+    let meaning = |name: &str| builder.schema().field_with_name(name).unwrap().metadata()["description"].clone();
+    assert_eq!(meaning("probe"), "Probe number from 0.");
     // the Arrow schema itself, not only the footer that readers merge into it
     assert!(footer.iter().any(|pair| pair.key == "ARROW:schema"));
 }

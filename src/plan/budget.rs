@@ -8,7 +8,8 @@ use super::calibration::Calibration;
 use super::devices::{Device, MODES, rounding};
 use super::scale::{Target, refuse_f64};
 use super::{Expectation, Plan, StudyPlan};
-use crate::config::{Config, Math};
+use crate::config::Config;
+use crate::engine::Arithmetic;
 use crate::{Error, Result};
 
 /// Settings beside the configured ones: (steps, probes of blocks, probes of the whole network).
@@ -92,7 +93,12 @@ impl BudgetPlan {
         Self::on(config, vec![(config.hessian.math, target)], gpu_hours, expectation)
     }
 
-    fn on(config: &Config, targets: Vec<(Math, Target)>, gpu_hours: f64, expectation: Expectation) -> Result<Self> {
+    fn on(
+        config: &Config,
+        targets: Vec<(Arithmetic, Target)>,
+        gpu_hours: f64,
+        expectation: Expectation,
+    ) -> Result<Self> {
         let mut fits = Vec::new();
         for (math, target) in &targets {
             let mode = Mode { config, math: *math, target, flop: gpu_hours * 3600.0 * target.gflops * 1e9 };
@@ -117,7 +123,7 @@ impl BudgetPlan {
 /// One arithmetic and what the budget buys in it.
 struct Mode<'a> {
     config: &'a Config,
-    math: Math,
+    math: Arithmetic,
     target: &'a Target,
     /// Operations of the whole budget.
     flop: f64,

@@ -6,7 +6,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::devices::Device;
-use crate::config::{self, Backend, Math, Precision};
+use crate::config::{self, Backend, Precision};
+use crate::engine::Arithmetic;
 use crate::{Error, Result};
 
 /// Version of the file.
@@ -27,7 +28,7 @@ pub struct Conditions {
     /// Floating-point type.
     pub precision: Precision,
     /// Arithmetic of matrix products.
-    pub math: Math,
+    pub math: Arithmetic,
     /// Memory of the machine, GB.
     pub memory_gb: f64,
     /// Rate of one large product, GFLOP/s.
@@ -130,7 +131,7 @@ impl Calibration {
     /// # Errors
     /// [`Error::Config`]
     pub fn check(&self, hessian: &config::Hessian) -> Result<()> {
-        let text = |precision: Precision, math: Math| {
+        let text = |precision: Precision, math: Arithmetic| {
             format!("precision = {}, math = {}", config::as_toml(&precision), config::as_toml(&math))
         };
         let (theirs, ours) =
@@ -179,7 +180,7 @@ mod tests {
             device: None,
             backend: Backend::Flex,
             precision: Precision::F32,
-            math: Math::F32,
+            math: Arithmetic::F32,
             memory_gb: 24.0,
             sgemm_gflops: 200.0,
         }
@@ -199,7 +200,7 @@ mod tests {
         let path = folder.path().join("here.json");
         found.save(&path).unwrap();
         assert_eq!(Calibration::load(&path).unwrap(), found);
-        let hessian = config::Hessian { math: Math::Tf32, ..config::Hessian::default() };
+        let hessian = config::Hessian { math: Arithmetic::Tf32, ..config::Hessian::default() };
         assert!(found.check(&config::Hessian::default()).is_ok());
         let differs = found.check(&hessian).unwrap_err().to_string();
         assert!(differs.contains("precision = \"f32\", math = \"tf32\""), "{differs}");

@@ -53,7 +53,7 @@ impl Cost {
     /// f_w and f_a of a block: everything from its first product up (from the bottom, for embeddings; a LayerNorm
     /// counts from the next product).
     pub fn block(&self, layout: &Layout, block: &Block) -> Shares {
-        if block.kind == "full" {
+        if block.is_full() {
             return self.whole();
         }
         let first = block.pieces.iter().map(|piece| piece.parameter).min().unwrap_or(0);

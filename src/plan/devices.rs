@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::config::Math;
+use crate::engine::Arithmetic;
 use crate::{Error, Result};
 
 /// An accelerator.
@@ -54,7 +54,7 @@ pub const DEVICES: [Device; 13] = [
 ];
 
 /// All modes, the most accurate first.
-pub const MODES: [Math; 4] = [Math::F32, Math::Tf32x3, Math::Tf32, Math::Bf16];
+pub const MODES: [Arithmetic; 4] = [Arithmetic::F32, Arithmetic::Tf32x3, Arithmetic::Tf32, Arithmetic::Bf16];
 
 impl Device {
     /// A device by its name.
@@ -80,12 +80,12 @@ impl Device {
     }
 
     /// Dense peak in a mode, TFLOP/s; 3xtf32 is three tf32 products.
-    pub fn peak(&self, math: Math) -> Option<f64> {
+    pub fn peak(&self, math: Arithmetic) -> Option<f64> {
         match math {
-            Math::F32 => Some(self.f32),
-            Math::Tf32x3 => self.tf32.map(|peak| peak / 3.0),
-            Math::Tf32 => self.tf32,
-            Math::Bf16 => self.bf16,
+            Arithmetic::F32 => Some(self.f32),
+            Arithmetic::Tf32x3 => self.tf32.map(|peak| peak / 3.0),
+            Arithmetic::Tf32 => self.tf32,
+            Arithmetic::Bf16 => self.bf16,
         }
     }
 }
@@ -93,33 +93,33 @@ impl Device {
 /// Share of the peak that a plan assumes where nothing was measured: the faster the products, the more the rest of a pass
 /// weighs. GPT-2 124M, 4 windows and 4 slots, reached 0.53 in f32 and 0.18 in tf32 on an H100 SXM; the other two are reckoned
 /// from that, and other devices may differ. The paper's figures amount to 0.18 of an A100's tf32 peak (`paper.rs`).
-pub fn assumed_efficiency(math: Math) -> f64 {
+pub fn assumed_efficiency(math: Arithmetic) -> f64 {
     match math {
-        Math::F32 => 0.5,
-        Math::Tf32x3 => 0.3,
-        Math::Tf32 => 0.18,
-        Math::Bf16 => 0.1,
+        Arithmetic::F32 => 0.5,
+        Arithmetic::Tf32x3 => 0.3,
+        Arithmetic::Tf32 => 0.18,
+        Arithmetic::Bf16 => 0.1,
     }
 }
 
 /// Relative rounding error of an operand in a mode: half a unit in the last of 24, 21, 11 and 8 bits.
-pub fn rounding(math: Math) -> f64 {
+pub fn rounding(math: Arithmetic) -> f64 {
     let bits = match math {
-        Math::F32 => 24,
-        Math::Tf32x3 => 21,
-        Math::Tf32 => 11,
-        Math::Bf16 => 8,
+        Arithmetic::F32 => 24,
+        Arithmetic::Tf32x3 => 21,
+        Arithmetic::Tf32 => 11,
+        Arithmetic::Bf16 => 8,
     };
     0.5f64.powi(bits)
 }
 
 /// A mode as the configuration writes it.
-pub fn mode_name(math: Math) -> &'static str {
+pub fn mode_name(math: Arithmetic) -> &'static str {
     match math {
-        Math::F32 => "f32",
-        Math::Tf32x3 => "3xtf32",
-        Math::Tf32 => "tf32",
-        Math::Bf16 => "bf16",
+        Arithmetic::F32 => "f32",
+        Arithmetic::Tf32x3 => "3xtf32",
+        Arithmetic::Tf32 => "tf32",
+        Arithmetic::Bf16 => "bf16",
     }
 }
 
@@ -131,12 +131,13 @@ mod tests {
     fn devices_have_names_and_plausible_peaks() {
         for device in DEVICES {
             assert_eq!(Device::named(&device.name.to_uppercase()).unwrap(), device);
-            let peaks: Vec<f64> = [Math::F32, Math::Tf32, Math::Bf16].iter().filter_map(|m| device.peak(*m)).collect();
+            let peaks: Vec<f64> =
+                [Arithmetic::F32, Arithmetic::Tf32, Arithmetic::Bf16].iter().filter_map(|m| device.peak(*m)).collect();
             assert!(peaks.windows(2).all(|pair| pair[0] <= pair[1]), "{device:?}");
             if let (Some(tf32), Some(bf16)) = (device.tf32, device.bf16) {
                 // every generation doubles from tf32 to bf16
                 assert!((bf16 / tf32 - 2.0).abs() < 0.05, "{device:?}");
-                assert_eq!(device.peak(Math::Tf32x3), Some(tf32 / 3.0));
+                assert_eq!(device.peak(Arithmetic::Tf32x3), Some(tf32 / 3.0));
             }
         }
         let called = |device: &str, name: &str| Device::named(device).unwrap().is_called(name);
@@ -155,6 +156,6 @@ mod tests {
         );
         let message = Device::named("h1000").unwrap_err().to_string();
         assert!(message.contains("h100, h100-pcie") && message.contains("--calibration"), "{message}");
-        assert!(Device::named("v100").unwrap().peak(Math::Bf16).is_none());
+        assert!(Device::named("v100").unwrap().peak(Arithmetic::Bf16).is_none());
     }
 }

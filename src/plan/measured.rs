@@ -13,7 +13,8 @@ use serde::Serialize;
 use super::memory::OVERHEAD;
 use crate::Result;
 use crate::block::Layout;
-use crate::config::{Backend, Config, Math, Precision};
+use crate::config::{Backend, Config, Precision};
+use crate::engine::Arithmetic;
 use crate::engine::Kernels;
 use crate::hessian::{Precision as Number, Settings, start};
 use crate::job::{Job, On, Task, dispatch};
@@ -80,7 +81,7 @@ fn plain(config: &Config) -> Config {
     let mut plain = config.clone();
     let hessian = &mut plain.hessian;
     (hessian.backend, hessian.precision, hessian.math, hessian.recompute) =
-        (Backend::Flex, Precision::F32, Math::F32, false);
+        (Backend::Flex, Precision::F32, Arithmetic::F32, false);
     plain
 }
 

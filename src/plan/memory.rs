@@ -10,7 +10,8 @@ use std::sync::{Mutex, PoisonError};
 use super::limits::Limits;
 #[cfg(feature = "cuda")]
 use crate::config::Backend;
-use crate::config::{Config, Operator};
+use crate::config::Config;
+use crate::hessian::Kind;
 use crate::networks::{Profile, Recomputed};
 use crate::{Error, Result};
 
@@ -82,12 +83,12 @@ impl Memory {
         num_params: usize,
         predictions: usize,
         recompute: bool,
-        kind: Operator,
+        kind: Kind,
         lanczos: Lanczos,
     ) -> Self {
         let kept = Recomputed { kept: profile.kept, at_once: 0.0 };
         let Recomputed { kept, at_once } = profile.recomputed.filter(|_| recompute).unwrap_or(kept);
-        let outputs = if kind == Operator::GaussNewton { profile.outputs } else { 0.0 };
+        let outputs = if kind == Kind::GaussNewton { profile.outputs } else { 0.0 };
         Self {
             number: lanczos.number as f64,
             per_prediction: kept,

@@ -26,7 +26,7 @@ use serde::Serialize;
 use crate::block::{Block, Layout};
 use crate::config::Config;
 use crate::datasets::Unit;
-use crate::hessian::PrefixBudget;
+use crate::hessian::{Pair, PrefixBudget};
 use crate::networks::Profile;
 use crate::{Error, Result, data, job};
 use cost::Shares;
@@ -43,9 +43,6 @@ const PREDICTIONS_PER_PASS: usize = 1024;
 
 /// Most blocks of a run: distances are between all pairs of them.
 const MOST_PAIRED: usize = 500;
-
-/// One (block, probe) pair.
-pub type Pair = (usize, u32);
 
 /// The name of the group whose first pair this is.
 pub fn group_name((block, probe): Pair) -> String {
@@ -253,7 +250,7 @@ pub fn micro_batch(config: &Config) -> Result<usize> {
 
 /// Probes of a block.
 pub fn probes_of(config: &Config, block: &Block) -> u32 {
-    let probes = if block.kind == "full" { config.lanczos.full_probes } else { config.lanczos.probes };
+    let probes = if block.is_full() { config.lanczos.full_probes } else { config.lanczos.probes };
     u32::try_from(probes).unwrap_or(u32::MAX)
 }
 
@@ -346,7 +343,7 @@ pub fn duration(seconds: f64) -> String {
 
 /// Refuses more blocks than all pairs of which are compared.
 fn check_pairs(blocks: &[Block]) -> Result<()> {
-    let count = blocks.iter().filter(|block| block.kind != "full").count();
+    let count = blocks.iter().filter(|block| !block.is_full()).count();
     if count <= MOST_PAIRED {
         return Ok(());
     }

@@ -5,10 +5,12 @@ use std::collections::hash_map::Entry;
 
 use super::cost::{Cost, Kept};
 use super::memory::{self, Memory, Resources};
-use super::{Facts, Group, Pair, PlannedBlock, group_name, micro_batch, probes_of};
+use super::{Facts, Group, PlannedBlock, group_name, micro_batch, probes_of};
 use crate::block::{Block, Layout};
-use crate::config::{Config, Precision, PrefixCache, Reorthogonalize};
+use crate::config::{Config, Precision, PrefixCache};
+use crate::hessian::Pair;
 use crate::hessian::PrefixBudget;
+use crate::krylov::Reorthogonalize;
 use crate::{Result, job};
 
 /// Most slots of a group: the primal's share of a slot is then an eighth.
@@ -42,7 +44,7 @@ impl<'a> Planner<'a> {
         let Facts { layout, blocks, profile, .. } = facts;
         let number = if config.hessian.precision == Precision::F64 { 8 } else { 4 };
         let basis = match config.lanczos.reorthogonalize {
-            Reorthogonalize::Full => config.lanczos.steps + config.lanczos.short().map_or(1, |(_, steps)| steps + 1),
+            Reorthogonalize::Full => config.lanczos.steps + config.lanczos.short().map_or(1, |short| short.steps + 1),
             Reorthogonalize::None => 3,
         };
         let (predictions, num_params) = (config.network.unit().predictions, layout.num_params());
@@ -161,7 +163,7 @@ impl<'a> Planner<'a> {
         let mut groups: Vec<Vec<Pair>> = Vec::new();
         let mut known: HashMap<Vec<usize>, bool> = HashMap::new();
         for pair in pairs {
-            let is_full = |(at, _): Pair| blocks[at].kind == "full";
+            let is_full = |(at, _): Pair| blocks[at].is_full();
             let joins = groups.last().is_some_and(|group| {
                 let mut together = blocks_of(group);
                 together.push(pair.0);
@@ -179,8 +181,7 @@ impl<'a> Planner<'a> {
 
     fn group(&self, blocks: &[Block], pairs: Vec<Pair>) -> Group {
         let slots: Vec<&Block> = pairs.iter().map(|(at, _)| &blocks[*at]).collect();
-        let costs: Vec<_> =
-            slots.iter().map(|block| (self.cost.block(self.layout, block), block.kind == "full")).collect();
+        let costs: Vec<_> = slots.iter().map(|block| (self.cost.block(self.layout, block), block.is_full())).collect();
         let memory_bytes = self.bytes(&slots);
         let device_bytes = self.on_device(&slots).map(|(bytes, _)| bytes);
         let prefix = self.keeps_prefix(memory_bytes);

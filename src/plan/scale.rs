@@ -16,8 +16,9 @@ use super::paper::{Beside, beside};
 use super::volume::Storage;
 use super::{Facts, Plan, Planner, Rate, duration};
 use crate::block::Block;
-use crate::config::{Config, Math, Precision};
+use crate::config::{Config, Precision};
 use crate::data::Cut;
+use crate::engine::Arithmetic;
 use crate::{Error, Result};
 
 /// Share of an accelerator's memory that a plan takes.
@@ -64,7 +65,7 @@ impl Target {
     }
 
     /// From the data sheet in any arithmetic; `None` for one that the device does not have.
-    pub fn in_mode(device: &Device, ranks: usize, math: Math, efficiency: Option<f64>) -> Option<Self> {
+    pub fn in_mode(device: &Device, ranks: usize, math: Arithmetic, efficiency: Option<f64>) -> Option<Self> {
         let peak = device.peak(math)?;
         let (share, whose) = match efficiency {
             Some(share) => (share, "as given"),
@@ -232,7 +233,7 @@ pub(super) fn busy(config: &Config, samples: usize, micro_batch: usize, ranks: u
 }
 
 impl Planner<'_> {
-    pub(super) fn slots<'b>(&self, blocks: &'b [Block], pairs: &[super::Pair]) -> Vec<&'b Block> {
+    pub(super) fn slots<'b>(&self, blocks: &'b [Block], pairs: &[crate::hessian::Pair]) -> Vec<&'b Block> {
         pairs.iter().map(|(at, _)| &blocks[*at]).collect()
     }
 

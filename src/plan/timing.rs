@@ -102,7 +102,7 @@ impl Task for Timing {
         let starts: Vec<_> = slots.iter().map(|block| start::<T>(block, &job.layout, 0, &settings, &comm)).collect();
         let sweep = operator.sweep(&starts.iter().enumerate().collect::<Vec<_>>())?;
         sweep.rehearse(0)?;
-        let shares: Vec<_> = slots.iter().map(|block| (cost.block(&job.layout, block), block.kind == "full")).collect();
+        let shares: Vec<_> = slots.iter().map(|block| (cost.block(&job.layout, block), block.is_full())).collect();
         let passes = cost.sweep(&shares, Kept { prefix: false, recompute: config.hessian.recompute });
         let flop = 2.0 * cost.forward() * passes * (self.micro_batch * config.network.unit().predictions) as f64;
         let mut seconds = Vec::new();

@@ -2,10 +2,12 @@
 
 use serde::Serialize;
 
-use super::{Group, Pair, Plan, Planner};
+use super::{Group, Plan, Planner};
 use crate::block::Block;
-use crate::config::{Basis, Reorthogonalize};
+use crate::config::Basis;
+use crate::hessian::Pair;
 use crate::job;
+use crate::krylov::Reorthogonalize;
 
 /// What goes to storage and comes from it, bytes; to a factor of two.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]

@@ -4,6 +4,7 @@ use super::canvas::{Anchor, BLUE, Canvas, EMPTY, plain, shade, shortened, text_w
 use super::charts::{TICK_SIZE, bottom_axis, colour_bar, left_axis, title};
 use super::scale::{Axis, Scale, number};
 use super::{Figure, Section, file_stem, missing};
+use crate::block::FULL;
 use crate::output::{BlockRow, DensityRow, Tables};
 
 /// Decades below the highest density that are drawn at most.
@@ -29,7 +30,7 @@ pub fn figures(tables: &Tables, notes: &mut Vec<String>) -> Vec<Figure> {
         let rows: Vec<_> = tables.density.iter().filter(|row| row.block == block.block).collect();
         if rows.iter().any(|row| row.density > 0.0) {
             figures.push(block_figure(index, block, &rows, &common));
-            if block.kind != "full" {
+            if block.kind != FULL {
                 drawn.push((block.block.as_str(), rows));
             }
         } else {
@@ -65,7 +66,7 @@ fn floor(top: f64, num_params: i64) -> f64 {
 }
 
 fn block_figure(index: usize, block: &BlockRow, rows: &[&DensityRow], common: &Common) -> Figure {
-    let is_full = block.kind == "full";
+    let is_full = block.kind == FULL;
     let (width, height) = if is_full { (920.0, 420.0) } else { (560.0, 300.0) };
     let area = [74.0, 36.0, width - 92.0, height - 84.0];
     let mut canvas = Canvas::new(width, height);
@@ -90,7 +91,7 @@ fn block_figure(index: usize, block: &BlockRow, rows: &[&DensityRow], common: &C
 }
 
 fn named(index: usize, block: &BlockRow, has_band: bool, canvas: Canvas) -> Figure {
-    let (name, section, what) = if block.kind == "full" {
+    let (name, section, what) = if block.kind == FULL {
         ("density-full".to_string(), Section::Full, "the whole network")
     } else {
         (format!("density-{index:03}-{}", file_stem(&block.block)), Section::Blocks, block.block.as_str())

@@ -93,6 +93,32 @@ impl BlockSpectrum {
         Ok(Self { name, dim, probes, noise_floor, pieces: Pieces::default() })
     }
 
+    /// Nodes and weights of a block of dimension `dim` from the Jacobi matrix of each probe, with its pieces. `shares`: of each
+    /// segment in the batch; they count where segment matrices were kept.
+    ///
+    /// # Errors
+    /// [`Error::Numerics`] for matrices that are not finite, moment identities that do not hold, and segments that do not fit.
+    pub fn of(
+        name: &str,
+        dim: usize,
+        tridiagonals: &[Tridiagonal],
+        floor: f64,
+        weights: Weights,
+        shares: &[f64],
+    ) -> Result<Self> {
+        let quadratures = tridiagonals.iter().enumerate().map(|(probe, t)| quadrature(name, probe as u32, t, floor));
+        let mut probes = quadratures.collect::<Result<Vec<_>>>()?;
+        match weights {
+            Weights::Raw => {}
+            Weights::VarianceReduced => reduce_variance(&mut probes, dim, floor)?,
+            Weights::Deflated => {
+                probes.iter_mut().zip(tridiagonals).try_for_each(|(probe, t)| deflate(probe, t, dim, floor))?;
+            }
+        }
+        let has_segments = tridiagonals.iter().all(|t| !t.segments.is_empty());
+        Self::new(name, dim, probes, floor)?.with_pieces(tridiagonals, if has_segments { shares } else { &[] })
+    }
+
     /// With the [`Pieces`] of the recursions that the probes were made from.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! From T to quadrature nodes and weights: the spectral measure of one (block, probe).
 
+use serde::{Deserialize, Serialize};
+
 use super::eigen::{self, Eigen};
 use crate::krylov::Tridiagonal;
 use crate::{Error, Result};
@@ -11,7 +13,8 @@ const CONVERGED: f64 = 1e-6;
 const IDENTITY_TOLERANCE: f64 = 1e-11;
 
 /// Which weights densities, distances and moments use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Weights {
     /// Squared first components of T's eigenvectors.
     #[default]

@@ -2,8 +2,24 @@
 
 use std::collections::HashMap;
 
+use crate::block::Block;
 use crate::output::{DiagonalProbeRow, DiagonalRow};
 use crate::spectrum::stats;
+use crate::worker::DiagonalSum;
+
+/// What each probe of a group found.
+pub fn diagonal_probes(blocks: &[Block], found: Vec<DiagonalSum>) -> Vec<DiagonalProbeRow> {
+    let row = |DiagonalSum { pair, cell, value }: DiagonalSum| DiagonalProbeRow {
+        block: blocks[pair.0].name.clone(),
+        probe: pair.1 as i32,
+        part: cell.part,
+        kind: cell.kind.name().into(),
+        index: cell.index as i32,
+        num_entries: cell.num_entries as i64,
+        value,
+    };
+    found.into_iter().map(row).collect()
+}
 
 /// Means over probes with their errors, in the order of each block's first probe.
 pub fn diagonal(mut rows: Vec<DiagonalProbeRow>) -> Vec<DiagonalRow> {

@@ -3,12 +3,11 @@
 use crate::Result;
 use crate::block::{Block, Layout};
 use crate::config::{self, Config};
-use crate::hessian::block_spectrum;
 use crate::krylov::Tridiagonal;
 use crate::output::{BlockRow, DensityRow, DivergenceRow, NodeRow, SummaryRow, Tables};
 use crate::spectrum::{
-    AxisChoice, BlockSpectrum, DistanceSettings, Divergence, Node, Quadrature, Sigma, View, Weights, density,
-    divergences_in, moments, negative_energy,
+    AxisChoice, BlockSpectrum, DistanceSettings, Divergence, Node, Quadrature, Sigma, View, density, divergences_in,
+    moments, negative_energy,
 };
 
 /// What the Jacobi matrices `found` of `blocks` say under a configuration: one axis for all. `floors` are the blocks' noise
@@ -26,7 +25,7 @@ pub fn spectral_tables(
     shares: &[f64],
 ) -> Result<Tables> {
     let spectrum = |((block, t), floor): ((&Block, &Vec<Tridiagonal>), &f64)| {
-        block_spectrum(&block.name, block.num_params(layout), t, *floor, weights(config), shares)
+        BlockSpectrum::of(&block.name, block.num_params(layout), t, *floor, config.lanczos.weights, shares)
     };
     let spectra = blocks.iter().zip(found).zip(floors).map(spectrum).collect::<Result<Vec<_>>>()?;
     let (axis, sigma) = axis_and_sigma(config);
@@ -39,22 +38,13 @@ pub fn spectral_tables(
         rows.summary.push(summary_row(spectrum, t, status));
     }
     let parts: Vec<BlockSpectrum> =
-        blocks.iter().zip(spectra).filter(|(block, _)| block.kind != "full").map(|(_, spectrum)| spectrum).collect();
+        blocks.iter().zip(spectra).filter(|(block, _)| !block.is_full()).map(|(_, spectrum)| spectrum).collect();
     if !parts.is_empty() {
         let grid_points = config.distance.grid_points;
         let settings = DistanceSettings { metrics: config.distance.metrics.clone(), axis, sigma, grid_points };
         rows.divergence = divergences_in(&view, &parts, &settings)?.into_iter().map(divergence_row).collect();
     }
     Ok(rows)
-}
-
-/// Which weights are asked for.
-pub fn weights(config: &Config) -> Weights {
-    match config.lanczos.weights {
-        config::WeightKind::Raw => Weights::Raw,
-        config::WeightKind::VarianceReduced => Weights::VarianceReduced,
-        config::WeightKind::Deflated => Weights::Deflated,
-    }
 }
 
 /// How densities are to be drawn.

@@ -6,25 +6,36 @@
 use super::Group;
 use crate::Result;
 use crate::engine::Kernels;
-use crate::hessian::Precision;
+use crate::hessian::{Pair, Precision};
 use crate::krylov::Basis;
+use crate::models::Structure;
 use crate::models::cells::{Cell, CellKind, Cells};
-use crate::output::DiagonalProbeRow;
+
+/// An estimate of the sum over the diagonal in one cell, from one probe.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DiagonalSum {
+    /// Block and probe.
+    pub pair: Pair,
+    /// Which entries are summed.
+    pub cell: Cell,
+    /// The estimate.
+    pub value: f64,
+}
 
 impl<K: Kernels, T: Precision> Group<'_, K, T> {
-    /// The rows of table `diagonal_probes`, if they are asked for.
-    pub(super) fn diagonal(&self) -> Result<Vec<DiagonalProbeRow>> {
-        let mut rows = Vec::new();
-        let Some(asked) = &self.job.config.diagonal else { return Ok(rows) };
+    /// The sums of all slots, if they are asked for.
+    pub(super) fn diagonal(&self) -> Result<Vec<DiagonalSum>> {
+        let mut sums = Vec::new();
+        let Some((kinds, structure)) = &self.context.diagonal else { return Ok(sums) };
         for slot in 0..self.slots.len() {
-            rows.extend(self.diagonal_of(slot, &asked.by)?);
+            sums.extend(self.diagonal_of(slot, kinds, structure)?);
         }
-        Ok(rows)
+        Ok(sums)
     }
 
-    fn diagonal_of(&self, slot: usize, kinds: &[CellKind]) -> Result<Vec<DiagonalProbeRow>> {
-        let (block, layout, comm) = (self.block(slot), &self.job.layout, self.context.comm);
-        let cells = Cells::of(layout, &self.job.config.network.structure(), block, kinds)?;
+    fn diagonal_of(&self, slot: usize, kinds: &[CellKind], structure: &Structure) -> Result<Vec<DiagonalSum>> {
+        let (block, comm) = (self.block(slot), self.comm());
+        let cells = Cells::of(self.work.layout(), structure, block, kinds)?;
         let (basis, t) = (self.slots[slot].long().basis(), self.slots[slot].long().tridiagonal());
         let v = basis.get(0)?;
         let next = if t.beta[0] > 0.0 { Some(basis.get(1)?) } else { None }; // else v is an eigenvector
@@ -35,15 +46,7 @@ impl<K: Kernels, T: Precision> Group<'_, K, T> {
         };
         let mut sums = cells.sums(comm.shard(v.len).range(), value);
         comm.all_reduce_sum(&mut sums)?;
-        let row = |(cell, value): (&Cell, f64)| DiagonalProbeRow {
-            block: block.name.clone(),
-            probe: self.pairs[slot].1 as i32,
-            part: cell.part.clone(),
-            kind: cell.kind.name().into(),
-            index: cell.index as i32,
-            num_entries: cell.num_entries as i64,
-            value,
-        };
-        Ok(cells.list().iter().zip(sums).map(row).collect())
+        let pair = self.pairs[slot];
+        Ok(cells.list().iter().zip(sums).map(|(cell, value)| DiagonalSum { pair, cell: cell.clone(), value }).collect())
     }
 }

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use super::{Asked, Group, Partial};
 use crate::checkpoint::{Checkpoint, Position};
-use crate::cluster::signal;
 use crate::engine::Kernels;
 use crate::hessian::Precision;
 use crate::krylov::{Chain, Tridiagonal};
@@ -13,10 +12,10 @@ use crate::{Error, Result};
 impl<K: Kernels, T: Precision> Group<'_, K, T> {
     /// At the end of a segment: all ranks agree whether to save and whether to stop.
     pub(super) fn asked(&self) -> Result<Asked> {
-        let comm = self.context.comm;
-        (self.context.check)()?;
+        let comm = self.comm();
+        self.context.observer.check()?;
         let due = comm.is_root() && self.last_save.elapsed() >= self.context.every;
-        let mut flags = [f64::from(u8::from(signal::requested().is_some())), f64::from(u8::from(due))];
+        let mut flags = [f64::from(u8::from(self.context.observer.stop().is_some())), f64::from(u8::from(due))];
         comm.all_reduce_sum(&mut flags)?;
         Ok(Asked { stop: flags[0] > 0.0, save: flags[1] > 0.0 })
     }
@@ -25,7 +24,7 @@ impl<K: Kernels, T: Precision> Group<'_, K, T> {
     pub(super) fn save_or_stop(&mut self, asked: Asked, active: &[usize], partial: &Partial) -> Result<()> {
         let Some(checkpoint) = self.context.checkpoint else {
             return if asked.stop {
-                Err(self.interrupted("this group starts anew (checkpoint.basis = \"none\")"))
+                Err(self.interrupted("nothing of it is saved, and it starts anew"))
             } else {
                 Ok(())
             };
@@ -35,21 +34,21 @@ impl<K: Kernels, T: Precision> Group<'_, K, T> {
         }
         self.save(checkpoint, active, partial)?;
         self.last_save = Instant::now();
-        if asked.stop { Err(self.interrupted("everything is saved")) } else { Ok(()) }
+        if asked.stop {
+            Err(self.interrupted("everything is saved. Run the same command again to go on"))
+        } else {
+            Ok(())
+        }
     }
 
     fn interrupted(&self, what: &str) -> Error {
-        let signal =
-            signal::requested().map_or("a stop request on another rank".to_owned(), |name| format!("SIG{name}"));
-        Error::Interrupted(format!(
-            "stopped by {signal} in group {}; {what}. Run the same command again to go on",
-            self.name
-        ))
+        let reason = self.context.observer.stop().unwrap_or_else(|| "a stop request on another rank".into());
+        Error::Interrupted(format!("stopped by {reason} in group {}; {what}", self.name))
     }
 
     /// Appends the steps since the last save, and the sweep under way if it has begun.
     fn save(&mut self, checkpoint: &Checkpoint, active: &[usize], partial: &Partial) -> Result<()> {
-        let comm = self.context.comm;
+        let comm = self.comm();
         if self.saved.is_none() && comm.is_root() {
             checkpoint.begin(self.name, &self.contents)?;
         }
@@ -81,7 +80,7 @@ impl<K: Kernels, T: Precision> Group<'_, K, T> {
     fn save_vectors(&self, checkpoint: &Checkpoint, step: usize) -> Result<()> {
         for (slot, chain) in self.slots.iter().enumerate() {
             if let Some(v) = chain.vector_of(step)? {
-                checkpoint.save_vector(self.name, step, slot, self.context.comm.shard(v.len), &v.values)?;
+                checkpoint.save_vector(self.name, step, slot, self.comm().shard(v.len), &v.values)?;
             }
         }
         Ok(())

@@ -10,6 +10,19 @@ fn close(found: f64, expected: f64, tolerance: f64) {
     assert!((found / expected - 1.0).abs() < tolerance, "{found}, expected {expected}");
 }
 
+/// What the columns mean can be asked for without the source.
+#[test]
+fn tables_are_described() {
+    let folder = Folder::new();
+    let all = folder.hesspec("tables").ok().stdout;
+    assert!(
+        all.contains("divergence") && all.contains("wasserstein1_energy") && all.lines().all(|line| line.len() <= 130)
+    );
+    let one = folder.hesspec("tables summary --json").ok().json();
+    assert_eq!(one[0]["columns"][1]["column"], "trace");
+    folder.hesspec("tables sumary").failed(2, &["\"sumary\"", "did you mean `summary`?", "there are blocks"]);
+}
+
 #[test]
 fn a_plan_for_64_accelerators_needs_none() {
     let folder = Folder::new();

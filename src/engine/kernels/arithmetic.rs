@@ -9,23 +9,26 @@ use std::cell::Cell;
 
 use burn_backend::tensor::FloatTensor;
 use burn_backend::{Backend, DType, Scalar, TensorMetadata};
+use serde::{Deserialize, Serialize};
 
 /// How f32 matrices are multiplied, but on flex.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Arithmetic {
-    /// As the backend does.
+    /// IEEE single precision, as the backend does it.
     #[default]
-    Native,
+    F32,
     /// Operands of 11 bits.
     Tf32,
     /// Operands in two parts of 11 bits, three products.
+    #[serde(rename = "3xtf32")]
     Tf32x3,
     /// Operands of 8 bits.
     Bf16,
 }
 
 thread_local! {
-    static ARITHMETIC: Cell<Arithmetic> = const { Cell::new(Arithmetic::Native) };
+    static ARITHMETIC: Cell<Arithmetic> = const { Cell::new(Arithmetic::F32) };
 }
 
 impl Arithmetic {
@@ -49,7 +52,7 @@ impl Arithmetic {
     /// Relative rounding error of an operand.
     pub fn unit_roundoff(self) -> f64 {
         let bits = match self {
-            Self::Native => 24,
+            Self::F32 => 24,
             Self::Tf32x3 => 22,
             Self::Tf32 => 11,
             Self::Bf16 => 8,
@@ -64,7 +67,7 @@ pub(super) fn factors<B: Backend>(lhs: FloatTensor<B>, rhs: FloatTensor<B>) -> V
         return vec![(lhs, rhs)];
     }
     match Arithmetic::current() {
-        Arithmetic::Native => vec![(lhs, rhs)],
+        Arithmetic::F32 => vec![(lhs, rhs)],
         Arithmetic::Tf32 => vec![(rounded::<B>(lhs, 11), rounded::<B>(rhs, 11))],
         Arithmetic::Bf16 => vec![(rounded::<B>(lhs, 8), rounded::<B>(rhs, 8))],
         Arithmetic::Tf32x3 => {
@@ -161,12 +164,12 @@ mod tests {
             }
             (difference / norm).sqrt()
         };
-        assert!(error(Arithmetic::Native) < 1e-6);
+        assert!(error(Arithmetic::F32) < 1e-6);
         assert!(error(Arithmetic::Tf32x3) < 1e-6, "{:e}", error(Arithmetic::Tf32x3));
         // two operands, each off by a uniform error of at most 2^-p of numbers between 1 and 2
         for (arithmetic, range) in [(Arithmetic::Tf32, 1e-4..5e-4), (Arithmetic::Bf16, 1e-3..4e-3)] {
             assert!(range.contains(&error(arithmetic)), "{arithmetic:?}: {:e}", error(arithmetic));
         }
-        assert_eq!(Arithmetic::current(), Arithmetic::Native);
+        assert_eq!(Arithmetic::current(), Arithmetic::F32);
     }
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::naming::{Naming, Part};
 use super::tensor::FileTensor;
 use crate::block::Layout;
 use crate::models::names::Names;
+use crate::models::{Naming, Part};
 use crate::shown::quoted;
 use crate::{Error, Result};
 

@@ -8,14 +8,13 @@ mod description;
 mod files;
 mod legacy;
 mod matching;
-mod naming;
 mod pickle;
 mod pytorch;
 mod save;
 mod tensor;
 
+pub use super::naming::{Naming, Part, Rule};
 pub use description::{Description, describe};
-pub use naming::{Naming, Part, Rule};
 pub use save::{Format, save};
 
 use std::collections::BTreeMap;

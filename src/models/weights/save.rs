@@ -8,9 +8,9 @@ use safetensors::tensor::{Dtype, TensorView};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use super::naming::{Naming, Part};
 use crate::error::{Error, Result};
 use crate::models::names::{Names, parameters, read, stored};
+use crate::models::{Naming, Part};
 use crate::shown::Url;
 use crate::storage::{Access, Location, local_path};
 

@@ -3,7 +3,7 @@
 use burn::tensor::{bf16, f16};
 use safetensors::tensor::Dtype;
 
-use super::naming::Part;
+use crate::models::Part;
 use crate::{Error, Result};
 
 /// A tensor of a file: bytes from its first entry on, and how far apart entries are.

@@ -4,6 +4,7 @@ use super::*;
 use crate::data::{Cut, Masking, MicroBatches as Cuts, Order};
 use crate::datasets::{Batches, Choice, Dataset, Samples, Selection};
 use crate::hessian::MicroBatches;
+use crate::models::walk;
 use crate::models::{Partition, parameters, partition, weights};
 use crate::networks::gpt2::Gelu;
 use crate::networks::testing::{check_dense, check_stages, random};
@@ -258,20 +259,13 @@ fn copied(batch: &PairBatch<Second>) -> PairBatch<Autodiff> {
 /// The gradient in the flat order of the parameters.
 fn gradient_of(config: &BertConfig, model: &Bert<Autodiff>, batch: &PairBatch<Autodiff>, layout: &Layout) -> Vec<f64> {
     struct Gradients<'a> {
-        path: crate::models::names::Path,
         gradients: &'a <Autodiff as burn::tensor::backend::AutodiffBackend>::Gradients,
         layout: &'a Layout,
         flat: Vec<f64>,
     }
-    impl burn::module::ModuleVisitor<Autodiff> for Gradients<'_> {
-        fn enter_module(&mut self, name: &str, container: &str) {
-            self.path.enter(name, container);
-        }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.path.exit();
-        }
-        fn visit_float<const D: usize>(&mut self, parameter: &burn::module::Param<Tensor<Autodiff, D>>) {
-            let offset = self.layout.parameters()[self.layout.find(&self.path.name()).unwrap()].offset;
+    impl walk::VisitFloat<Autodiff> for Gradients<'_> {
+        fn visit<const D: usize>(&mut self, path: &walk::Path, parameter: &burn::module::Param<Tensor<Autodiff, D>>) {
+            let offset = self.layout.parameters()[self.layout.find(&path.name()).unwrap()].offset;
             let gradient = parameter.val().grad(self.gradients).unwrap().into_data();
             gradient.iter::<f64>().enumerate().for_each(|(at, x)| self.flat[offset + at] = x);
         }
@@ -279,9 +273,7 @@ fn gradient_of(config: &BertConfig, model: &Bert<Autodiff>, batch: &PairBatch<Au
     let loss = Network::loss(config, Network::outputs(config, model, batch), batch);
     let gradients = loss.backward();
     let flat = vec![0.0; layout.num_params()];
-    let mut visitor = Gradients { path: crate::models::names::Path::new(&NAMES), gradients: &gradients, layout, flat };
-    burn::module::Module::visit(model, &mut visitor);
-    visitor.flat
+    walk::visit(model, &NAMES, Gradients { gradients: &gradients, layout, flat }).flat
 }
 
 #[test]

@@ -275,7 +275,7 @@ type Kind = sys::cublasComputeType_t;
 
 fn kind(arithmetic: Arithmetic) -> Kind {
     match arithmetic {
-        Arithmetic::Native => Kind::CUBLAS_COMPUTE_32F,
+        Arithmetic::F32 => Kind::CUBLAS_COMPUTE_32F,
         Arithmetic::Tf32 | Arithmetic::Tf32x3 => Kind::CUBLAS_COMPUTE_32F_FAST_TF32,
         Arithmetic::Bf16 => Kind::CUBLAS_COMPUTE_32F_FAST_16BF,
     }

@@ -1,10 +1,12 @@
 //! Vectors of a block as one safetensors object: tensors by parameter name, in the parameter's shape, `name@i` of vector i, zero
 //! outside of the block. Room for all of it is taken at once, and vectors come one by one.
 
+use safetensors::SafeTensors;
 use serde_json::{Map, Value, json};
 
 use crate::block::{Block, Layout};
 use crate::krylov::Real;
+use crate::{Error, Result};
 
 /// An object that is under way.
 pub struct VectorObject<'a> {
@@ -48,9 +50,37 @@ impl<'a> VectorObject<'a> {
         }
     }
 
+    /// The vectors of a finished object of precision `T`, in the block's flat order.
+    ///
+    /// # Errors
+    /// [`Error::Other`] for bytes that are no such object of this block.
+    pub fn read<T: Real>(bytes: &[u8], layout: &Layout, block: &Block) -> Result<Vec<Vec<f64>>> {
+        let refused = |why: &dyn std::fmt::Display| Error::Other(format!("vectors of block `{}`: {why}", block.name));
+        let file = SafeTensors::deserialize(bytes).map_err(|error| refused(&error))?;
+        let per_vector = block.parameters().len();
+        if per_vector == 0 || !file.len().is_multiple_of(per_vector) {
+            return Err(refused(&format!("{} tensors for {per_vector} parameters", file.len())));
+        }
+        let values = |parameter: usize, vector: usize| {
+            let tensor = file.tensor(&format!("{}@{vector}", layout.parameters()[parameter].name)).ok()?;
+            Some(tensor.data().chunks_exact(size_of::<T>()).map(number).collect())
+        };
+        let vector = |vector| block.gather(layout, |parameter| values(parameter, vector), 0.0);
+        Ok((0..file.len() / per_vector).map(vector).collect())
+    }
+
     /// The object.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
+    }
+}
+
+/// A number of four or eight bytes.
+fn number(bytes: &[u8]) -> f64 {
+    match *bytes {
+        [a, b, c, d] => f64::from(f32::from_le_bytes([a, b, c, d])),
+        [a, b, c, d, e, f, g, h] => f64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        _ => f64::NAN,
     }
 }
 
@@ -61,8 +91,6 @@ fn dtype<T>() -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use safetensors::SafeTensors;
-
     use super::*;
     use crate::block::Piece;
 
@@ -86,6 +114,8 @@ mod tests {
         assert_eq!(file.tensor("a@1").unwrap().shape(), [2, 3]);
         assert_eq!(values("a@0"), [0.0, 1.0, 0.0, 0.0, 2.0, 0.0]);
         assert_eq!(values("a@1"), [0.0, -1.0, 0.0, 0.0, -2.0, 0.0]);
+        let flat = vec![vec![1.0, 2.0, 3.0, 4.0], vec![-1.0, -2.0, -3.0, f64::from(0.1_f32)]];
+        assert_eq!(VectorObject::read::<f32>(&bytes, &layout, &block).unwrap(), flat);
         assert_eq!((values("b \"c\"@0"), values("b \"c\"@1")), (vec![3.0, 4.0], vec![-3.0, 0.1]));
     }
 }

@@ -1,6 +1,6 @@
 //! How files call a family's parameters and lay them out: one table a naming, used in both directions.
 
-use super::super::names::Names;
+use super::names::Names;
 use crate::block::Parameter;
 
 /// One way to call and lay out the parameters. Names that no rule mentions are ours.

@@ -1,7 +1,9 @@
 //! The rows of a study: what changed between its batches, and its largest batch's own.
 
 use super::batch::{Batch, results};
+use super::batch_config;
 use crate::Result;
+use crate::block::FULL;
 use crate::config::{Config, Convergence};
 use crate::output::{
     ConvergencePairRow, ConvergenceRow, DensityRow, DivergenceRow, NodeRow, RunRow, SummaryRow, Tables, rfc3339,
@@ -20,7 +22,7 @@ pub fn comparison(config: &Config, study: &Convergence, batches: &[Batch], remar
         batches.iter().map(|batch| batch.spectra.iter().map(|block| Seen::new(block, Some(&view))).collect()).collect();
     let mut tables = Tables::default();
     for (at, batch) in batches.iter().enumerate() {
-        let full = Batch::read(config, study, batch.tokens)?;
+        let full = Batch::read(&batch_config(config, study, batch.tokens))?;
         let pairs = pairs(batch);
         let errors = data_errors(&full.segmented(), Some(&view), &pairs, batch.resampling(config, study))?;
         let DataErrors { blocks, pairs: of_pairs } = errors;
@@ -61,7 +63,7 @@ impl Change {
 
 /// Unordered pairs of different blocks, the whole network left out.
 fn pairs(batch: &Batch) -> Vec<(usize, usize)> {
-    let parts: Vec<usize> = (0..batch.blocks.len()).filter(|at| batch.blocks[*at].kind != "full").collect();
+    let parts: Vec<usize> = (0..batch.blocks.len()).filter(|at| batch.blocks[*at].kind != FULL).collect();
     parts.iter().enumerate().flat_map(|(at, a)| parts[at + 1..].iter().map(move |b| (*a, *b))).collect()
 }
 

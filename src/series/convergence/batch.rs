@@ -1,8 +1,6 @@
 //! A finished batch, read back from its own run.
 
-use super::batch_config;
 use crate::config::{Config, Convergence};
-use crate::hessian::block_spectrum;
 use crate::krylov::Tridiagonal;
 use crate::output::{BlockRow, Results, RunResults, SegmentRow, SummaryRow, TridiagonalRow};
 use crate::spectrum::bootstrap::Segmented;
@@ -27,12 +25,12 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Reads the batch of so many tokens.
+    /// Reads the batch whose run this is.
     ///
     /// # Errors
     /// [`Error::Storage`] and [`Error::Other`] if its run is not complete.
-    pub fn read(config: &Config, study: &Convergence, tokens: usize) -> Result<Self> {
-        let run = batch_config(config, study, tokens).run.name;
+    pub fn read(config: &Config) -> Result<Self> {
+        let run = config.run.name.clone();
         let results = results(config, &run)?;
         let blocks = results.read::<BlockRow>()?;
         let names: Vec<&str> = blocks.iter().map(|block| block.block.as_str()).collect();
@@ -40,10 +38,12 @@ impl Batch {
             tables::tridiagonals(&names, results.read::<TridiagonalRow>()?, &results.read::<SegmentRow>()?, &[])?;
         let summary = results.read::<SummaryRow>()?;
         let floor = |name: &str| summary.iter().find(|row| row.block == name).map_or(0.0, |row| row.noise_floor);
-        let shares = tables::segment_shares(config, tokens / config.network.unit().predictions)?;
+        let num_samples = config.num_samples().ok_or_else(|| Error::Other(format!("run `{run}` has no batch size")))?;
+        let shares = tables::segment_shares(config, num_samples)?;
+        let tokens = num_samples * config.network.unit().predictions;
         let raw = |(block, t): (&BlockRow, &Vec<Tridiagonal>)| {
             let (name, dim) = (&block.block, block.num_params as usize);
-            block_spectrum(name, dim, t, floor(name), Weights::Raw, &shares)
+            BlockSpectrum::of(name, dim, t, floor(name), Weights::Raw, &shares)
         };
         let spectra = blocks.iter().zip(&tridiagonals).map(raw).collect::<Result<Vec<_>>>()?;
         Ok(Self { tokens, run, blocks, spectra, tridiagonals, shares })
