@@ -84,7 +84,8 @@ fn exact(name: &str, eigenvalues: &[f64]) -> Result<BlockSpectrum> {
         below_noise_floor: false,
     };
     let nodes = eigenvalues.iter().map(node).collect();
-    let probe = Quadrature { nodes, first_moment: 0.0, second_moment: 0.0, exact: true, deflated: None };
+    let probe =
+        Quadrature { nodes, first_moment: 0.0, second_moment: 0.0, exact: true, deflated: None, is_refused: false };
     BlockSpectrum::new(name, DIM, vec![probe], 0.0)
 }
 

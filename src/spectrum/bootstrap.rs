@@ -37,7 +37,7 @@ impl Segmented<'_> {
             let nodes = nodes(&eigen, t.residual_norm(), self.noise_floor);
             let moment = |power| nodes.iter().map(|n| n.weight * n.node.powi(power)).sum();
             let (first_moment, second_moment, exact) = (moment(1), moment(2), t.breakdown());
-            Ok(Quadrature { first_moment, second_moment, exact, deflated: None, nodes })
+            Ok(Quadrature { first_moment, second_moment, exact, deflated: None, is_refused: false, nodes })
         };
         let probes = self.probes.iter().map(probe).collect::<Result<Vec<_>>>()?;
         BlockSpectrum::new(self.name, self.dim, probes, self.noise_floor)

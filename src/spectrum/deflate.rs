@@ -10,7 +10,11 @@
 //!
 //! An eigenvalue that is there several times may have been projected out once, which a single start vector cannot tell: the rest
 //! then lies where rho has no node. What all start vectors measured is right all the same, and shows it: rho can be given
-//! fewer of its moments than the measure of all nodes. Then the weights of all nodes are corrected instead.
+//! fewer of its moments than the measure of all nodes. Then the weights of all nodes are corrected instead. So few nodes that rho has
+//! no further polynomial are as good as any number of moments only where all that was measured lies at them.
+//!
+//! Weights whose own moments contradict the measured ones, which have an error, are no weights: the probe keeps those of its
+//! long recursion, and says so ([`Quadrature::is_refused`]).
 //!
 //! results/accuracy_vs_hvps.md: a quarter of the products of the paper's setting for the same error.
 
@@ -27,6 +31,10 @@ const ROUNDING: f64 = 1e-10;
 const ZERO: f64 = 1e-12;
 /// Largest violation of the sum of weights.
 const SUM: f64 = 1e-9;
+/// Share of the largest |node| within which a measured value lies at a node.
+const AT_NODE: f64 = 1e-6;
+/// Standard deviations of a single start vector's moment by which weights may differ from what all start vectors measured.
+const CONTRADICTION: f64 = 3.0;
 
 /// The eigenvectors to project out, as coordinates in the basis of `t`, in a space of dimension `dim`.
 ///
@@ -54,10 +62,6 @@ pub fn deflate(probe: &mut Quadrature, t: &Tridiagonal, dim: usize, noise_floor:
     let at = |indices: &[usize]| -> Vec<Node> { indices.iter().map(|i| probe.nodes[*i]).collect() };
     let seen = Seen { known: at(&known), rest: at(&rest), short: short.collect::<Result<_>>()?, share };
     let measured = seen.measure();
-    let second = seen.second_moment(probe.second_moment);
-    (probe.first_moment, probe.second_moment) = (measured.iter().map(|(x, w)| w * x).sum(), second);
-    probe.deflated =
-        Some(Deflated { known: seen.known.iter().map(|n| n.node).collect(), start_vectors: 1 + seen.short.len() });
     let degree = (2 * t.complement.iter().map(Tridiagonal::steps).max().unwrap_or(0)).saturating_sub(1);
     let zero = zero(probe, noise_floor);
     let of_rest = nearest(&seen.rest, &measured[known.len()..], degree, zero);
@@ -67,10 +71,34 @@ pub fn deflate(probe: &mut Quadrature, t: &Tridiagonal, dim: usize, noise_floor:
     } else {
         of_all.weights.into_iter().enumerate().collect()
     };
+    let of_weights: Vec<(f64, f64)> = weights.iter().map(|(i, weight)| (probe.nodes[*i].node, *weight)).collect();
+    if contradicts(&of_weights, &measured, dim, zero) {
+        probe.is_refused = true;
+        return Ok(());
+    }
     for (i, weight) in weights {
         probe.nodes[i].weight_reduced = Some(weight);
     }
+    (probe.first_moment, probe.second_moment) = (moment(&measured, 1), seen.second_moment(probe.second_moment));
+    probe.deflated =
+        Some(Deflated { known: seen.known.iter().map(|n| n.node).collect(), start_vectors: 1 + seen.short.len() });
     Ok(())
+}
+
+fn moment(measure: &[(f64, f64)], power: i32) -> f64 {
+    measure.iter().map(|(x, w)| w * x.powi(power)).sum()
+}
+
+/// Whether the first or second moment of weights is not the measured one. The variance of v'Av over normalised Gaussian v in d dimensions is
+/// 2/d (tr A^2 / d - (tr A / d)^2), for A = H and A = H^2. `zero`: what nothing can be told from 0 below.
+fn contradicts(weights: &[(f64, f64)], measured: &[(f64, f64)], dim: usize, zero: f64) -> bool {
+    let unit = measured.iter().map(|(x, _)| x.abs()).fold(0.0, f64::max);
+    [1, 2].into_iter().any(|power| {
+        let (mean, square) = (moment(measured, power), moment(measured, 2 * power));
+        let deviation = (2.0 * (square - mean * mean).max(0.0) / dim as f64).sqrt();
+        (moment(weights, power) - mean).abs()
+            > CONTRADICTION * deviation + (AT_NODE * unit + zero) * unit.powi(power - 1)
+    })
 }
 
 /// What all start vectors saw.
@@ -149,7 +177,7 @@ fn quantile(degrees: usize) -> Result<f64> {
 /// Weights that have been corrected.
 struct Corrected {
     weights: Vec<f64>,
-    /// Moments that they have: as many as asked for, too, where so few nodes have no further degree of freedom.
+    /// Moments that they have: as many as asked for, too, where all of the target lies at so few nodes.
     degree: usize,
 }
 
@@ -162,6 +190,8 @@ fn nearest(nodes: &[Node], target: &[(f64, f64)], most: usize, zero: f64) -> Cor
     let points: Vec<f64> = nodes.iter().map(|n| n.node).chain(target.iter().map(|(x, _)| *x)).collect();
     let points: Vec<f64> = points.iter().map(|x| if x.abs() <= zero { 0.0 } else { x / unit }).collect();
     let rho: Vec<f64> = nodes.iter().map(|n| n.weight / raw).collect();
+    let (nodes, there) = points.split_at(rho.len());
+    let at_nodes = there.iter().all(|x| nodes.iter().any(|node| (x - node).abs() <= AT_NODE));
     let mut factor = vec![1.0; rho.len()];
     let (mut best, mut degree, mut taken) = (factor.clone(), 0, 0);
     for p in orthonormal(&rho, &points).take(most) {
@@ -174,7 +204,8 @@ fn nearest(nodes: &[Node], target: &[(f64, f64)], most: usize, zero: f64) -> Cor
             (best, degree) = (factor.clone(), taken);
         }
     }
-    let degree = if degree == taken { most } else { degree };
+    let is_whole = degree == taken && taken < most && at_nodes;
+    let degree = if is_whole { most } else { degree };
     Corrected { weights: rho.iter().zip(best).map(|(rho, factor)| mass * rho * factor).collect(), degree }
 }
 

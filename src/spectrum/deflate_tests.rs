@@ -192,3 +192,40 @@ fn one_step_has_a_second_moment() {
         assert!((probe.second_moment / truth - 1.0).abs() < 0.05, "{steps} steps: {}", probe.second_moment);
     }
 }
+
+/// A head of zeros on two directions: each of two eigenvalues is there ten times, and the recursion ends after three steps. Whichever of
+/// them looks simple to its start vector, the weights are those of all start vectors.
+#[test]
+fn manifold_eigenvalues_keep_their_shares_where_the_recursion_ends_early() {
+    for (spectrum, zeros) in [(&[0.12, 0.0775][..], 2), (&[0.12, 0.03], 2), (&[0.12, 0.07, 0.04], 3)] {
+        let mut eigenvalues: Vec<f64> = spectrum.iter().flat_map(|x| [*x; 10]).collect();
+        eigenvalues.resize(eigenvalues.len() + zeros, 0.0);
+        let dim = eigenvalues.len() as f64;
+        let trace = eigenvalues.iter().sum::<f64>();
+        let mut squares = 0.0;
+        for number in 0..40 {
+            let (_, probe) = deflated(&format!("manifold {number}"), &eigenvalues, 30, Short { starts: 20, steps: 5 });
+            let nodes = dim * probe.nodes.iter().map(|n| weight(n) * n.node).sum::<f64>();
+            assert!((nodes - dim * probe.first_moment).abs() < 1e-9 * trace, "{number}: {nodes}");
+            assert!((nodes / trace - 1.0).abs() < 0.2, "{number}: {nodes} of {trace}");
+            let top = probe.nodes.iter().filter(|n| n.node > 0.1199).map(weight).sum::<f64>();
+            squares += (top * dim / 10.0 - 1.0).powi(2);
+        }
+        // 21 start vectors scatter by about sqrt(2 / (21 * 10)) = 0.1; one alone by 0.3
+        assert!((squares / 40.0).sqrt() < 0.15, "{spectrum:?}: {squares}");
+    }
+}
+
+/// Short recursions of another matrix: their moments are not those of the nodes, and the weights stay as they were.
+#[test]
+fn weights_that_contradict_what_was_measured_are_refused() {
+    let eigenvalues = bulk_with(&[50.0, 70.0, 90.0], 400);
+    let (mut t, _) = deflated("refused", &eigenvalues, 40, SHORT);
+    let far: Vec<f64> = eigenvalues.iter().map(|x| x - 5.0).collect();
+    t.complement = deflated("far", &far, 40, SHORT).0.complement;
+    let raw = quadrature("refused", 0, &t, 0.0).unwrap();
+    let mut probe = raw.clone();
+    deflate(&mut probe, &t, 400, 0.0).unwrap();
+    assert!(probe.is_refused);
+    assert_eq!(probe, Quadrature { is_refused: true, ..raw });
+}

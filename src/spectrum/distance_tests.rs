@@ -20,6 +20,7 @@ pub(super) fn block(name: &str, probes: &[&[(f64, f64)]]) -> BlockSpectrum {
         second_moment: 0.0,
         exact: false,
         deflated: None,
+        is_refused: false,
     };
     BlockSpectrum::new(name, 1000, probes.iter().map(quadrature).collect(), 0.0).unwrap()
 }

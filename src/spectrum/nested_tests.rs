@@ -146,7 +146,14 @@ fn a_verdict_is_the_worst_blocks() {
     };
     let block = |name: &str, ends: [f64; 2], noise_floor: f64| {
         let nodes = ends.map(node).into();
-        let probe = Quadrature { nodes, first_moment: 0.0, second_moment: 0.0, exact: false, deflated: None };
+        let probe = Quadrature {
+            nodes,
+            first_moment: 0.0,
+            second_moment: 0.0,
+            exact: false,
+            deflated: None,
+            is_refused: false,
+        };
         BlockSpectrum::new(name, 10, vec![probe], noise_floor).unwrap()
     };
     let errors =

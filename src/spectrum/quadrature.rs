@@ -62,6 +62,8 @@ pub struct Quadrature {
     pub exact: bool,
     /// What deflated moments are made of; `None` for others.
     pub deflated: Option<Deflated>,
+    /// Whether deflated weights were asked for and contradicted what was measured: the weights are the long recursion's own.
+    pub is_refused: bool,
 }
 
 impl Quadrature {
@@ -99,6 +101,7 @@ pub fn quadrature(block: &str, probe: u32, t: &Tridiagonal, noise_floor: f64) ->
         second_moment: t.alpha[0].powi(2) + t.beta[0].powi(2),
         exact: t.breakdown(),
         deflated: None,
+        is_refused: false,
     })
 }
 

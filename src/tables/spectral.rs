@@ -118,7 +118,7 @@ fn summary_row(spectrum: &BlockSpectrum, tridiagonals: &[Tridiagonal], density_s
     let status = if spectrum.is_zero() {
         "zero_block; every |node| is below the noise floor: this block's Hessian is zero to the accuracy of the products".into()
     } else {
-        with_unresolved_sign(spectrum, density_status)
+        with_refused_weights(spectrum, with_unresolved_sign(spectrum, density_status))
     };
     SummaryRow {
         block: spectrum.name.clone(),
@@ -135,6 +135,21 @@ fn summary_row(spectrum: &BlockSpectrum, tridiagonals: &[Tridiagonal], density_s
         steps_done: tridiagonals.iter().map(Tridiagonal::steps).min().unwrap_or(0) as i32,
         status,
     }
+}
+
+/// Adds to a status which probes have no deflated weights.
+fn with_refused_weights(spectrum: &BlockSpectrum, status: String) -> String {
+    let refused: Vec<String> =
+        (0..spectrum.probes.len()).filter(|at| spectrum.probes[*at].is_refused).map(|at| at.to_string()).collect();
+    if refused.is_empty() {
+        return status;
+    }
+    let why = format!(
+        "deflated_weights_refused; those of probe {} would contradict the moments that were measured, so its nodes have raw weights; \
+         take more lanczos.steps or lanczos.short_starts",
+        refused.join(", ")
+    );
+    if status == "ok" { why } else { format!("{status}; {why}") }
 }
 
 /// Largest share of a spectrum whose sign may be open without a word about it.
