@@ -38,6 +38,6 @@ cat <<END
 Done in $((SECONDS / 60)) min $((SECONDS % 60)) s. Look at
     $results/report/index.html      all figures on one page: densities by block, the whole network, distances
     $results/report/figures/        the same as SVG and PNG
-    $results/*/run=quickstart/      the tables, as Parquet (README.md shows how to read them)
+    $results/*/run=quickstart/      the tables, as Parquet (docs/tables.md shows how to read them)
 Next: configs/gpt2_nano_shakespeare.toml is the paper's setting in full; examples/own_model.rs is for a model of your own.
 END

@@ -161,3 +161,26 @@ fn burn_ends_at_the_hessian() {
         }
     }
 }
+
+/// Files that the pages for people point at are there.
+#[test]
+fn links_of_the_documentation_resolve() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let pages = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].iter().map(|page| root.join(page)).chain(docs);
+    let (mut links, mut missing) = (0, Vec::new());
+    for page in pages.filter(|page| page.extension().is_some_and(|extension| extension == "md")) {
+        let text = fs::read_to_string(&page).unwrap();
+        for (at, _) in text.match_indices("](") {
+            let target = text[at + 2..].split([')', '#']).next().unwrap();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            links += 1;
+            if !page.parent().unwrap().join(target).exists() {
+                missing.push(format!("{}: {target}", page.display()));
+            }
+        }
+    }
+    assert!(links > 20 && missing.is_empty(), "{links} links, missing: {missing:#?}");
+}
