@@ -15,7 +15,7 @@ use crate::cluster::{self, Comm, signal, threads};
 use crate::config::{Backend, Config};
 use crate::coordinator::{self, Outcome};
 use crate::networks::Registry;
-use crate::series::convergence;
+use crate::series::{convergence, states};
 use crate::shown::Url;
 use crate::{Error, Result};
 
@@ -152,9 +152,10 @@ fn computed(config: &Config, comm: Comm) -> (Comm, Result<Outcome>) {
 }
 
 fn on_rank(config: &Config, comm: &Comm) -> Result<Outcome> {
-    match &config.convergence {
-        Some(study) => convergence::run(config, study, comm, &Meter::new()),
-        None => coordinator::run(config, comm, &Meter::new()),
+    match (&config.convergence, &config.series) {
+        (Some(study), _) => convergence::run(config, study, comm, &Meter::new()),
+        (None, Some(series)) => states::run(config, series, comm, &Meter::new()),
+        (None, None) => coordinator::run(config, comm, &Meter::new()),
     }
 }
 

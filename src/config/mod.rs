@@ -17,6 +17,7 @@ mod network;
 mod raw;
 mod resolved;
 mod sections;
+mod series;
 mod validate;
 
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use sections::{
     Axis, Backend, Basis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Output, Precision, PrefixCache, Run,
     Sigma,
 };
+pub use series::Series;
 pub use validate::check_run_name;
 
 pub use crate::data::Order;
@@ -73,6 +75,9 @@ pub struct Config {
     /// `[convergence]`: instead of one batch, several nested ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub convergence: Option<Convergence>,
+    /// `[series]`: instead of one state of the network, several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub series: Option<Series>,
     /// `[eigenvectors]`: also those, as many as asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eigenvectors: Option<Eigenvectors>,

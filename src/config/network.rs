@@ -9,12 +9,21 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::networks::Setup;
+use crate::shown::Url;
 
 /// The network and its data. It is written as two tables, `model` and `data`, each with the one table of its kind.
 #[derive(Clone)]
 pub struct Configured(pub Arc<dyn Setup>);
 
 impl Configured {
+    /// The network with the weights of another place.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) for a network that has no key `weights`.
+    pub fn with_weights(&self, weights: &Url) -> crate::Result<Self> {
+        Ok(Self(self.0.with_weights(weights)?))
+    }
+
     /// `{"gpt2": {...}}` and `{"tokens": {...}}`.
     fn tables(&self) -> crate::Result<[(&'static str, Value); 2]> {
         let table = |kind: &str, keys: Value| Value::Object(Map::from_iter([(kind.to_owned(), keys)]));

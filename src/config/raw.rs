@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::sections::{Axis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Output, Run, Sigma};
-use super::{Blocks, Config, Configured, Convergence, Diagonal, Eigenvectors, Order};
+use super::{Blocks, Config, Configured, Convergence, Diagonal, Eigenvectors, Order, Series};
 use crate::hessian::Reduction;
 
 /// Seed of nanoGPT's runs.
@@ -37,6 +37,8 @@ pub(super) struct Raw {
     distance: Distance,
     #[serde(default)]
     convergence: Option<Convergence>,
+    #[serde(default)]
+    series: Option<Series>,
     #[serde(default)]
     eigenvectors: Option<Eigenvectors>,
     #[serde(default)]
@@ -115,6 +117,7 @@ impl Raw {
             density,
             distance: self.distance,
             convergence: self.convergence,
+            series: self.series,
             eigenvectors: self.eigenvectors,
             diagonal: self.diagonal,
             checkpoint: self.checkpoint,

@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use super::{Blocks, Config, Convergence, Diagonal, Sigma, Unit, as_toml};
+use super::{Blocks, Config, Convergence, Diagonal, Series, Sigma, Unit, as_toml};
 use crate::document::{self, Node};
 use crate::hessian::Reduction;
 use crate::krylov::Reorthogonalize;
@@ -31,6 +31,9 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<()> {
     )?;
     if let Some(convergence) = &config.convergence {
         check.convergence(config, convergence)?;
+    }
+    if let Some(series) = &config.series {
+        check.series(config, series)?;
     }
     check.batch(config)?;
     check.at_least_one("hessian.slots", config.hessian.slots)?;
@@ -130,6 +133,23 @@ impl Check<'_> {
         let is_tokens = unit.prediction == "token";
         self.that(config.batch.tokens.is_none() || is_tokens, "batch.tokens", "", &problem)?;
         self.that(config.batch.samples.is_none() || !is_tokens, "batch.samples", "", &problem)
+    }
+
+    /// One list of two or more members that differ.
+    fn series(&self, config: &Config, series: &Series) -> Result<()> {
+        let one = series.checkpoints.is_empty() != series.seeds.is_empty();
+        self.that(one, "series", as_toml(series), "expected one of the keys checkpoints and seeds")?;
+        let alone = config.convergence.is_none();
+        self.that(
+            alone,
+            "series",
+            as_toml(series),
+            "a study is one of [series] and [convergence]; leave one of them out",
+        )?;
+        let seeds = &series.seeds;
+        self.that(seeds.len() != 1, "series.seeds", as_toml(seeds), "expected two or more")?;
+        let repeated = seeds.iter().enumerate().any(|(at, seed)| seeds[..at].contains(seed));
+        self.that(!repeated, "series.seeds", as_toml(seeds), "name each seed once")
     }
 
     /// Sizes that are batches, and settings that bring the segment matrices from which errors are computed.

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use burn_backend::tensor::Device;
 use serde_json::Value;
@@ -54,6 +55,11 @@ pub trait Setup: OnBackends + Debug + Send + Sync {
     fn profile(&self) -> Option<Profile>;
     /// [`Network::weights`]
     fn weights(&self) -> Option<&Url>;
+    /// The network with the weights of another place.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a network that has no key `weights`.
+    fn with_weights(&self, weights: &Url) -> Result<Arc<dyn Setup>>;
     /// [`Network::is_separable`]
     fn is_separable(&self) -> bool;
     /// [`Dataset::is_weighted`]
@@ -164,6 +170,15 @@ impl<N: Network> Setup for Pair<N> {
 
     fn weights(&self) -> Option<&Url> {
         self.network.weights()
+    }
+
+    fn with_weights(&self, weights: &Url) -> Result<Arc<dyn Setup>> {
+        let mut keys = self.network_json()?;
+        keys["weights"] = Value::from(weights.exposed());
+        let network: N = serde_json::from_value(keys).map_err(|error| {
+            Error::Config(format!("[model.{}] takes no weights from `{weights}`: {error}", N::KIND))
+        })?;
+        Ok(Arc::new(Self { network, data: self.data.clone() }))
     }
 
     fn is_separable(&self) -> bool {

@@ -302,6 +302,86 @@ tables! {
         wasserstein1_error: f64,
     }
 
+    /// One block of one member of a series: a checkpoint of a training run, or a seed. The columns are those of the member's `summary`.
+    SeriesRow = series {
+        /// The member, `step 400` or `seed 2`.
+        label: String,
+        /// Its step or seed.
+        number: i64,
+        /// Name of the run that has the member's own tables.
+        member: String,
+        /// Block name.
+        block: String,
+        /// d mean(alpha_1).
+        trace: f64,
+        /// Its standard error from the probes.
+        trace_error: Option<f64>,
+        /// Frobenius norm of the block's Hessian.
+        frobenius: f64,
+        /// Smallest node.
+        lambda_min: f64,
+        /// How far an eigenvalue may be from it.
+        lambda_min_error: f64,
+        /// Largest node.
+        lambda_max: f64,
+        /// How far an eigenvalue may be from it.
+        lambda_max_error: f64,
+        /// Share of the spectrum below minus the noise floor.
+        negative_mass: f64,
+        /// Share of the squared Frobenius norm below minus the noise floor; null for a zero block.
+        negative_energy: Option<f64>,
+        /// `ok`, or what happened and what to do.
+        status: String,
+    }
+
+    /// How far a block's spectra in two members of a series lie apart: each member beside the next, and beside the last. One axis for all
+    /// blocks of all members.
+    SeriesDistanceRow = series_distances {
+        /// Block name.
+        block: String,
+        /// Metric, as in `divergence`.
+        metric: String,
+        /// The earlier member.
+        label_a: String,
+        /// The later member.
+        label_b: String,
+        /// Step or seed of the earlier member.
+        number_a: i64,
+        /// Step or seed of the later member.
+        number_b: i64,
+        /// The distance; null where it is not defined (`status` says why).
+        value: Option<f64>,
+        /// One standard deviation, as in `divergence`.
+        error: Option<f64>,
+        /// What two halves of one block's probes differ by; null with one probe.
+        noise_floor: Option<f64>,
+        /// lambda_c of the axis that a `js` value holds on; null where there is none.
+        axis_scale: Option<f64>,
+        /// Kernel width on that axis that a `js` value holds at; null where there is none.
+        sigma: Option<f64>,
+        /// `ok`, or what happened and what to do.
+        status: String,
+    }
+
+    /// How far the blocks of one member of a series lie from one another, on the member's own axis: the paper's heterogeneity, JS0 at
+    /// initialisation.
+    SeriesPairRow = series_pairs {
+        /// The member.
+        label: String,
+        /// Its step or seed.
+        number: i64,
+        /// Metric, as in `divergence`.
+        metric: String,
+        /// Mean over pairs of different blocks for which it is defined; null where there is none.
+        mean: Option<f64>,
+        /// Mean of the pairs' errors: a bound of the mean's error.
+        mean_error: Option<f64>,
+        /// Largest distance of a pair.
+        largest: Option<f64>,
+        /// Pairs in the mean.
+        num_pairs: i32,
+    }
+
     /// One converged eigenvector of a block, as the block's first probe finds it; with `[eigenvectors]`.
     EigenvectorRow = eigenvectors {
         /// Block name.

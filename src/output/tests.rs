@@ -198,6 +198,51 @@ pub(super) fn one_of_each() -> Tables {
                 error,
             })
             .into(),
+        series: [Some(0.5), None]
+            .map(|number| SeriesRow {
+                label: "step 7".into(),
+                number: 7,
+                member: "r-7".into(),
+                block: "b".into(),
+                trace: 1.0,
+                trace_error: number,
+                frobenius: 2.0,
+                lambda_min: -1.0,
+                lambda_min_error: 0.1,
+                lambda_max: 3.0,
+                lambda_max_error: 0.2,
+                negative_mass: 0.25,
+                negative_energy: number,
+                status: "ok".into(),
+            })
+            .into(),
+        series_distances: [Some(0.5), None]
+            .map(|number| SeriesDistanceRow {
+                block: "b".into(),
+                metric: "js".into(),
+                label_a: "step 7".into(),
+                label_b: "step 9".into(),
+                number_a: 7,
+                number_b: 9,
+                value: number,
+                error: number,
+                noise_floor: number,
+                axis_scale: number,
+                sigma: number,
+                status: "ok".into(),
+            })
+            .into(),
+        series_pairs: [Some(0.5), None]
+            .map(|number| SeriesPairRow {
+                label: "step 7".into(),
+                number: 7,
+                metric: "js".into(),
+                mean: number,
+                mean_error: number,
+                largest: number,
+                num_pairs: 3,
+            })
+            .into(),
         diagonal_probes: vec![DiagonalProbeRow {
             block: "b".into(),
             probe: 1,
@@ -236,6 +281,9 @@ fn every_table_comes_back_as_it_was() {
         eigenvector_mass: run.read().unwrap(),
         diagonal: run.read().unwrap(),
         diagonal_probes: run.read().unwrap(),
+        series: run.read().unwrap(),
+        series_distances: run.read().unwrap(),
+        series_pairs: run.read().unwrap(),
     };
     assert_eq!(read, tables);
 }

@@ -24,7 +24,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::block::{Block, Layout};
-use crate::config::Config;
+use crate::config::{Config, Series};
 use crate::datasets::Unit;
 use crate::hessian::{Pair, PrefixBudget};
 use crate::networks::Profile;
@@ -126,6 +126,9 @@ pub struct Plan {
     /// With `[convergence]`: all its batches; everything else is of the largest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub convergence: Option<StudyPlan>,
+    /// With `[series]`: how many members at least; everything else is of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub members: Option<usize>,
 }
 
 /// What a plan needs to know of a network.
@@ -191,6 +194,7 @@ impl Plan {
             rate: None,
             seconds: None,
             pace: None,
+            members: config.series.as_ref().map(Series::least_members),
             convergence: study.map(|(study, flop)| StudyPlan::new(study, num_products, flop)),
         })
     }
@@ -298,6 +302,11 @@ impl fmt::Display for Plan {
         }
         if let Some(pace) = &self.pace {
             writeln!(f, "a segment        {pace}")?;
+        }
+        if let Some(members) = self.members {
+            let time = self.seconds.map(|seconds| format!(", about {}", duration(seconds * members as f64)));
+            let time = time.unwrap_or_default();
+            writeln!(f, "series           {members} runs like this one, globs taken for one each{time}")?;
         }
         if let Some(study) = &self.convergence {
             let (count, times) = (study.batches.len(), study.times_largest);

@@ -3,9 +3,11 @@
 //! Every member is an ordinary run of the coordinator, resumable and readable by itself, under a name of its own. This room owns the
 //! list, the study's name and lock, when the study may end, and the tables of the study's own run, which compare its members.
 //! Nothing is computed twice: a study that is run again finds its members done. What is compared is a case's business
-//! (`convergence`: nested batches of one data set).
+//! (`convergence`: nested batches of one data set; `states`: checkpoints of one training run, or seeds).
 
 pub mod convergence;
+mod finished;
+pub mod states;
 
 use std::time::{Instant, SystemTime};
 

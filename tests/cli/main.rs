@@ -21,6 +21,7 @@ mod progress;
 mod runs;
 mod scripts;
 mod secrets;
+mod series;
 mod surroundings;
 mod weighted;
 mod weights;

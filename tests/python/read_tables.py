@@ -44,6 +44,11 @@ TABLES = {
     "lambda_min:f64 lambda_min_error:f64 lambda_max:f64 lambda_max_error:f64 status:utf8",
     "convergence_pairs": "block_a:utf8 block_b:utf8 tokens:i64 js:f64 js_error:f64 wasserstein1:f64 "
     "wasserstein1_error:f64",
+    "series": "label:utf8 number:i64 member:utf8 block:utf8 trace:f64 trace_error:f64? frobenius:f64 lambda_min:f64 "
+    "lambda_min_error:f64 lambda_max:f64 lambda_max_error:f64 negative_mass:f64 negative_energy:f64? status:utf8",
+    "series_distances": "block:utf8 metric:utf8 label_a:utf8 label_b:utf8 number_a:i64 number_b:i64 value:f64? error:f64? "
+    "noise_floor:f64? axis_scale:f64? sigma:f64? status:utf8",
+    "series_pairs": "label:utf8 number:i64 metric:utf8 mean:f64? mean_error:f64? largest:f64? num_pairs:i32",
     "eigenvectors": "block:utf8 index:i32 eigenvalue:f64 residual_bound:f64 angle:f64 gradient_overlap:f64? file:utf8",
     "eigenvector_mass": "block:utf8 index:i32 parameter:utf8 mass:f64",
     "diagonal": "block:utf8 part:utf8 kind:utf8 index:i32 num_entries:i64 value:f64 error:f64?",

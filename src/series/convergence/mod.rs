@@ -3,18 +3,18 @@
 //! A batch is named after the study and its tokens. The tables `convergence` and `convergence_pairs` compare each batch with the one before
 //! and with the largest, whose spectra the study's own run also holds.
 
-mod batch;
 mod rows;
 
+use super::finished::{Ending, Finished, add_spectra};
 use super::{Member, Series};
 use crate::Result;
 use crate::cluster::Comm;
 use crate::config::{Config, Convergence, Order};
 use crate::coordinator::Outcome;
 use crate::output::Tables;
-use crate::spectrum::nested::{Verdict, data_errors};
+use crate::spectrum::Weights;
+use crate::spectrum::nested::{Resampling, Verdict, data_errors};
 use crate::worker::Progress;
-use batch::Batch;
 
 /// The run of one batch: the study's configuration with so many tokens, under a name of its own.
 pub fn batch_config(config: &Config, study: &Convergence, tokens: usize) -> Config {
@@ -34,12 +34,17 @@ pub fn run(config: &Config, study: &Convergence, comm: &Comm, progress: &dyn Pro
     super::run(config, Nested { config, study, batches: Vec::new() }, comm, progress)
 }
 
+/// Draws that depend on the run's seed alone, the same for all batches.
+fn resampling<'a>(config: &Config, study: &Convergence, batch: &'a Finished) -> Resampling<'a> {
+    Resampling { seed: config.run.seed, draws: study.draws, shares: &batch.shares }
+}
+
 /// Nested batches.
 struct Nested<'a> {
     config: &'a Config,
     study: &'a Convergence,
     /// Batches that are done, ascending, without their segment matrices.
-    batches: Vec<Batch>,
+    batches: Vec<Finished>,
 }
 
 impl Nested<'_> {
@@ -75,9 +80,9 @@ impl Series for Nested<'_> {
 
     /// Reads a batch that is done, says how near it is to be enough, and decides whether it is the last.
     fn judge(&mut self, member: &Member, progress: &dyn Progress) -> Result<Option<String>> {
-        let batch = Batch::read(&member.config)?;
+        let batch = Finished::read(&member.config, Weights::Raw)?;
         let tokens = batch.tokens;
-        let errors = data_errors(&batch.segmented(), None, &[], batch.resampling(self.config, self.study))?;
+        let errors = data_errors(&batch.segmented(), None, &[], resampling(self.config, self.study, &batch))?;
         let before = self.batches.last().map(|batch| batch.spectra.as_slice());
         let verdict = Verdict::new(&batch.spectra, &errors.blocks, before);
         let change = verdict.change.map_or("none yet".into(), |change| format!("{change:.2e}"));
@@ -103,9 +108,11 @@ impl Series for Nested<'_> {
         progress.log(&format!("comparing {} batches", self.batches.len()));
         let remark = (self.config.batch.order == Order::Sequential).then_some(SEQUENTIAL);
         let mut tables = rows::comparison(self.config, self.study, &self.batches, remark)?;
-        if let Some(largest) = self.batches.last() {
-            let status = stopped.or(remark).unwrap_or("done");
-            rows::add_largest(&mut tables, self.config, largest, &self.batches, started, status)?;
+        let done: Vec<Config> =
+            self.batches.iter().map(|batch| batch_config(self.config, self.study, batch.tokens)).collect();
+        if let Some(largest) = done.last() {
+            let ending = Ending { config: self.config, started, status: stopped.or(remark).unwrap_or("done") };
+            add_spectra(&mut tables, &ending, largest, &done)?;
         }
         Ok(tables)
     }

@@ -1,20 +1,18 @@
-//! The rows of a study: what changed between its batches, and its largest batch's own.
+//! The rows of a study: what changed between its batches.
 
-use super::batch::{Batch, results};
-use super::batch_config;
+use super::{batch_config, resampling};
 use crate::Result;
 use crate::block::FULL;
 use crate::config::{Config, Convergence};
-use crate::output::{
-    ConvergencePairRow, ConvergenceRow, DensityRow, DivergenceRow, NodeRow, RunRow, SummaryRow, Tables, rfc3339,
-};
+use crate::output::{ConvergencePairRow, ConvergenceRow, Tables};
+use crate::series::finished::Finished;
 use crate::spectrum::nested::{BlockErrors, DataErrors, PairErrors, Seen, data_errors, noise_share};
-use crate::spectrum::{BlockSpectrum, View, moments};
+use crate::spectrum::{BlockSpectrum, View, Weights, moments};
 use crate::tables::axis_and_sigma;
 
 /// Compares every batch with the one before and with the largest, on one axis for all. Segment matrices are read again,
 /// one batch at a time.
-pub fn comparison(config: &Config, study: &Convergence, batches: &[Batch], remark: Option<&str>) -> Result<Tables> {
+pub fn comparison(config: &Config, study: &Convergence, batches: &[Finished], remark: Option<&str>) -> Result<Tables> {
     let all: Vec<BlockSpectrum> = batches.iter().flat_map(|batch| batch.spectra.iter().cloned()).collect();
     let (axis, sigma) = axis_and_sigma(config);
     let view = View::new(&all, axis, sigma)?;
@@ -22,9 +20,9 @@ pub fn comparison(config: &Config, study: &Convergence, batches: &[Batch], remar
         batches.iter().map(|batch| batch.spectra.iter().map(|block| Seen::new(block, Some(&view))).collect()).collect();
     let mut tables = Tables::default();
     for (at, batch) in batches.iter().enumerate() {
-        let full = Batch::read(&batch_config(config, study, batch.tokens))?;
+        let full = Finished::read(&batch_config(config, study, batch.tokens), Weights::Raw)?;
         let pairs = pairs(batch);
-        let errors = data_errors(&full.segmented(), Some(&view), &pairs, batch.resampling(config, study))?;
+        let errors = data_errors(&full.segmented(), Some(&view), &pairs, resampling(config, study, batch))?;
         let DataErrors { blocks, pairs: of_pairs } = errors;
         for (block, errors) in blocks.into_iter().enumerate() {
             let to = |other: Option<usize>| other.map(|other| Change::new(&seen[at][block], &seen[other][block]));
@@ -41,11 +39,11 @@ pub fn comparison(config: &Config, study: &Convergence, batches: &[Batch], remar
 }
 
 /// Share of sampling noise in a block's squared Frobenius norm; none where all of that is rounding.
-fn noise(before: &Batch, batch: &Batch, block: usize) -> Option<f64> {
+fn noise(before: &Finished, batch: &Finished, block: usize) -> Option<f64> {
     if batch.spectra[block].is_zero() {
         return None;
     }
-    let frobenius = |batch: &Batch| moments(&batch.spectra[block]).frobenius;
+    let frobenius = |batch: &Finished| moments(&batch.spectra[block]).frobenius;
     noise_share(frobenius(batch), frobenius(before), batch.tokens as f64 / before.tokens as f64)
 }
 
@@ -62,13 +60,13 @@ impl Change {
 }
 
 /// Unordered pairs of different blocks, the whole network left out.
-fn pairs(batch: &Batch) -> Vec<(usize, usize)> {
+fn pairs(batch: &Finished) -> Vec<(usize, usize)> {
     let parts: Vec<usize> = (0..batch.blocks.len()).filter(|at| batch.blocks[*at].kind != FULL).collect();
     parts.iter().enumerate().flat_map(|(at, a)| parts[at + 1..].iter().map(move |b| (*a, *b))).collect()
 }
 
 fn row(
-    batch: &Batch,
+    batch: &Finished,
     spectrum: &BlockSpectrum,
     errors: BlockErrors,
     (previous, largest): (Option<Change>, Option<Change>),
@@ -100,7 +98,7 @@ fn row(
     }
 }
 
-fn pair_row(batch: &Batch, seen: &[Seen], (a, b): (usize, usize), errors: PairErrors) -> ConvergencePairRow {
+fn pair_row(batch: &Finished, seen: &[Seen], (a, b): (usize, usize), errors: PairErrors) -> ConvergencePairRow {
     ConvergencePairRow {
         block_a: batch.spectra[a].name.clone(),
         block_b: batch.spectra[b].name.clone(),
@@ -110,38 +108,4 @@ fn pair_row(batch: &Batch, seen: &[Seen], (a, b): (usize, usize), errors: PairEr
         wasserstein1: seen[a].w1(&seen[b]),
         wasserstein1_error: errors.w1,
     }
-}
-
-/// Adds the spectra of the largest batch, so that the study can be looked at like any run, and the study's own row in
-/// `runs`. Jacobi and segment matrices stay with their batch.
-pub fn add_largest(
-    tables: &mut Tables,
-    config: &Config,
-    largest: &Batch,
-    batches: &[Batch],
-    started: &str,
-    status: &str,
-) -> Result<()> {
-    let run = results(config, &largest.run)?;
-    tables.blocks = largest.blocks.clone();
-    tables.nodes = run.read::<NodeRow>()?;
-    tables.density = run.read::<DensityRow>()?;
-    tables.divergence = run.read::<DivergenceRow>()?;
-    tables.summary = run.read::<SummaryRow>()?;
-    let mut seconds = 0.0;
-    for batch in batches {
-        seconds += results(config, &batch.run)?.read::<RunRow>()?.iter().map(|row| row.seconds).sum::<f64>();
-    }
-    let mut resolved = config.resolved_json()?;
-    if let Some(table) = resolved.as_object_mut() {
-        let runs: Vec<&str> = batches.iter().map(|batch| batch.run.as_str()).collect();
-        table.insert("used".into(), serde_json::json!({ "batches": runs, "spectra_of": largest.run }));
-    }
-    tables.runs = run.read::<RunRow>()?;
-    for row in &mut tables.runs {
-        row.config = resolved.to_string();
-        (row.started, row.finished) = (started.into(), rfc3339(std::time::SystemTime::now()));
-        (row.seconds, row.status) = (seconds, status.into());
-    }
-    Ok(())
 }
