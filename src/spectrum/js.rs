@@ -10,7 +10,7 @@ use rand_core::{RngCore, SeedableRng};
 
 use super::compare::{Comparable, among, compare};
 use super::divergence::{Divergence, Frame};
-use super::lattice::Sampled;
+use super::lattice::{Sampled, Stretch};
 use super::metric::Metric;
 use super::{Axis, AxisChoice, BlockSpectrum, Sigma, View, stats};
 use crate::Result;
@@ -28,12 +28,25 @@ const MOST_SPLITS: usize = 924;
 /// A block made ready for comparison with others in the same view.
 pub struct JsBlock {
     sampled: Sampled,
-    mean: Vec<f64>,
+    mean: Curve,
     /// Means without probe i; empty for one probe.
-    left_out: Vec<Vec<f64>>,
+    left_out: Vec<Curve>,
     /// Expected JSD between two estimates of this very block; `None` for one probe.
     noise: Option<f64>,
     step: f64,
+}
+
+/// A density p, and p ln p, which every comparison needs.
+struct Curve {
+    p: Vec<f64>,
+    entropy: Vec<f64>,
+}
+
+impl Curve {
+    fn new(p: Vec<f64>) -> Self {
+        let entropy = p.iter().map(|p| if *p > 0.0 { p * p.ln() } else { 0.0 }).collect();
+        Self { p, entropy }
+    }
 }
 
 impl JsBlock {
@@ -42,50 +55,35 @@ impl JsBlock {
         let sampled = Sampled::new(block, view);
         let num_probes = sampled.probes.len();
         let left_out = if num_probes > 1 { (0..num_probes).collect() } else { vec![] };
-        let left_out = left_out.into_iter().map(|i| sampled.mean(|probe| probe != i)).collect();
+        let left_out = left_out.into_iter().map(|i| Curve::new(sampled.mean(|probe| probe != i))).collect();
         let step = view.step;
         let noise = noise(&sampled, step);
-        Self { mean: sampled.mean(|_| true), left_out, noise, step, sampled }
+        Self { mean: Curve::new(sampled.mean(|_| true)), left_out, noise, step, sampled }
     }
 
     /// Ready for [`JsBlock::distance`] alone: no standard error, no noise floor, at a fraction of the work.
     pub fn for_distance(block: &BlockSpectrum, view: &View) -> Self {
         let sampled = Sampled::new(block, view);
-        Self { mean: sampled.mean(|_| true), left_out: vec![], noise: None, step: view.step, sampled }
+        Self { mean: Curve::new(sampled.mean(|_| true)), left_out: vec![], noise: None, step: view.step, sampled }
     }
 
     /// Mass on the lattice; 1 unless sigma is too small for nodes this large.
     pub fn mass(&self) -> f64 {
-        self.step * self.mean.iter().sum::<f64>()
-    }
-
-    /// Pairs of positions in both samples, one per lattice index that either has.
-    fn points(&self, other: &Self) -> Vec<(Option<usize>, Option<usize>)> {
-        let (a, b) = (&self.sampled.indices, &other.sampled.indices);
-        let (mut i, mut j) = (0, 0);
-        let mut points = Vec::with_capacity(a.len().max(b.len()));
-        while i < a.len() || j < b.len() {
-            let here = i < a.len() && (j >= b.len() || a[i] <= b[j]);
-            let there = j < b.len() && (i >= a.len() || b[j] <= a[i]);
-            points.push((here.then_some(i), there.then_some(j)));
-            i += usize::from(here);
-            j += usize::from(there);
-        }
-        points
+        self.step * self.mean.p.iter().sum::<f64>()
     }
 }
 
 impl Comparable for JsBlock {
     fn distance(&self, other: &Self) -> f64 {
-        root(jsd(&self.points(other), &self.mean, &other.mean, self.step))
+        root(jsd(&self.sampled.stretches(&other.sampled), &self.mean, &other.mean, self.step))
     }
 
     fn sem(&self, other: &Self) -> Option<f64> {
         if self.left_out.is_empty() || other.left_out.is_empty() {
             return None;
         }
-        let points = self.points(other);
-        let distance = |p: &[f64], q: &[f64]| root(jsd(&points, p, q, self.step));
+        let stretches = self.sampled.stretches(&other.sampled);
+        let distance = |p: &Curve, q: &Curve| root(jsd(&stretches, p, q, self.step));
         let here: Vec<f64> = self.left_out.iter().map(|p| distance(p, &other.mean)).collect();
         let there: Vec<f64> = other.left_out.iter().map(|q| distance(&self.mean, q)).collect();
         Some(stats::jackknife_error(&here).hypot(stats::jackknife_error(&there)))
@@ -139,16 +137,26 @@ fn root(jsd: f64) -> f64 {
     (jsd / LN_2).clamp(0.0, 1.0).sqrt()
 }
 
-/// The Jensen-Shannon divergence in nats, by the rectangle rule.
-fn jsd(points: &[(Option<usize>, Option<usize>)], p: &[f64], q: &[f64], step: f64) -> f64 {
-    let at = |values: &[f64], index: Option<usize>| index.map_or(0.0, |index| values[index]);
-    0.5 * step * points.iter().map(|(i, j)| integrand(at(p, *i), at(q, *j))).sum::<f64>()
+/// The Jensen-Shannon divergence in nats, by the rectangle rule: with m = (p + q) / 2, p ln p + q ln q - 2 m ln m, of which only the last
+/// logarithm is not known; and p ln 2 where q has nothing.
+fn jsd(stretches: &[Stretch], p: &Curve, q: &Curve, step: f64) -> f64 {
+    let alone = |values: &[f64]| LN_2 * values.iter().sum::<f64>();
+    let of = |stretch: &Stretch| match stretch {
+        Stretch::First(range) => alone(&p.p[range.clone()]),
+        Stretch::Second(range) => alone(&q.p[range.clone()]),
+        Stretch::Both(here, there) => {
+            let (p, entropy_p) = (&p.p[here.clone()], &p.entropy[here.clone()]);
+            let (q, entropy_q) = (&q.p[there.clone()], &q.entropy[there.clone()]);
+            let points = p.iter().zip(q).zip(entropy_p.iter().zip(entropy_q));
+            points.map(|((p, q), (own, other))| own + other - twice_entropy(0.5 * p + 0.5 * q)).sum()
+        }
+    };
+    0.5 * step * stretches.iter().map(of).sum::<f64>()
 }
 
-fn integrand(p: f64, q: f64) -> f64 {
-    let middle = 0.5 * p + 0.5 * q;
-    let term = |x: f64| if x > 0.0 { x * (x / middle).ln() } else { 0.0 };
-    term(p) + term(q)
+/// 2 m ln m.
+fn twice_entropy(m: f64) -> f64 {
+    if m > 0.0 { 2.0 * (m * m.ln()) } else { 0.0 }
 }
 
 /// Mean JSD over all splits of n probes into n1 = floor(n/2) and n2 = ceil(n/2), times (2/n)/(1/n1 + 1/n2): what
@@ -158,8 +166,9 @@ fn noise(sampled: &Sampled, step: f64) -> Option<f64> {
     if n < 2 {
         return None;
     }
-    let same: Vec<_> = (0..sampled.indices.len()).map(|i| (Some(i), Some(i))).collect();
-    let of_split = |half: &Vec<bool>| jsd(&same, &sampled.mean(|i| half[i]), &sampled.mean(|i| !half[i]), step);
+    let same = [Stretch::Both(0..sampled.len(), 0..sampled.len())];
+    let mean = |keep: &dyn Fn(usize) -> bool| Curve::new(sampled.mean(keep));
+    let of_split = |half: &Vec<bool>| jsd(&same, &mean(&|i| half[i]), &mean(&|i| !half[i]), step);
     let values: Vec<f64> = splits(n).iter().map(of_split).collect();
     Some(stats::mean(&values) * split_factor(n))
 }
@@ -170,14 +179,16 @@ pub(super) fn split_factor(n: usize) -> f64 {
     2.0 / n as f64 / (1.0 / n1 + 1.0 / n2)
 }
 
-/// Subsets of floor(n/2) of n probes, n >= 2.
+/// Subsets of floor(n/2) of n probes, n >= 2; of two halves one.
 pub(super) fn splits(n: usize) -> Vec<Vec<bool>> {
     if n > ALL_SPLITS {
         let mut generator = ChaCha8Rng::seed_from_u64(n as u64);
         return (0..MOST_SPLITS).map(|_| random_half(n, &mut generator)).collect();
     }
     let half = |mask: u32| (0..n).map(|i| mask >> i & 1 == 1).collect();
-    (0..1u32 << n).filter(|mask| mask.count_ones() as usize == n / 2).map(half).collect()
+    // with an even number the other half is a subset, too, and says the same
+    let masks = if n.is_multiple_of(2) { 1u32 << (n - 1) } else { 1 << n };
+    (0..masks).filter(|mask| mask.count_ones() as usize == n / 2).map(half).collect()
 }
 
 /// Selection sampling: exactly floor(n/2) of n, each subset equally likely.

@@ -2,6 +2,7 @@
 //! of a node. Beyond, a Gaussian is below exp(-50), nothing to an integral.
 
 use std::f64::consts::TAU;
+use std::ops::Range;
 
 use super::{BlockSpectrum, View};
 
@@ -31,16 +32,27 @@ fn window(coordinate: f64, view: &View) -> (i64, i64) {
 
 /// A block's densities on the lattice.
 pub(super) struct Sampled {
-    /// Lattice indices, ascending.
-    pub indices: Vec<i64>,
-    /// One density per probe, at `indices`, per unit of coordinate.
+    /// Windows of lattice indices, ascending and disjoint, first and last.
+    windows: Vec<(i64, i64)>,
+    /// One density per probe, at all indices of the windows, per unit of coordinate.
     pub probes: Vec<Vec<f64>>,
+}
+
+/// A stretch of lattice indices that one of two samples has, or both: where it is in each.
+pub(super) enum Stretch {
+    /// In the first one.
+    First(Range<usize>),
+    /// In the second one.
+    Second(Range<usize>),
+    /// In both.
+    Both(Range<usize>, Range<usize>),
 }
 
 impl Sampled {
     /// Samples every probe of a block.
     pub fn new(block: &BlockSpectrum, view: &View) -> Self {
-        let indices: Vec<i64> = windows(block, view).into_iter().flat_map(|(first, last)| first..=last).collect();
+        let windows = windows(block, view);
+        let indices: Vec<i64> = windows.iter().flat_map(|(first, last)| *first..=*last).collect();
         let bell = bell(view);
         let probe = |nodes: &Vec<super::Node>| {
             let mut density = vec![0.0; indices.len()];
@@ -50,12 +62,36 @@ impl Sampled {
             density
         };
         let probes = block.probes.iter().map(|quadrature| probe(&quadrature.nodes)).collect();
-        Self { indices, probes }
+        Self { windows, probes }
+    }
+
+    /// The stretches of indices that this sample and another one have between them, in order.
+    pub fn stretches(&self, other: &Self) -> Vec<Stretch> {
+        let (mut ours, mut theirs) = (Ahead::new(&self.windows), Ahead::new(&other.windows));
+        let mut stretches = Vec::new();
+        loop {
+            stretches.push(match (ours.first(), theirs.first()) {
+                (None, None) => return stretches,
+                (Some(_), None) => Stretch::First(ours.take(i64::MAX)),
+                (None, Some(_)) => Stretch::Second(theirs.take(i64::MAX)),
+                (Some(a), Some(b)) if a < b => Stretch::First(ours.take(b - 1)),
+                (Some(a), Some(b)) if b < a => Stretch::Second(theirs.take(a - 1)),
+                (Some(_), Some(_)) => {
+                    let last = ours.last().min(theirs.last());
+                    Stretch::Both(ours.take(last), theirs.take(last))
+                }
+            });
+        }
+    }
+
+    /// Number of indices.
+    pub fn len(&self) -> usize {
+        self.probes.first().map_or(0, Vec::len)
     }
 
     /// Mean density of the probes that `keep` holds.
     pub fn mean(&self, keep: impl Fn(usize) -> bool) -> Vec<f64> {
-        let mut sum = vec![0.0; self.indices.len()];
+        let mut sum = vec![0.0; self.len()];
         let mut count = 0.0;
         for (_, density) in self.probes.iter().enumerate().filter(|(probe, _)| keep(*probe)) {
             sum.iter_mut().zip(density).for_each(|(sum, x)| *sum += x);
@@ -63,6 +99,43 @@ impl Sampled {
         }
         sum.iter_mut().for_each(|sum| *sum /= count);
         sum
+    }
+}
+
+/// What is left of a sample's windows.
+struct Ahead<'a> {
+    windows: &'a [(i64, i64)],
+    /// First index that is left of the first of them.
+    from: i64,
+    /// Its position in the sample.
+    at: usize,
+}
+
+impl<'a> Ahead<'a> {
+    fn new(windows: &'a [(i64, i64)]) -> Self {
+        Self { windows, from: i64::MIN, at: 0 }
+    }
+
+    fn first(&self) -> Option<i64> {
+        self.windows.first().map(|window| window.0.max(self.from))
+    }
+
+    fn last(&self) -> i64 {
+        self.windows.first().map_or(i64::MAX, |window| window.1)
+    }
+
+    /// The positions of the first window up to an index in it, or to its end.
+    fn take(&mut self, last: i64) -> Range<usize> {
+        let Some(first) = self.first() else { return self.at..self.at };
+        let end = self.last();
+        let last = last.min(end);
+        let begin = self.at;
+        self.at += (last - first + 1) as usize;
+        if last == end {
+            self.windows = &self.windows[1..];
+        }
+        self.from = last.saturating_add(1);
+        begin..self.at
     }
 }
 
