@@ -45,6 +45,7 @@ pub mod lock;
 pub mod metrics;
 pub mod plan;
 pub mod tables;
+pub mod train;
 pub mod worker;
 
 // L4: edges

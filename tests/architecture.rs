@@ -43,6 +43,7 @@ const ROOMS: &[(&str, u32)] = &[
     ("derive", 35),
     ("worker", 35),
     ("coordinator", 36),
+    ("train", 37),
     ("convergence", 37),
     // L4: edges
     ("report", 40),

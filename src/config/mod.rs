@@ -17,6 +17,7 @@ mod network;
 mod raw;
 mod resolved;
 mod sections;
+mod train;
 mod validate;
 
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use sections::{
     Axis, Backend, Basis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Math, Operator, Output, Precision,
     PrefixCache, ProbeKind, Reduction, Reorthogonalize, Run, Sigma, WeightKind,
 };
+pub use train::{HeldOut, Moments, Optimizer, Schedule, Train};
 pub use validate::check_run_name;
 
 pub use crate::data::Order;
@@ -78,6 +80,9 @@ pub struct Config {
     /// `[diagonal]`: also sums over it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub diagonal: Option<Diagonal>,
+    /// `[train]`: how `hesspec train` changes the parameters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train: Option<Train>,
     /// `[checkpoint]`: what an interruption may cost.
     pub checkpoint: Checkpoint,
     /// `[output]`: where the tables go.
@@ -164,7 +169,7 @@ pub fn parse(
         document::set(&mut tree, argument)?;
     }
     let raw: raw::Raw = document::read(&tree)?;
-    let config = raw.resolve(default_name, Configured(networks.read(&tree)?));
+    let config = raw.resolve(default_name, Configured(networks.read(&tree)?))?;
     validate::check(&config, &tree)?;
     Ok(config)
 }

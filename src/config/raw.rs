@@ -4,7 +4,9 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::sections::{Axis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Output, Reduction, Run, Sigma};
+use super::train::TrainKeys;
 use super::{Blocks, Config, Configured, Convergence, Diagonal, Eigenvectors, Order};
+use crate::Result;
 
 /// Seed of nanoGPT's runs.
 const DEFAULT_SEED: u64 = 1337;
@@ -40,6 +42,8 @@ pub(super) struct Raw {
     eigenvectors: Option<Eigenvectors>,
     #[serde(default)]
     diagonal: Option<Diagonal>,
+    #[serde(default)]
+    train: Option<TrainKeys>,
     #[serde(default)]
     checkpoint: Checkpoint,
     #[serde(default)]
@@ -78,7 +82,10 @@ struct DensityKeys {
 
 impl Raw {
     /// Fills in what depends on other keys.
-    pub fn resolve(self, default_name: &str, network: Configured) -> Config {
+    ///
+    /// # Errors
+    /// None for types that serde can write.
+    pub fn resolve(self, default_name: &str, network: Configured) -> Result<Config> {
         let seed = self.run.seed.unwrap_or(DEFAULT_SEED);
         let default_micro_batch = (self.hessian.reduction == Reduction::Sum).then_some(PAPER_MICRO_BATCH);
         // nested batches are random samples of one another, and commands that take one batch take the largest
@@ -103,8 +110,9 @@ impl Raw {
             axis: self.density.axis,
             axis_scale: self.density.axis_scale,
         };
+        let held_out = network.held_out_json()?;
         let name = self.run.name.unwrap_or_else(|| default_name.into());
-        Config {
+        Ok(Config {
             run: Run { name, seed, threads: self.run.threads, ranks: self.run.ranks },
             network,
             batch,
@@ -116,9 +124,10 @@ impl Raw {
             convergence: self.convergence,
             eigenvectors: self.eigenvectors,
             diagonal: self.diagonal,
+            train: self.train.map(|train| train.resolved(seed, held_out)),
             checkpoint: self.checkpoint,
             output: self.output,
-        }
+        })
     }
 }
 

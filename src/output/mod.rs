@@ -40,7 +40,7 @@ pub use results::{Results, RunResults};
 pub use schema::{
     BlockRow, ComplementRow, ConvergencePairRow, ConvergenceRow, DensityRow, DiagonalProbeRow, DiagonalRow,
     DivergenceRow, EigenvectorMassRow, EigenvectorRow, MetricsRow, NodeRow, RunRow, SCHEMA_VERSION, SegmentRow,
-    SummaryRow, TABLES, Tables, TridiagonalRow,
+    SummaryRow, TABLES, Tables, TrainingRow, TridiagonalRow,
 };
 pub use store::{Provenance, RunStore};
 pub use vectors::VectorObject;

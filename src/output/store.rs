@@ -291,6 +291,7 @@ impl RunStore {
         self.write(part, &tables.eigenvector_mass, &even_empty, &mut parts)?;
         self.write(part, &tables.diagonal, &even_empty, &mut parts)?;
         self.write(part, &tables.diagonal_probes, &even_empty, &mut parts)?;
+        self.write(part, &tables.training, &even_empty, &mut parts)?;
         Ok(parts)
     }
 

@@ -22,5 +22,6 @@ mod runs;
 mod scripts;
 mod secrets;
 mod surroundings;
+mod training;
 mod weighted;
 mod weights;

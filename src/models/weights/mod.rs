@@ -16,7 +16,7 @@ mod tensor;
 
 pub use description::{Description, describe};
 pub use naming::{Naming, Part, Rule};
-pub use save::{Format, save};
+pub use save::{Format, encoded, save};
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
