@@ -104,3 +104,7 @@ impl<K: Kernels, T: Precision> Descent<'_, K, T> {
         micro_batches.skip(self.comm.rank()).step_by(self.comm.size())
     }
 }
+
+#[cfg(test)]
+#[path = "descent_tests.rs"]
+mod tests;

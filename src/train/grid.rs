@@ -9,6 +9,9 @@ use crate::coordinator::Progress;
 use crate::document::Each;
 use crate::{Error, Result};
 
+/// Characters of a learning rate in a name.
+const MOST_DIGITS: usize = 12;
+
 /// How all trainings of a configuration ended.
 #[derive(Debug, Clone, Serialize)]
 pub struct Trained {
@@ -49,7 +52,7 @@ fn members(config: &Config) -> Result<Vec<(Config, f64)>> {
     };
     let member = |rate: &f64| {
         let mut member = config.clone();
-        member.run.name = format!("{}-lr{rate}", config.run.name);
+        member.run.name = format!("{}-lr{}", config.run.name, written(*rate));
         config::check_run_name("train.learning_rate: the run", &member.run.name)?;
         if let Some(train) = &mut member.train {
             train.learning_rate = Each::Same(*rate);
@@ -57,6 +60,12 @@ fn members(config: &Config) -> Result<Vec<(Config, f64)>> {
         Ok((member, *rate))
     };
     rates.iter().map(member).collect()
+}
+
+/// `0.001`; only numbers with many zeros are `1e-20`.
+fn written(rate: f64) -> String {
+    let plain = rate.to_string();
+    if plain.len() <= MOST_DIGITS { plain } else { format!("{rate:e}") }
 }
 
 fn diverged(runs: &[Outcome]) -> Error {
@@ -92,5 +101,6 @@ mod tests {
         assert_eq!(names("1e-3"), [("r".into(), 1e-3)]);
         assert_eq!(names("[1e-3, 0.25]"), [("r-lr0.001".into(), 1e-3), ("r-lr0.25".into(), 0.25)]);
         assert_eq!(names("[3e-6]"), [("r-lr0.000003".into(), 3e-6)]);
+        assert_eq!(names("[1e200, 1e-20]"), [("r-lr1e200".into(), 1e200), ("r-lr1e-20".into(), 1e-20)]);
     }
 }

@@ -144,19 +144,9 @@ fn each<const N: usize, T: Real>(
     gradient: &[f64],
     update: impl Fn([f64; N], f64) -> [f64; N] + Sync,
 ) {
-    let mut pieces: Vec<([&mut [T]; N], &[f64])> = Vec::new();
-    let mut rest = vectors;
-    for gradient in gradient.chunks(PIECE) {
-        let split = rest.map(|vector| vector.split_at_mut(gradient.len()));
-        let (mut heads, mut tails) = (Vec::with_capacity(N), Vec::with_capacity(N));
-        split.into_iter().for_each(|(head, tail)| {
-            heads.push(head);
-            tails.push(tail);
-        });
-        let (Ok(head), Ok(tail)) = (heads.try_into(), tails.try_into()) else { unreachable!("N of each") };
-        pieces.push((head, gradient));
-        rest = tail;
-    }
+    let mut pieces = vectors.map(|vector| vector.chunks_mut(PIECE));
+    let mut next = || pieces.each_mut().map(|pieces| pieces.next().unwrap_or_default());
+    let pieces: Vec<_> = gradient.chunks(PIECE).map(|gradient| (next(), gradient)).collect();
     pieces.into_par_iter().for_each(|(mut vectors, gradient)| {
         for (at, g) in gradient.iter().enumerate() {
             let values: [f64; N] = std::array::from_fn(|vector| vectors[vector][at].to_f64());

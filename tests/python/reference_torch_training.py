@@ -194,6 +194,8 @@ def rate_of(keys, step):
     return end + 0.5 * (1 + math.cos(math.pi * (step - warmup) / (STEPS - warmup))) * (RATE - end)
 
 
+# Biases of attention's keys have a gradient of exactly 0, so that what decay adds to it is all there is: an epsilon well above
+# rate x decay keeps rounding errors of it small.
 CASES = {
     "sgd": (dict(optimizer="sgd"), lambda p: torch.optim.SGD(p, lr=RATE)),
     "momentum": (
@@ -205,8 +207,8 @@ CASES = {
         lambda p: torch.optim.SGD(p, lr=RATE, momentum=0.8, nesterov=True),
     ),
     "adam": (
-        dict(optimizer="adam", beta1=0.8, beta2=0.95, weight_decay=0.01),
-        lambda p: torch.optim.Adam(p, lr=RATE, betas=(0.8, 0.95), weight_decay=0.01),
+        dict(optimizer="adam", beta1=0.8, beta2=0.95, epsilon=1e-3, weight_decay=0.01),
+        lambda p: torch.optim.Adam(p, lr=RATE, betas=(0.8, 0.95), eps=1e-3, weight_decay=0.01),
     ),
     "adamw": (dict(optimizer="adamw"), lambda p: torch.optim.AdamW(p, lr=RATE)),
     "adamw, clipped, cosine": (
