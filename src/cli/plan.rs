@@ -84,7 +84,7 @@ fn training(arguments: &Arguments, config: &Config, json: bool) -> Result<()> {
         ));
     }
     let plan = TrainingPlan::new(config, config.run.ranks.unwrap_or(1))?;
-    let fits = plan.check_memory(config);
+    let fits = plan.check_memory(Resources::here(config)?);
     let plan = if arguments.no_timing || fits.is_err() { plan } else { plan.timed(config)? };
     if json { print_json(&plan) } else { print(plan.to_string().trim_end()) }?;
     fits // the plan is shown also where it cannot be carried out

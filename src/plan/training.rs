@@ -110,8 +110,7 @@ impl TrainingPlan {
     ///
     /// # Errors
     /// [`Error::Environment`]
-    pub fn check_memory(&self, config: &Config) -> Result<()> {
-        let budget = Resources::here(config)?.budget;
+    pub fn check_memory(&self, Resources { budget, .. }: Resources) -> Result<()> {
         if self.memory_bytes <= budget {
             return Ok(());
         }

@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use crate::cluster::{Comm, told};
 use crate::config::{Config, Train};
-use crate::coordinator::Progress;
+use crate::coordinator::{self, Progress};
 use crate::data::Cut;
 use crate::datasets::Draw;
 use crate::doctor;
@@ -75,12 +75,15 @@ pub struct Outcome {
 fn train(config: &Config, rate: f64, comm: &Comm, progress: &dyn Progress) -> Result<Outcome> {
     let begin = Instant::now();
     let train = config.training()?;
-    let (mut store, lock) = if comm.is_root() { open(config, comm, progress)? } else { (None, None) };
+    let plan = TrainingPlan::new(config, comm.size())?;
+    plan.check_memory(coordinator::resources(config, comm)?)?;
+    let (mut store, lock) = if comm.is_root() { open(config, progress)? } else { (None, None) };
     let was_done = told(comm, store.as_ref().map(RunStore::is_done))?;
     let ending = if was_done {
         told(comm, store.as_ref().map(|_| ending_of(config)).transpose()?)?
     } else {
-        let task = Training { store: &mut store, lock: lock.as_ref(), comm, rate, progress };
+        let (lock, planned) = (lock.as_ref(), plan.micro_batch);
+        let task = Training { store: &mut store, lock, comm, rate, planned, progress };
         dispatch(config, task).inspect_err(|error| {
             // a name is not kept for what could not be begun
             let released = match (&store, error) {
@@ -105,12 +108,10 @@ fn train(config: &Config, rate: f64, comm: &Comm, progress: &dyn Progress) -> Re
 }
 
 /// The run's store, and its lock unless the run is done. For rank 0.
-fn open(config: &Config, comm: &Comm, progress: &dyn Progress) -> Result<(Option<RunStore>, Option<Lock>)> {
+fn open(config: &Config, progress: &dyn Progress) -> Result<(Option<RunStore>, Option<Lock>)> {
     let (url, run, provenance) = (&config.output.url, &config.run.name, tables::provenance(config)?);
     if !RunStore::check(url, run, &provenance, tables::differing)? {
-        // a name is not claimed for what cannot be computed
-        job::preflight(config)?;
-        TrainingPlan::new(config, comm.size())?.check_memory(config)?;
+        job::preflight(config)?; // a name is not claimed for what cannot be computed
     }
     let mut store = RunStore::open(url, run, &provenance, tables::differing)?;
     if store.is_done() {
@@ -136,6 +137,8 @@ struct Training<'a> {
     lock: Option<&'a Lock>,
     comm: &'a Comm,
     rate: f64,
+    /// Samples of a micro-batch, if the training begins.
+    planned: usize,
     progress: &'a dyn Progress,
 }
 
@@ -144,7 +147,8 @@ impl Task for Training<'_> {
 
     fn run<K: Kernels, T: Precision>(self, config: &Config, on: On<'_, K, T>) -> Result<Ending> {
         let (started, train, comm) = (SystemTime::now(), config.training()?, self.comm);
-        let micro_batch = told(comm, self.store.as_ref().map(|store| micro_batch(config, store, comm)).transpose()?)?;
+        let micro_batch =
+            told(comm, self.store.as_ref().map(|store| micro_batch(config, store, self.planned)).transpose()?)?;
         let job = Job::open(config, &on, micro_batch)?;
         inputs::agree(&job, comm)?;
         let matmul = doctor::matmul_error::<K, T>(&on.device, doctor::SHORT_PRODUCTS)?; // each rank its own device
@@ -169,7 +173,8 @@ impl Task for Training<'_> {
             .map(|store| States::open(&config.output.url, &config.run.name, store.identity()))
             .transpose()?;
         let rule = Rule::of(train);
-        let state = resumed(states.as_ref(), &rule, &descent, comm)?;
+        let found = states.as_ref().map(|states| states.load(&rule, job.layout.num_params())).transpose()?.flatten();
+        let state = found.unwrap_or_else(|| State::first(&rule, descent.passes.parameters())).shared(comm)?;
         let optimizer = Optimizer::resumed(rule, state.rows.len(), state.vectors);
         let mut steps = Steps {
             config,
@@ -201,7 +206,7 @@ impl Task for Training<'_> {
 }
 
 /// Samples of a micro-batch: as before if the training was begun, for the same bits, else as given or planned. For rank 0.
-fn micro_batch(config: &Config, store: &RunStore, comm: &Comm) -> Result<usize> {
+fn micro_batch(config: &Config, store: &RunStore, planned: usize) -> Result<usize> {
     let train = config.training()?;
     if let Some(before) = store.recall::<MicroBatch>(MICRO_BATCH)? {
         return match (1..=train.batch).contains(&before.samples) {
@@ -209,9 +214,8 @@ fn micro_batch(config: &Config, store: &RunStore, comm: &Comm) -> Result<usize> 
             false => Err(store.damaged(MICRO_BATCH, &format!("micro-batches of {} samples", before.samples))),
         };
     }
-    let samples = TrainingPlan::new(config, comm.size())?.micro_batch;
-    store.remember(MICRO_BATCH, &MicroBatch { samples })?;
-    Ok(samples)
+    store.remember(MICRO_BATCH, &MicroBatch { samples: planned })?;
+    Ok(planned)
 }
 
 /// What a training remembers of its cut.
@@ -232,34 +236,4 @@ fn check_batch(config: &Config, train: &Train, num_predictions: usize) -> Result
     Err(Error::Config(format!(
         "train.batch = {batch}: there are only {all} {sample}s to draw from; expected {all} or less, or more data ({key})"
     )))
-}
-
-/// The state that a training begins with, or goes on from, on every rank.
-fn resumed<K: Kernels, T: Precision>(
-    states: Option<&States>,
-    rule: &Rule,
-    descent: &Descent<'_, K, T>,
-    comm: &Comm,
-) -> Result<State<T>> {
-    let num_params = descent.passes.layout().num_params();
-    let found = states.map(|states| states.load::<T>(rule, num_params)).transpose()?.flatten();
-    if !told(comm, comm.is_root().then_some(found.is_some()))? {
-        let vectors = rule.vectors().iter().map(|_| vec![T::default(); num_params]).collect();
-        return Ok(State { parameters: descent.passes.parameters(), vectors, rows: Vec::new() });
-    }
-    let zeros = || vec![T::default(); num_params];
-    let mut state = found.unwrap_or_else(|| State {
-        parameters: zeros(),
-        vectors: rule.vectors().iter().map(|_| zeros()).collect(),
-        rows: Vec::new(),
-    });
-    comm.broadcast(0, &mut state.parameters)?;
-    state.vectors.iter_mut().try_for_each(|vector| comm.broadcast(0, vector))?;
-    let mut numbers: Vec<f64> = state.rows.iter().flat_map(rows::to_numbers).collect();
-    let mut bytes = bytemuck::cast_slice(&numbers).to_vec();
-    comm.broadcast_bytes(0, &mut bytes)?;
-    numbers.resize(bytes.len() / size_of::<f64>(), 0.0);
-    bytemuck::cast_slice_mut(&mut numbers).copy_from_slice(&bytes);
-    state.rows = numbers.as_chunks().0.iter().map(rows::of_numbers).collect();
-    Ok(state)
 }

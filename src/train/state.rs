@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::optimizer::Rule;
 use super::rows::{self, WIDTH};
+use crate::cluster::{Comm, told};
 use crate::hessian::Precision;
 use crate::output::{Access, Location, TrainingRow};
 use crate::shown::Url;
@@ -34,6 +35,34 @@ pub struct State<T> {
     pub vectors: Vec<Vec<T>>,
     /// One for each step.
     pub rows: Vec<TrainingRow>,
+}
+
+impl<T: Precision> State<T> {
+    /// Before the first step.
+    pub fn first(rule: &Rule, parameters: Vec<T>) -> Self {
+        let vectors = rule.vectors().iter().map(|_| vec![T::default(); parameters.len()]).collect();
+        Self { parameters, vectors, rows: Vec::new() }
+    }
+
+    /// Rank 0's, on every rank; all have one of the same rule and network.
+    ///
+    /// # Errors
+    /// Those of the exchange.
+    pub fn shared(mut self, comm: &Comm) -> Result<Self> {
+        comm.broadcast(0, &mut self.parameters)?;
+        self.vectors.iter_mut().try_for_each(|vector| comm.broadcast(0, vector))?;
+        let num_rows = told(comm, Some(self.rows.len()))?;
+        let mut numbers: Vec<f64> = self.rows.iter().flat_map(rows::to_numbers).collect();
+        numbers.resize(num_rows * WIDTH, 0.0);
+        comm.broadcast(0, &mut numbers)?;
+        self.rows = of_numbers(&numbers);
+        Ok(self)
+    }
+}
+
+/// Rows, one after the other.
+fn of_numbers(numbers: &[f64]) -> Vec<TrainingRow> {
+    numbers.as_chunks().0.iter().map(rows::of_numbers).collect()
 }
 
 /// The place of a run's state.
@@ -93,7 +122,7 @@ impl States {
         Ok(Some(State {
             parameters: vector(PARAMETERS)?,
             vectors: rule.vectors().iter().map(|name| vector(name)).collect::<Result<_>>()?,
-            rows: numbers.as_chunks::<WIDTH>().0.iter().map(rows::of_numbers).collect(),
+            rows: of_numbers(&numbers),
         }))
     }
 
@@ -144,8 +173,21 @@ pub(super) fn view<N: Pod>(dtype: Dtype, shape: Vec<usize>, numbers: &[N]) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::threads;
 
     const RULE: Rule = Rule::Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 };
+
+    #[test]
+    fn all_ranks_go_on_from_rank_0s() {
+        let row = |step: f64| rows::of_numbers(&[step, 8.0, 0.1, 2.5, 0.3, 1.0, 0.5, f64::NAN, 0.2]);
+        let saved =
+            State { parameters: vec![1.0f32, 2.0], vectors: vec![vec![3.0, 4.0]], rows: vec![row(1.0), row(2.0)] };
+        let all = threads::run(3, |comm| {
+            let state = if comm.is_root() { saved.clone() } else { State::first(&RULE, vec![0.0; 2]) };
+            state.shared(&comm)
+        });
+        assert!(all.unwrap().iter().all(|state| *state == saved));
+    }
 
     #[test]
     fn a_state_comes_back_and_any_changed_byte_is_seen() {

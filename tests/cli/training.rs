@@ -287,3 +287,20 @@ fn what_is_wrong_is_refused_by_line_and_claims_no_name() {
     assert!(plan["flop"].as_f64().unwrap() >= 2.0 * 3.0 * 480.0 * 72.0, "{plan}");
     folder.hesspec("plan train.toml --world 4").failed(2, &["[train]", "--world"]);
 }
+
+/// All of them plan without their data, and say in their heads how to launch them.
+#[test]
+fn every_configuration_of_a_training_plans() {
+    let folder = Folder::new();
+    let configurations = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/train");
+    for file in std::fs::read_dir(configurations).unwrap() {
+        let file = file.unwrap().path();
+        let (path, text) = (file.to_str().unwrap(), std::fs::read_to_string(&file).unwrap());
+        let plan = folder.hesspec(&format!("plan {path} --no-timing --json")).ok().json();
+        assert!(plan["flop"].as_f64().unwrap() > 0.0, "{path}");
+        let head: String = text.lines().take_while(|line| line.starts_with('#')).collect();
+        for word in ["Shows", "Work", "Time", "Launch"] {
+            assert!(head.contains(word), "{path}: its head has no `{word}`");
+        }
+    }
+}
