@@ -14,6 +14,7 @@
 #   object storage              a real S3 server on loopback, also through a proxy that fails and hangs
 #   weights                     real checkpoints of transformers, torchvision and PyTorch: loss, and H v of GPT-2 with 124 M parameters.
 #                               Installs torch (6 GB) in an environment of its own, HESSPEC_TORCH_VENV
+#   training                    100 steps of every optimizer, after each of which the parameters are PyTorch's
 #   corpus                      1 GB of text to GPT-2 tokens: memory, tokens/s, tiktoken's tokens, kills
 #   tokenizers                  a tokenizer.json: tokens of byte-level BPE, marked BPE, WordPiece and 70,000 words (feature tokenizers)
 #   quickstart                  from a fresh clone of this tree's HEAD, timed, with its own target folder
@@ -90,6 +91,7 @@ say "weights against transformers and PyTorch"
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT
     "$python" tests/python/reference_torch.py --dir "$scratch" --hesspec target/debug/hesspec --large
+    "$python" tests/python/reference_torch_training.py --dir "$scratch/training" --hesspec target/debug/hesspec
     "$python" tests/python/reference_torch_bert.py --dir "$scratch/bert" --hesspec target/debug/hesspec
     "$python" tests/python/reference_torch_images.py --dir "$scratch/images" --hesspec target/debug/hesspec --large
 )

@@ -49,6 +49,11 @@ impl<K: Kernels, T: Precision> Job<K, T> {
         self.instance.data()
     }
 
+    /// The network on the batch.
+    pub fn instance(&self) -> &dyn Instance<K, T> {
+        &*self.instance
+    }
+
     /// SHA-256 of the names and values of all parameters.
     pub fn weights_sha256(&self) -> String {
         self.instance.weights_sha256()

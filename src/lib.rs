@@ -67,6 +67,8 @@ pub mod plan;
 pub mod series;
 #[cfg(feature = "program")]
 pub mod tables;
+#[cfg(feature = "program")]
+pub mod train;
 
 // L4: edges
 #[cfg(feature = "program")]

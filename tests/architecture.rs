@@ -42,6 +42,7 @@ const ROOMS: &[(&str, u32)] = &[
     ("lock", 34),
     ("derive", 35),
     ("coordinator", 36),
+    ("train", 37),
     ("series", 37),
     ("analysis", 38),
     // L4: edges

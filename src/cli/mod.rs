@@ -11,6 +11,7 @@ mod derive;
 mod doctor;
 mod hvp;
 mod lanczos;
+mod launch;
 mod logging;
 mod plan;
 mod progress;
@@ -18,6 +19,7 @@ mod report;
 mod run;
 mod table;
 mod tables;
+mod train;
 mod vectors;
 mod weights;
 
@@ -49,7 +51,9 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 2 usage or configuration, 3 enviro
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Compute the spectra a configuration asks for, or continue where an earlier run stopped.
-    Run(run::Arguments),
+    Run(launch::Arguments),
+    /// Train the network as [train] says, with checkpoints and a held-out set, or continue where an earlier call stopped.
+    Train(launch::Arguments),
     /// What a run would do: blocks, groups, products, memory, time.
     Plan(plan::Arguments),
     /// Check a configuration, its data and weights, and the operator on them.
@@ -93,7 +97,12 @@ impl Command {
             Self::Report(_) => Some("report"),
             Self::Data(_) => Some("data"),
             Self::Weights(_) => Some("weights"),
-            Self::Run(_) | Self::Plan(_) | Self::Doctor(_) | Self::Tables(_) | Self::Completions { .. } => None,
+            Self::Run(_)
+            | Self::Train(_)
+            | Self::Plan(_)
+            | Self::Doctor(_)
+            | Self::Tables(_)
+            | Self::Completions { .. } => None,
         }
     }
 }
@@ -107,15 +116,23 @@ pub fn main(name: &'static str, networks: &Registry) -> Result<()> {
     let Cli { command, json } = Cli::from_arg_matches(&arguments).unwrap_or_else(|error| refuse(&error));
     let shows_progress = matches!(
         command,
-        Command::Run(_) | Command::Hvp(_) | Command::Lanczos(_) | Command::Data(data::Command::Prepare(_))
+        Command::Run(_)
+            | Command::Train(_)
+            | Command::Hvp(_)
+            | Command::Lanczos(_)
+            | Command::Data(data::Command::Prepare(_))
     );
     if let Some(name) = command.alone() {
         world::alone(name, &world::environment())?;
     }
-    let json_log = if let Command::Run(arguments) = &command { arguments.log_files()? } else { None };
+    let json_log = match &command {
+        Command::Run(arguments) | Command::Train(arguments) => arguments.log_files()?,
+        _ => None,
+    };
     logging::start(shows_progress, json_log)?;
     match command {
         Command::Run(arguments) => run::main(&arguments, networks, json),
+        Command::Train(arguments) => train::main(&arguments, networks, json),
         Command::Plan(arguments) => plan::main(&arguments, networks, json),
         Command::Check(arguments) => check::main(&arguments, networks, json),
         Command::Hvp(arguments) => hvp::main(&arguments, networks, json),

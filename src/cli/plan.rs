@@ -13,6 +13,7 @@ use crate::plan::calibration::Calibration;
 use crate::plan::devices::Device;
 use crate::plan::memory::Resources;
 use crate::plan::scale::{ScalePlan, Target};
+use crate::plan::training::TrainingPlan;
 use crate::plan::{self, Expectation, Plan};
 use crate::shown::Url;
 use crate::{Error, Result};
@@ -62,6 +63,9 @@ pub fn main(arguments: &Arguments, networks: &Registry, json: bool) -> Result<()
         return Err(Error::Config(format!("--efficiency {share:?}: {expected}")));
     }
     let config = arguments.config.load(networks)?;
+    if config.train.is_some() {
+        return training(arguments, &config, json);
+    }
     if let Some(hours) = arguments.budget {
         return budget(arguments, &config, hours, json);
     }
@@ -69,6 +73,21 @@ pub fn main(arguments: &Arguments, networks: &Registry, json: bool) -> Result<()
         Some(target) => elsewhere(&config, target, json),
         None => here(arguments, &config, json),
     }
+}
+
+/// A training on this machine, instead of spectra.
+fn training(arguments: &Arguments, config: &Config, json: bool) -> Result<()> {
+    let is_elsewhere = arguments.world > 1 || arguments.device.is_some() || arguments.calibration.is_some();
+    if is_elsewhere || arguments.budget.is_some() {
+        return Err(Error::Config(
+            "[train]: a training is planned for this machine alone; leave --world, --device, --calibration and --budget out".into(),
+        ));
+    }
+    let plan = TrainingPlan::new(config, config.run.ranks.unwrap_or(1))?;
+    let fits = plan.check_memory(Resources::here(config)?);
+    let plan = if arguments.no_timing || fits.is_err() { plan } else { plan.timed(config)? };
+    if json { print_json(&plan) } else { print(plan.to_string().trim_end()) }?;
+    fits // the plan is shown also where it cannot be carried out
 }
 
 /// One process on this machine.

@@ -18,6 +18,7 @@ mod raw;
 mod resolved;
 mod sections;
 mod series;
+mod train;
 mod validate;
 
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub use sections::{
     Sigma,
 };
 pub use series::Series;
+pub use train::{HeldOut, Moments, Optimizer, Schedule, Train};
 pub use validate::check_run_name;
 
 pub use crate::data::Order;
@@ -84,6 +86,9 @@ pub struct Config {
     /// `[diagonal]`: also sums over it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub diagonal: Option<Diagonal>,
+    /// `[train]`: how `hesspec train` changes the parameters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train: Option<Train>,
     /// `[checkpoint]`: what an interruption may cost.
     pub checkpoint: Checkpoint,
     /// `[output]`: where the tables go.
@@ -170,7 +175,7 @@ pub fn parse(
         document::set(&mut tree, argument)?;
     }
     let raw: raw::Raw = document::read(&tree)?;
-    let config = raw.resolve(default_name, Configured(networks.read(&tree)?));
+    let config = raw.resolve(default_name, Configured(networks.read(&tree)?))?;
     validate::check(&config, &tree)?;
     Ok(config)
 }

@@ -4,7 +4,9 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::sections::{Axis, Batch, Checkpoint, Density, Distance, Hessian, Lanczos, Output, Run, Sigma};
+use super::train::TrainKeys;
 use super::{Blocks, Config, Configured, Convergence, Diagonal, Eigenvectors, Order, Series};
+use crate::Result;
 use crate::hessian::Reduction;
 
 /// Seed of nanoGPT's runs.
@@ -44,6 +46,8 @@ pub(super) struct Raw {
     #[serde(default)]
     diagonal: Option<Diagonal>,
     #[serde(default)]
+    train: Option<TrainKeys>,
+    #[serde(default)]
     checkpoint: Checkpoint,
     #[serde(default)]
     output: Output,
@@ -81,7 +85,10 @@ struct DensityKeys {
 
 impl Raw {
     /// Fills in what depends on other keys.
-    pub fn resolve(self, default_name: &str, network: Configured) -> Config {
+    ///
+    /// # Errors
+    /// None for types that serde can write.
+    pub fn resolve(self, default_name: &str, network: Configured) -> Result<Config> {
         let seed = self.run.seed.unwrap_or(DEFAULT_SEED);
         let default_micro_batch = (self.hessian.reduction == Reduction::Sum).then_some(PAPER_MICRO_BATCH);
         // nested batches are random samples of one another, and commands that take one batch take the largest
@@ -106,8 +113,9 @@ impl Raw {
             axis: self.density.axis,
             axis_scale: self.density.axis_scale,
         };
+        let held_out = network.held_out_json()?;
         let name = self.run.name.unwrap_or_else(|| default_name.into());
-        Config {
+        Ok(Config {
             run: Run { name, seed, threads: self.run.threads, ranks: self.run.ranks },
             network,
             batch,
@@ -120,9 +128,10 @@ impl Raw {
             series: self.series,
             eigenvectors: self.eigenvectors,
             diagonal: self.diagonal,
+            train: self.train.map(|train| train.resolved(seed, held_out)),
             checkpoint: self.checkpoint,
             output: self.output,
-        }
+        })
     }
 }
 

@@ -42,6 +42,7 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<()> {
     check.lanczos(config)?;
     check.ending(config)?;
     check.density(config)?;
+    super::train::check(config, &check)?;
     check.that(!config.distance.metrics.is_empty(), "distance.metrics", "[]", "name at least one metric")?;
     let repeated = config.distance.metrics.iter().enumerate().any(|(at, m)| config.distance.metrics[..at].contains(m));
     check.that(!repeated, "distance.metrics", as_toml(&config.distance.metrics), "name each metric once")?;

@@ -37,6 +37,11 @@ impl Permutation {
         Self { len, seed, half_bits: bits.div_ceil(2).max(1) }
     }
 
+    /// The bijection of `0..len` that belongs to an epoch under `seed`: seeds that lie side by side have no epoch in common.
+    pub fn of_epoch(len: usize, seed: u64, epoch: u64) -> Self {
+        Self::new(len, mix(mix(seed).wrapping_add(epoch)))
+    }
+
     /// The image of `index`, which must be below `len`.
     pub fn apply(&self, index: usize) -> usize {
         assert!((index as u64) < self.len, "index {index} of a permutation of {}", self.len);

@@ -92,7 +92,23 @@ impl<S: Samples, K: Kernels> Batches<S, K> {
         starts.map(move |start| self.positions(start..num_samples.min(start + HASHED)))
     }
 
-    fn positions(&self, samples: impl IntoIterator<Item = usize>) -> Vec<usize> {
+    /// Number of samples.
+    pub(super) fn num_samples(&self) -> usize {
+        self.selection.num_samples()
+    }
+
+    /// The tensors of the samples at these positions of the data.
+    pub(super) fn at(&self, positions: &[usize]) -> Result<S::Batch<SecondOrder<K>>> {
+        self.samples.batch(positions, &self.place)
+    }
+
+    /// Samples that are probably asked for next.
+    pub(super) fn expect(&self, positions: &[usize]) {
+        self.samples.expect(positions);
+    }
+
+    /// Positions of the batch's samples with these numbers.
+    pub(super) fn positions(&self, samples: impl IntoIterator<Item = usize>) -> Vec<usize> {
         let available = self.samples.num_positions().max(1);
         let position = |index| self.selection.position(index) % available; // made-up samples may be fewer than asked for
         samples.into_iter().map(position).collect()

@@ -6,6 +6,7 @@
 
 mod ahead;
 mod batches;
+mod drawn;
 mod images;
 mod pairs;
 mod place;
@@ -19,6 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use batches::{Batches, RunData};
+pub use drawn::{Draw, Drawn};
 pub use images::{ImageBatch, ImageFiles, ImageFormat, ImageShape, ImageSize};
 pub use pairs::{PairBatch, PairFiles, PairShape, Pairs};
 pub use place::Place;

@@ -22,7 +22,8 @@ use crate::{Error, Result};
 fn tiny() -> Pair<Gpt2Config> {
     let sizes =
         Gpt2Config { layers: 2, heads: 2, embedding: 32, mlp: 64, context: 40, vocabulary: 50, ..Gpt2Config::nano() };
-    Pair { network: sizes, data: TokenFiles { path: "none".into(), cache: None, dtype: None, weights: None } }
+    let data = TokenFiles { path: "none".into(), cache: None, dtype: None, weights: None };
+    Pair { network: sizes, data, held_out: None }
 }
 /// Everything else.
 const DEFAULTS: &str = "[model.gpt2]\n[data.tokens]\npath = \"none\"\n";

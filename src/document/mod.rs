@@ -16,5 +16,5 @@ mod units;
 pub use check::Check;
 pub use each::Each;
 pub use reader::{nearest, read, read_table};
-pub use tree::{Entry, Node, Origin, Value, parse, set};
+pub use tree::{Entry, Node, Origin, Value, overlaid, parse, set};
 pub use units::{Bytes, Interval};

@@ -224,6 +224,17 @@ fn key_path(key: &str) -> Option<Vec<String>> {
     }
 }
 
+/// A document in whose table at `path` the entries of another table stand in place of those of the same name. Values keep the
+/// places where they are written.
+pub fn overlaid(root: &Node, path: &[&str], over: &Node) -> Node {
+    let mut root = root.clone();
+    for Entry { key, key_origin, node } in over.entries() {
+        let path: Vec<String> = path.iter().chain([&key.as_str()]).map(|key| (*key).to_owned()).collect();
+        insert(&mut root, &path, node.clone(), key_origin);
+    }
+    root
+}
+
 fn insert(root: &mut Node, path: &[String], node: Node, origin: &Origin) {
     let Some((key, rest)) = path.split_first() else { return *root = node };
     if !matches!(root.value, Value::Table(_)) {

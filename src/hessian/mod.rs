@@ -6,11 +6,13 @@
 
 mod check;
 mod complement;
+mod descent;
 mod error;
 mod gradients;
 mod operator;
 mod pass;
 mod passes;
+mod placed;
 mod prefix;
 mod problem;
 mod recompute;
@@ -19,10 +21,13 @@ mod settings;
 mod sharded;
 
 pub use check::{Check, Outcome, self_tests};
+pub use descent::{Descent, Slope};
 pub use error::{ProductError, product_errors};
 pub use operator::{BlockOperator, Gradient, Kind, Reduction, Sweep, add_slice, rounded};
 pub use pass::Precision;
-pub use passes::{OnData, Passes};
+pub use passes::{Evaluation, OnData, Passes};
+#[cfg(feature = "program")]
+pub(crate) use placed::with_values;
 pub use prefix::{Prefix, PrefixBudget};
 pub use problem::{Listed, MicroBatches, Problem, Stages};
 pub use seed::cast;

@@ -95,6 +95,32 @@ pub(super) fn loss<K: Kernels, P: Problem<SecondOrder<K>>>(problem: &P, model: &
     value(&problem.total_loss(model, batch))
 }
 
+/// The loss, and of a classifier how many outputs are largest at the right class, and how many there are.
+pub(super) fn evaluate<K: Kernels, P: Problem<SecondOrder<K>>>(
+    problem: &P,
+    model: &P::Model,
+    batch: &P::Batch,
+) -> (f64, Option<(usize, usize)>) {
+    let Some(classes) = problem.classes(batch) else { return (loss(problem, model, batch), None) };
+    let outputs = problem.outputs(model, batch);
+    let width = outputs.dims()[1];
+    let scores: Vec<f64> = values::<K, f64>(&outputs.clone().inner().into_primitive().tensor().primal);
+    let is_right = |(scores, class): (&[f64], i64)| largest(scores) == usize::try_from(class).ok();
+    let classes = classes.into_data();
+    let rows = scores.chunks(width.max(1)).zip(classes.iter::<i64>());
+    let right = rows.filter(|row| is_right(*row)).count();
+    (value(&problem.loss(outputs, batch)), Some((right, scores.len() / width.max(1))))
+}
+
+/// Where the largest number stands, the first one of equal ones; `None` if a number is NaN.
+fn largest(scores: &[f64]) -> Option<usize> {
+    if scores.iter().any(|score| score.is_nan()) {
+        return None;
+    }
+    let first = |best: usize, at: usize| if scores[at] > scores[best] { at } else { best };
+    (0..scores.len()).reduce(first)
+}
+
 /// A loss as a number.
 pub(super) fn value<K: Kernels>(loss: &Loss<K>) -> f64 {
     let dual = loss.clone().inner().into_primitive().tensor();

@@ -11,6 +11,7 @@ use burn::module::Module;
 
 use super::operator::Kind;
 use super::pass::{self, Loss, Precision, Start};
+use super::placed::{values_of, with_values};
 use super::prefix::Prefix;
 use super::problem::{MicroBatches, Problem};
 use super::recompute::Recompute;
@@ -40,6 +41,14 @@ pub trait Passes<K: Kernels, T: Precision> {
     fn seeded<'s>(&'s self, seeds: &Seeds<'_, T>) -> Box<dyn Seeded<K, T> + 's>;
     /// The network with `scale` times a block's vector added to its parameters, ready for the gradient of that block.
     fn shifted<'s>(&'s self, block: &Block, vector: &[T], scale: f64) -> Box<dyn Seeded<K, T> + 's>;
+    /// The values of all parameters, in the layout's flat order.
+    fn parameters(&self) -> Vec<T>;
+    /// The network with other values of all parameters, in the layout's flat order: ready for the gradient of all of them, or as
+    /// constants.
+    ///
+    /// # Errors
+    /// None for as many values as there are parameters.
+    fn at<'s>(&'s self, parameters: &[T], gradient: bool) -> Result<Box<dyn Seeded<K, T> + 's>>;
     /// This network on this data in f64, where the backend has it and it is more than `T`. BatchNorm's running
     /// statistics, which all clones of a module share, stay as they are: such a network cannot be run in f64.
     fn wide(&self) -> Option<Rc<dyn Passes<K, f64> + '_>>;
@@ -64,6 +73,22 @@ pub trait Seeded<K: Kernels, T: Precision> {
     /// # Errors
     /// Those of [`Passes::weight`].
     fn loss(&self, index: usize) -> Result<(f64, f64)>;
+    /// Loss and right predictions of one micro-batch, from a forward pass alone.
+    ///
+    /// # Errors
+    /// Those of [`Passes::weight`].
+    fn evaluate(&self, index: usize) -> Result<Evaluation>;
+}
+
+/// What a forward pass over one micro-batch tells.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Evaluation {
+    /// The micro-batch's weight in the mean.
+    pub weight: f64,
+    /// Its mean loss.
+    pub loss: f64,
+    /// Of a classifier: how many outputs are largest at the class that is to be found, and how many there are.
+    pub right: Option<(usize, usize)>,
 }
 
 /// How a pass is made.
@@ -99,7 +124,7 @@ pub struct OnData<'a, K: Kernels, P: Problem<SecondOrder<K>>, D, T> {
     problem: &'a P,
     model: Cow<'a, P::Model>,
     layout: &'a Layout,
-    data: &'a D,
+    data: D,
     types: PhantomData<(K, T)>,
 }
 
@@ -107,11 +132,11 @@ impl<'a, K, P, D, T> OnData<'a, K, P, D, T>
 where
     K: Kernels,
     P: Problem<SecondOrder<K>>,
-    D: MicroBatches<Batch = P::Batch>,
+    D: MicroBatches<Batch = P::Batch> + Clone,
     T: Precision,
 {
-    /// A problem with its model, without tangents, over all of its data.
-    pub fn new(problem: &'a P, model: &'a P::Model, layout: &'a Layout, data: &'a D) -> Self {
+    /// A problem with its model, without tangents, over all of its data, which may be a reference to it.
+    pub fn new(problem: &'a P, model: &'a P::Model, layout: &'a Layout, data: D) -> Self {
         Self { problem, model: Cow::Borrowed(model), layout, data, types: PhantomData }
     }
 
@@ -137,7 +162,7 @@ impl<K, P, D, T> Passes<K, T> for OnData<'_, K, P, D, T>
 where
     K: Kernels,
     P: Problem<SecondOrder<K>>,
-    D: MicroBatches<Batch = P::Batch>,
+    D: MicroBatches<Batch = P::Batch> + Clone,
     T: Precision,
 {
     fn layout(&self) -> &Layout {
@@ -174,12 +199,24 @@ where
         self.with(seed::<K, T, _>(model, names, self.layout, &Seeds::gradient(&[block])))
     }
 
+    fn parameters(&self) -> Vec<T> {
+        values_of::<K, T, _>(self.model.as_ref(), self.problem.names(), self.layout)
+    }
+
+    fn at<'s>(&'s self, parameters: &[T], gradient: bool) -> Result<Box<dyn Seeded<K, T> + 's>> {
+        let (names, full) = (self.problem.names(), self.layout.full());
+        let model = with_values::<K, T, _>(self.model.as_ref().clone(), names, self.layout, parameters)?;
+        let blocks = [&full];
+        let seeds = if gradient { Seeds::gradient(&blocks) } else { Seeds::tangents(&[]) };
+        Ok(self.with(seed::<K, T, _>(model, names, self.layout, &seeds)))
+    }
+
     fn wide(&self) -> Option<Rc<dyn Passes<K, f64> + '_>> {
         if !K::HAS_F64 || T::DTYPE == f64::DTYPE {
             return None;
         }
         let model = cast_parameters::<K, _>(self.model.as_ref().clone(), f64::DTYPE);
-        let Self { problem, layout, data, .. } = *self;
+        let (problem, layout, data) = (self.problem, self.layout, self.data.clone());
         Some(Rc::new(OnData::<K, P, D, f64> { problem, model: Cow::Owned(model), layout, data, types: PhantomData }))
     }
 
@@ -205,7 +242,7 @@ impl<K, P, D, T> WithTangents<'_, '_, K, P, D, T>
 where
     K: Kernels,
     P: Problem<SecondOrder<K>>,
-    D: MicroBatches<Batch = P::Batch>,
+    D: MicroBatches<Batch = P::Batch> + Clone,
     T: Precision,
 {
     /// Where the pass over a micro-batch begins.
@@ -222,11 +259,11 @@ impl<K, P, D, T> Seeded<K, T> for WithTangents<'_, '_, K, P, D, T>
 where
     K: Kernels,
     P: Problem<SecondOrder<K>>,
-    D: MicroBatches<Batch = P::Batch>,
+    D: MicroBatches<Batch = P::Batch> + Clone,
     T: Precision,
 {
     fn pass(&self, index: usize, way: &Way<'_, T>) -> Result<Pass<K>> {
-        let OnData { problem, layout, .. } = *self.on;
+        let (problem, layout) = (self.on.problem, self.on.layout);
         let (batch, weight) = self.on.weighted(index)?;
         let start = self.start(index, &batch, way.prefix);
         let (kind, model) = (way.kind, &self.model);
@@ -240,5 +277,11 @@ where
     fn loss(&self, index: usize) -> Result<(f64, f64)> {
         let (batch, weight) = self.on.weighted(index)?;
         Ok((weight, pass::in_precision::<T, _>(|| pass::loss(self.on.problem, &self.model, &batch))))
+    }
+
+    fn evaluate(&self, index: usize) -> Result<Evaluation> {
+        let (batch, weight) = self.on.weighted(index)?;
+        let (loss, right) = pass::in_precision::<T, _>(|| pass::evaluate(self.on.problem, &self.model, &batch));
+        Ok(Evaluation { weight, loss, right })
     }
 }

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use burn::module::Module;
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor};
 
 use crate::Result;
 use crate::models::Names;
@@ -32,6 +32,12 @@ pub trait Problem<B: Backend> {
     /// Number of predictions (tokens, samples): the micro-batch's weight in the mean. With weights of single predictions it is their
     /// sum; 0 for a micro-batch of which nothing counts, whose loss is then of no importance.
     fn weight(&self, batch: &Self::Batch) -> f64;
+
+    /// Of a classifier: the class that each row of the outputs should be largest at, (predictions). `None`: the outputs are
+    /// something else, or nobody counts how many are right.
+    fn classes(&self, _batch: &Self::Batch) -> Option<Tensor<B, 1, Int>> {
+        None
+    }
 
     /// `false` if the micro-batch itself is part of the definition of the loss (BatchNorm in train mode): results then
     /// depend on how the batch is cut.
@@ -110,6 +116,30 @@ pub trait MicroBatches {
     fn get(&self, index: usize) -> Result<Self::Batch>;
     /// Weight of the whole batch: the sum of [`Problem::weight`] over all micro-batches.
     fn total_weight(&self) -> f64;
+}
+
+impl<D: MicroBatches> MicroBatches for &D {
+    type Batch = D::Batch;
+
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+
+    fn num_segments(&self) -> usize {
+        (**self).num_segments()
+    }
+
+    fn segment(&self, index: usize) -> usize {
+        (**self).segment(index)
+    }
+
+    fn get(&self, index: usize) -> Result<Self::Batch> {
+        (**self).get(index)
+    }
+
+    fn total_weight(&self) -> f64 {
+        (**self).total_weight()
+    }
 }
 
 /// Micro-batches that lie in memory, each a segment of its own up to eight.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::activation::{gelu, relu, tanh};
 use burn::tensor::module::linear;
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::{Int, Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
 use super::loss::cross_entropy;
@@ -163,6 +163,10 @@ impl Network for MlpConfig {
 
     fn weight<B: Backend>(&self, batch: &ImageBatch<B>) -> f64 {
         batch.labels.dims()[0] as f64
+    }
+
+    fn classes<B: Backend>(&self, batch: &ImageBatch<B>) -> Option<Tensor<B, 1, Int>> {
+        Some(batch.labels.clone())
     }
 
     fn stages<K: Kernels>(&self) -> Option<&StagesOf<Self, K>> {

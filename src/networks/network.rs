@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use burn::module::Module;
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::{Int, Tensor, backend::Backend};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -77,6 +77,12 @@ pub trait Network: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 
     /// Number of predictions of a micro-batch, or the sum of their weights: its weight in the mean. 0 if none of them counts; the loss must
     /// then be finite nevertheless.
     fn weight<B: Backend>(&self, batch: &BatchOf<Self, B>) -> f64;
+
+    /// Of a classifier: the class that each row of the outputs should be largest at, (predictions), so that training says how many
+    /// are right. Default: the outputs are something else, or nobody counts.
+    fn classes<B: Backend>(&self, _batch: &BatchOf<Self, B>) -> Option<Tensor<B, 1, Int>> {
+        None
+    }
 
     /// `loss(outputs(batch))`; override it where both can be had at once for less memory, as
     /// [`linear_cross_entropy`](crate::engine::linear_cross_entropy) does for large vocabularies.
@@ -158,6 +164,10 @@ impl<K: Kernels, N: Network> Problem<SecondOrder<K>> for N {
 
     fn weight(&self, batch: &Self::Batch) -> f64 {
         Network::weight(self, batch)
+    }
+
+    fn classes(&self, batch: &Self::Batch) -> Option<Tensor<SecondOrder<K>, 1, Int>> {
+        Network::classes(self, batch)
     }
 
     fn is_separable(&self) -> bool {

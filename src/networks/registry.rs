@@ -12,7 +12,7 @@ use super::setup::{Pair, Setup};
 use super::vgg::VggConfig;
 use super::vit::VitConfig;
 use crate::datasets::Dataset;
-use crate::document::{Check, Entry, Node, nearest, read_table};
+use crate::document::{Check, Entry, Node, nearest, overlaid, read_table};
 use crate::{Error, Result};
 
 /// The kinds of network that a configuration may name.
@@ -76,6 +76,9 @@ impl Registry {
     }
 }
 
+/// Keys of `[data.KIND]` that are others for what a training does not see.
+const HELD_OUT: &str = "train.held_out.data";
+
 fn read_pair<N: Network>(root: &Node, is_complete: bool) -> Result<Arc<dyn Setup>> {
     let mut network: N = read_table(root, &["model", N::KIND])?;
     let data: N::Data = read_table(root, &["data", <N::Data as Dataset>::KIND])?;
@@ -85,7 +88,18 @@ fn read_pair<N: Network>(root: &Node, is_complete: bool) -> Result<Arc<dyn Setup
     }
     network.check(&Check::table(root, &prefix))?;
     data.check(&Check::table(root, &format!("data.{}.", <N::Data as Dataset>::KIND)))?;
-    Ok(Arc::new(Pair { network, data }))
+    let held_out = held_out::<N::Data>(root)?;
+    Ok(Arc::new(Pair { network, data, held_out }))
+}
+
+/// `[data.KIND]` with the keys that are others for what a training does not see, where there are such.
+fn held_out<D: Dataset>(root: &Node) -> Result<Option<D>> {
+    let Some(keys) = root.find(HELD_OUT) else { return Ok(None) };
+    let path = ["data", D::KIND];
+    let root = overlaid(root, &path, keys);
+    let data: D = read_table(&root, &path)?;
+    data.check(&Check::table(&root, &format!("data.{}.", D::KIND)))?;
+    Ok(Some(data))
 }
 
 /// The only entry of a table of tables.

@@ -7,7 +7,7 @@ use std::ops::Range;
 use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::module::max_pool2d;
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::{Int, Tensor, backend::Backend};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::convolution::{
@@ -343,6 +343,10 @@ impl Network for ResNetConfig {
 
     fn weight<B: Backend>(&self, batch: &BatchOf<Self, B>) -> f64 {
         batch.labels.dims()[0] as f64
+    }
+
+    fn classes<B: Backend>(&self, batch: &BatchOf<Self, B>) -> Option<Tensor<B, 1, Int>> {
+        Some(batch.labels.clone())
     }
 
     fn is_separable(&self) -> bool {

@@ -13,9 +13,9 @@ use super::drawing::{aside, own_values};
 use super::{Network, Profile};
 use crate::block::Layout;
 use crate::data::{Cut, MicroBatches as Cuts};
-use crate::datasets::{Batches, Choice, Dataset, Place, RunData, Samples, Selection, Unit};
+use crate::datasets::{Batches, Choice, Dataset, Draw, Drawn, Place, RunData, Samples, Selection, Unit};
 use crate::engine::{Kernels, SecondOrder};
-use crate::hessian::{OnData, Passes, Precision};
+use crate::hessian::{OnData, Passes, Precision, with_values};
 use crate::models::weights::{self, Naming};
 use crate::models::{Initial, Names, Structure, fill, initialise, read};
 use crate::shown::Url;
@@ -37,6 +37,11 @@ pub trait Setup: OnBackends + Debug + Send + Sync {
     /// # Errors
     /// None for types that serde can write.
     fn data_json(&self) -> Result<Value>;
+    /// Every key of `[data.KIND]` with its value, as it is for samples that training does not see.
+    ///
+    /// # Errors
+    /// None for types that serde can write.
+    fn held_out_json(&self) -> Result<Value>;
     /// Names and shapes of the parameters.
     ///
     /// # Errors
@@ -108,6 +113,8 @@ pub struct Opening {
 pub enum Source {
     /// The data.
     Data(Choice),
+    /// The data that training does not see.
+    HeldOut(Choice),
     /// So many made-up samples, and an initialised network: speed and memory depend on neither.
     Synthetic(usize),
 }
@@ -118,6 +125,13 @@ pub trait Instance<K: Kernels, T: Precision> {
     fn passes(&self) -> Rc<dyn Passes<K, T> + '_>;
     /// The batch.
     fn data(&self) -> &dyn RunData;
+    /// Losses and gradients on the batch's samples as a training draws them, a segment a step.
+    fn drawn(&self, draw: Draw) -> Rc<dyn Passes<K, T> + '_>;
+    /// A file of weights, safetensors under the network's own names, with these values of the parameters, in the layout's flat order.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]
+    fn weights_with(&self, parameters: &[T]) -> Result<Vec<u8>>;
     /// SHA-256 of the parameters' names and values in network order, in the precision that they are held in.
     fn weights_sha256(&self) -> String;
 }
@@ -129,6 +143,8 @@ pub struct Pair<N: Network> {
     pub network: N,
     /// `[data.KIND]`.
     pub data: N::Data,
+    /// The same with what `[train.held_out] data` says, if it says something: where the samples are that training does not see.
+    pub held_out: Option<N::Data>,
 }
 
 impl<N: Network> Setup for Pair<N> {
@@ -146,6 +162,10 @@ impl<N: Network> Setup for Pair<N> {
 
     fn data_json(&self) -> Result<Value> {
         json(&self.data)
+    }
+
+    fn held_out_json(&self) -> Result<Value> {
+        json(self.held_out.as_ref().unwrap_or(&self.data))
     }
 
     fn layout(&self) -> Result<Layout> {
@@ -178,7 +198,7 @@ impl<N: Network> Setup for Pair<N> {
         let network: N = serde_json::from_value(keys).map_err(|error| {
             Error::Config(format!("[model.{}] takes no weights from `{weights}`: {error}", N::KIND))
         })?;
-        Ok(Arc::new(Self { network, data: self.data.clone() }))
+        Ok(Arc::new(Self { network, ..self.clone() }))
     }
 
     fn is_separable(&self) -> bool {
@@ -208,15 +228,16 @@ impl<N: Network, K: Kernels, T: Precision> Opens<K, T> for Pair<N> {
     fn open(&self, opening: &Opening, device: &Device<K>) -> Result<Box<dyn Instance<K, T>>> {
         let (network, shape, unit) = (&self.network, self.network.shape(), self.unit());
         let (samples, selection) = match &opening.samples {
-            Source::Data(choice) => {
-                let samples = self.data.open(&shape)?;
+            Source::Data(choice) | Source::HeldOut(choice) => {
+                let other = self.held_out.as_ref().filter(|_| matches!(opening.samples, Source::HeldOut(_)));
+                let samples = other.unwrap_or(&self.data).open(&shape)?;
                 let selection = Selection::new(choice, samples.num_positions(), unit, &samples.size())?;
                 (samples, selection)
             }
             Source::Synthetic(count) => (self.data.synthetic(&shape)?, Selection::first(*count)),
         };
-        let is_data = matches!(opening.samples, Source::Data(_));
-        let weights = network.weights().filter(|_| is_data);
+        let is_made_up = matches!(opening.samples, Source::Synthetic(_));
+        let weights = network.weights().filter(|_| !is_made_up);
         let module = with_weights::<N, K, T>(network, weights, opening.seed, device)?;
         let cuts = Cuts::new(selection.num_samples(), opening.micro_batch, opening.segments, opening.cut)?;
         let batches = Batches::new(samples, selection, cuts, unit, Place::new(device.clone(), T::DTYPE))?;
@@ -270,6 +291,17 @@ impl<N: Network, K: Kernels, T: Precision> Instance<K, T> for Opened<N, K, T> {
 
     fn data(&self) -> &dyn RunData {
         &self.batches
+    }
+
+    fn drawn(&self, draw: Draw) -> Rc<dyn Passes<K, T> + '_> {
+        let drawn = Drawn::new(&self.batches, draw);
+        Rc::new(OnData::new(&self.network, &self.module, &self.layout, drawn))
+    }
+
+    fn weights_with(&self, parameters: &[T]) -> Result<Vec<u8>> {
+        let names = self.network.names();
+        let module = with_values::<K, T, _>(self.module.clone(), names, &self.layout, parameters)?;
+        weights::encoded(&module, names, names.namings.first().unwrap_or(&Naming::PLAIN), weights::Format::Safetensors)
     }
 
     fn weights_sha256(&self) -> String {

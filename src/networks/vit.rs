@@ -11,7 +11,7 @@ use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::tensor::activation::gelu;
 use burn::tensor::module::{attention, linear};
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::{Int, Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
 use super::convolution::{Convolution, Linear, MOST_LAYERS, MOST_WIDTH, images};
@@ -335,6 +335,10 @@ impl Network for VitConfig {
 
     fn weight<B: Backend>(&self, batch: &ImageBatch<B>) -> f64 {
         batch.labels.dims()[0] as f64
+    }
+
+    fn classes<B: Backend>(&self, batch: &ImageBatch<B>) -> Option<Tensor<B, 1, Int>> {
+        Some(batch.labels.clone())
     }
 
     fn stages<K: Kernels>(&self) -> Option<&StagesOf<Self, K>> {

@@ -39,7 +39,7 @@ pub use results::{Results, RunResults};
 pub use schema::{
     BlockRow, ComplementRow, ConvergencePairRow, ConvergenceRow, DensityRow, DiagonalProbeRow, DiagonalRow,
     DivergenceRow, EigenvectorMassRow, EigenvectorRow, MetricsRow, NodeRow, RunRow, SCHEMA_VERSION, SegmentRow,
-    SeriesDistanceRow, SeriesPairRow, SeriesRow, SummaryRow, TABLES, Tables, TridiagonalRow, descriptions,
+    SeriesDistanceRow, SeriesPairRow, SeriesRow, SummaryRow, TABLES, Tables, TrainingRow, TridiagonalRow, descriptions,
 };
 pub use store::{Provenance, RunStore};
 

@@ -449,4 +449,26 @@ tables! {
         /// Sum of d v_i (H v)_i, from H v = alpha_1 v_1 + beta_2 v_2.
         value: f64,
     }
+
+    /// One step of a training; with `hesspec train`.
+    TrainingRow = training {
+        /// Step number from 1.
+        step: i64,
+        /// Samples that were drawn so far, this step's among them: windows, images, pairs.
+        samples: i64,
+        /// Learning rate of the step.
+        learning_rate: f64,
+        /// Mean loss over the step's samples, before its update.
+        loss: f64,
+        /// Euclidean norm of the gradient of this loss, before it is clipped.
+        gradient_norm: f64,
+        /// Whether it was scaled down to `train.clip`.
+        clipped: bool,
+        /// Mean loss over the held-out samples, after the update; null in steps that do not look at them.
+        held_out_loss: Option<f64>,
+        /// Share of the held-out samples whose class is found, after the update; null where there are no classes as well.
+        held_out_accuracy: Option<f64>,
+        /// Wall seconds of the step, without what is held out.
+        seconds: f64,
+    }
 }

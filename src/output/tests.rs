@@ -252,6 +252,19 @@ pub(super) fn one_of_each() -> Tables {
             num_entries: 7,
             value: -2.5,
         }],
+        training: [Some(0.5), None]
+            .map(|held_out| TrainingRow {
+                step: 1 << 40,
+                samples: 1 << 41,
+                learning_rate: 1e-3,
+                loss: f64::INFINITY,
+                gradient_norm: 2.0,
+                clipped: true,
+                held_out_loss: held_out,
+                held_out_accuracy: held_out,
+                seconds: 0.1,
+            })
+            .into(),
     }
 }
 
@@ -284,6 +297,7 @@ fn every_table_comes_back_as_it_was() {
         series: run.read().unwrap(),
         series_distances: run.read().unwrap(),
         series_pairs: run.read().unwrap(),
+        training: run.read().unwrap(),
     };
     assert_eq!(read, tables);
 }

@@ -122,6 +122,14 @@ impl Memory {
         PROCESS + OVERHEAD * (self.num_params * self.number + activations.max(adjoints) + whole + cut)
     }
 
+    /// Bytes of a training: the parameters as a vector and in the network, so many vectors that the optimizer keeps, the gradient on
+    /// the network and as a vector, its sum, and what a pass keeps of the activations.
+    pub fn training(&self, vectors: usize) -> f64 {
+        let numbers = self.num_params * (4.0 + vectors as f64);
+        let activations = self.predictions * (self.per_prediction + self.at_once(0));
+        PROCESS + OVERHEAD * (self.number * (numbers + activations) + self.num_params * WIDE)
+    }
+
     /// Numbers of one prediction that are there for a while only, with so many slots.
     fn at_once(&self, slots: usize) -> f64 {
         let slots = slots as f64;

@@ -17,6 +17,7 @@ pub mod scale;
 pub mod shape;
 mod study;
 mod timing;
+pub mod training;
 mod volume;
 
 use std::fmt;

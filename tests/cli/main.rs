@@ -23,5 +23,6 @@ mod scripts;
 mod secrets;
 mod series;
 mod surroundings;
+mod training;
 mod weighted;
 mod weights;

@@ -133,6 +133,31 @@ END
     timeout $LIMIT "${MPIRUN[@]}" -np 1 -wdir "$place/a" "${run[@]}" : -np 1 -wdir "$place/b" "${run[@]}" >"$LOG" 2>&1 || code=$?
     verdict "ranks that read other files" 2 $code $((SECONDS - start)) $LIMIT
     said "says which rank" 'data of .data.tokens.: rank 1 on .* has others than rank 0' 1
+
+    # a training that two processes share comes to the loss of one
+    cat >>"$place/own.toml" <<'END'
+[batch]
+micro_batch = 2
+[train]
+steps = 20
+batch = 8
+optimizer = "adamw"
+learning_rate = 0.01
+END
+    cd "$place/a" || exit 1
+    loss() { sed -n 's/^ *"loss": \(.......\).*/\1/p' "$1"; }
+    train=("$HESSPEC" train "$place/own.toml" --json --output)
+    "${train[@]}" "$place/one" >"$place/one.json" 2>/dev/null
+    start=$SECONDS code=0
+    timeout $LIMIT "${MPIRUN[@]}" -np 2 "${train[@]}" "$place/two" >"$place/two.json" 2>"$LOG" || code=$?
+    verdict "a training on two ranks" 0 $code $((SECONDS - start)) $LIMIT
+    checks=$((checks + 1))
+    if [ -n "$(loss "$place/one.json")" ] && [ "$(loss "$place/one.json")" = "$(loss "$place/two.json")" ]; then
+        echo "ok    its loss is that of one rank"
+    else
+        failures=$((failures + 1))
+        echo "FAIL  loss $(loss "$place/two.json"), of one rank $(loss "$place/one.json")"
+    fi
 fi
 
 echo "$checks checks, $failures failed"

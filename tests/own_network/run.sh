@@ -84,6 +84,9 @@ wait "$victim" 2>/dev/null || true
 check "the same command goes on" own run "$config" --output killed "${long[@]}"
 check "  with the bits of a run that was not killed" same whole killed
 
+training='train = { steps = 30, batch = 16, optimizer = "adamw", learning_rate = 0.01, checkpoints = [1.0] }'
+check "training" own train "$config" --output trained --set "$training"
+check "  two ranks of a process" own train "$config" --output trained --set run.name=two --set run.ranks=2 --set "$training"
 check "bench" own bench "$config" --slots 1 --repeats 1
 check "weights export" own weights export "$config" own.safetensors
 check "hvp" own hvp "$config" --vectors own.safetensors --out hv.safetensors --loss

@@ -53,6 +53,8 @@ TABLES = {
     "eigenvector_mass": "block:utf8 index:i32 parameter:utf8 mass:f64",
     "diagonal": "block:utf8 part:utf8 kind:utf8 index:i32 num_entries:i64 value:f64 error:f64?",
     "diagonal_probes": "block:utf8 probe:i32 part:utf8 kind:utf8 index:i32 num_entries:i64 value:f64",
+    "training": "step:i64 samples:i64 learning_rate:f64 loss:f64 gradient_norm:f64 clipped:bool held_out_loss:f64? "
+    "held_out_accuracy:f64? seconds:f64",
 }
 ARROW = {
     "utf8": pyarrow.string(),

@@ -15,7 +15,7 @@ mod tensor;
 
 pub use super::naming::{Naming, Part, Rule};
 pub use description::{Description, describe};
-pub use save::{Format, save};
+pub use save::{Format, encoded, save};
 
 use std::collections::BTreeMap;
 use std::fmt::Display;

@@ -59,7 +59,20 @@ pub fn save<B: Backend, M: Module<B>>(
     naming: &Naming,
 ) -> Result<()> {
     let target = &target.into();
-    let format = Format::of(target)?;
+    let bytes = encoded(module, names, naming, Format::of(target)?);
+    write(target, bytes.map_err(|error| Error::Storage(format!("{target}: {error}")))?)
+}
+
+/// The file that [`save`] writes.
+///
+/// # Errors
+/// [`Error::Storage`] for parameters in a type that files of weights do not have.
+pub fn encoded<B: Backend, M: Module<B>>(
+    module: &M,
+    names: &Names,
+    naming: &Naming,
+    format: Format,
+) -> Result<Vec<u8>> {
     let layout = stored(module, names, &parameters(module, names));
     let mut tensors = Vec::new();
     let mut problem = None;
@@ -72,7 +85,7 @@ pub fn save<B: Backend, M: Module<B>>(
             }
         }
     });
-    let storage = |error: String| Error::Storage(format!("{target}: cannot write the weights: {error}"));
+    let storage = |error: String| Error::Storage(format!("cannot write the weights: {error}"));
     if let Some(error) = problem {
         return Err(storage(error));
     }
@@ -80,7 +93,7 @@ pub fn save<B: Backend, M: Module<B>>(
         Format::Safetensors => as_safetensors(&tensors),
         Format::PyTorch => as_pytorch(&tensors),
     };
-    write(target, bytes.map_err(storage)?)
+    bytes.map_err(storage)
 }
 
 fn write(target: &Url, bytes: Vec<u8>) -> Result<()> {
