@@ -37,6 +37,7 @@ pub mod announce;
 pub mod checkpoint;
 pub mod convergence;
 pub mod coordinator;
+pub mod dense;
 pub mod derive;
 pub mod doctor;
 pub mod inputs;
@@ -44,6 +45,7 @@ pub mod job;
 pub mod lock;
 pub mod metrics;
 pub mod plan;
+pub mod quadratic;
 pub mod tables;
 pub mod worker;
 

@@ -41,6 +41,8 @@ const ROOMS: &[(&str, u32)] = &[
     ("checkpoint", 34),
     ("lock", 34),
     ("derive", 35),
+    ("quadratic", 35),
+    ("dense", 35),
     ("worker", 35),
     ("coordinator", 36),
     ("convergence", 37),

@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod common;
 mod data;
+mod dense;
 mod derive;
 mod doctor;
 mod hvp;
@@ -14,6 +15,7 @@ mod lanczos;
 mod logging;
 mod plan;
 mod progress;
+mod quadratic;
 mod report;
 mod run;
 mod table;
@@ -65,6 +67,10 @@ enum Command {
     Report(report::Arguments),
     /// Densities, distances and moments of a run again with other settings, from its tables alone.
     Derive(derive::Arguments),
+    /// Dense Hessians of small blocks, and how block-diagonal they are.
+    Dense(dense::Arguments),
+    /// Gradient descent and Adam on quadratic problems whose blocks have given or measured spectra.
+    Quadratic(quadratic::Arguments),
     /// Prepare and inspect files of tokens.
     #[command(subcommand)]
     Data(data::Command),
@@ -87,6 +93,8 @@ impl Command {
             Self::Lanczos(_) => Some("lanczos"),
             Self::Bench(_) => Some("bench"),
             Self::Derive(_) => Some("derive"),
+            Self::Dense(_) => Some("dense"),
+            Self::Quadratic(_) => Some("quadratic"),
             Self::Report(_) => Some("report"),
             Self::Data(_) => Some("data"),
             Self::Weights(_) => Some("weights"),
@@ -104,7 +112,11 @@ pub fn main(name: &'static str, networks: &Registry) -> Result<()> {
     let Cli { command, json } = Cli::from_arg_matches(&arguments).unwrap_or_else(|error| refuse(&error));
     let shows_progress = matches!(
         command,
-        Command::Run(_) | Command::Hvp(_) | Command::Lanczos(_) | Command::Data(data::Command::Prepare(_))
+        Command::Run(_)
+            | Command::Hvp(_)
+            | Command::Lanczos(_)
+            | Command::Dense(_)
+            | Command::Data(data::Command::Prepare(_))
     );
     if let Some(name) = command.alone() {
         world::alone(name, &world::environment())?;
@@ -121,6 +133,8 @@ pub fn main(name: &'static str, networks: &Registry) -> Result<()> {
         Command::Doctor(arguments) => doctor::main(&arguments, networks, json),
         Command::Report(arguments) => report::main(&arguments, json),
         Command::Derive(arguments) => derive::main(&arguments, networks, json),
+        Command::Dense(arguments) => dense::main(&arguments, networks, json),
+        Command::Quadratic(arguments) => quadratic::main(&arguments, json),
         Command::Data(command) => data::main(command, json),
         Command::Weights(command) => weights::main(&command, networks, json),
         Command::Completions { shell } => completions(name, shell),

@@ -38,8 +38,9 @@ pub use column::{Cell, Table};
 pub use manifest::{Part, RunRecord};
 pub use results::{Results, RunResults};
 pub use schema::{
-    BlockRow, ComplementRow, ConvergencePairRow, ConvergenceRow, DensityRow, DiagonalProbeRow, DiagonalRow,
-    DivergenceRow, EigenvectorMassRow, EigenvectorRow, MetricsRow, NodeRow, RunRow, SCHEMA_VERSION, SegmentRow,
+    APART, BlockRow, ComplementRow, ConvergencePairRow, ConvergenceRow, DenseRow, DenseShareRow, DensityRow,
+    DiagonalProbeRow, DiagonalRow, DivergenceRow, EigenvectorMassRow, EigenvectorRow, MetricsRow, NodeRow,
+    QuadraticBlockRow, QuadraticCurveRow, QuadraticRow, QuadraticTrialRow, RunRow, SCHEMA_VERSION, SegmentRow,
     SummaryRow, TABLES, Tables, TridiagonalRow,
 };
 pub use store::{Provenance, RunStore};

@@ -10,7 +10,7 @@ use super::column::{Cell, Table, column};
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// Names of all tables.
-pub const TABLES: [&str; 16] = [
+pub const TABLES: [&str; 22] = [
     "blocks",
     "tridiagonal",
     "complement",
@@ -27,7 +27,17 @@ pub const TABLES: [&str; 16] = [
     "eigenvector_mass",
     "diagonal",
     "diagonal_probes",
+    "quadratic",
+    "quadratic_blocks",
+    "quadratic_curves",
+    "quadratic_trials",
+    "dense",
+    "dense_shares",
 ];
+
+/// Tables that only a command of their own writes: a run of `hesspec run` has not even an empty part of them.
+pub const APART: [&str; 6] =
+    ["quadratic", "quadratic_blocks", "quadratic_curves", "quadratic_trials", "dense", "dense_shares"];
 
 tables! {
     /// One block of the network, in network order.
@@ -389,6 +399,104 @@ tables! {
         /// Sum of d v_i (H v)_i, from H v = alpha_1 v_1 + beta_2 v_2.
         value: f64,
     }
+
+    /// One quantity over all trials of `hesspec quadratic`.
+    QuadraticRow = "quadratic" {
+        /// As in `quadratic_trials`.
+        quantity: String,
+        /// Block name; null for a quantity of the whole problem.
+        block: Option<String>,
+        /// Trials that have the quantity.
+        trials: i64,
+        /// Those of them in which it has no value: the accuracy was not reached. They count as infinite below.
+        missing: i64,
+        /// Quartile below the median, by linear interpolation; null where infinite.
+        lower_quartile: Option<f64>,
+        /// Median; null where infinite.
+        median: Option<f64>,
+        /// Quartile above the median; null where infinite.
+        upper_quartile: Option<f64>,
+        /// Mean: for a quantity that is 0 or 1, its share of the trials. Null where infinite.
+        mean: Option<f64>,
+        /// Largest; null where infinite.
+        max: Option<f64>,
+    }
+
+    /// One entry of the quadratic problem of the first trial.
+    QuadraticBlockRow = "quadratic_blocks" {
+        /// Block name.
+        block: String,
+        /// Number from 0.
+        index: i32,
+        /// Eigenvalue of the block's Hessian, ascending.
+        eigenvalue: f64,
+        /// Entry of the start w0.
+        start: f64,
+        /// Entry of the gradient H w0.
+        gradient: f64,
+    }
+
+    /// The loss of the first trial's problem after one iteration of one optimizer.
+    QuadraticCurveRow = "quadratic_curves" {
+        /// `gd`, `blockwise_gd`, `adam` with a rate of the grid, or `adam_theory` with the rate of Theorem 2.
+        optimizer: String,
+        /// Adam's beta2; null for gradient descent.
+        beta2: Option<f64>,
+        /// The learning rate; null where each block has its own.
+        learning_rate: Option<f64>,
+        /// Whether it is the best rate of the grid for this beta2: the first to reach the accuracy, else the lowest last loss.
+        is_best: bool,
+        /// Number of iterations done; not every one is listed.
+        iteration: i64,
+        /// The loss.
+        loss: f64,
+        /// What theory says that the loss does not exceed, as corrected; null where it says nothing.
+        bound: Option<f64>,
+        /// The same as printed in the paper; null where it says nothing else.
+        bound_as_printed: Option<f64>,
+    }
+
+    /// One quantity in one trial of `hesspec quadratic`.
+    QuadraticTrialRow = "quadratic_trials" {
+        /// Number from 0.
+        trial: i32,
+        /// What it is; the documentation of the command lists them.
+        quantity: String,
+        /// Block name; null for a quantity of the whole problem.
+        block: Option<String>,
+        /// Its value; null where the accuracy was not reached.
+        value: Option<f64>,
+    }
+
+    /// A row of a dense Hessian.
+    DenseRow = "dense" {
+        /// Block name.
+        block: String,
+        /// Row number from 0, in the block's flat order.
+        row: i64,
+        /// All entries of the row.
+        values: Vec<f64>,
+    }
+
+    /// How much of a dense Hessian lies between two of its parts.
+    DenseShareRow = "dense_shares" {
+        /// Block name.
+        block: String,
+        /// A part of the block's parameters.
+        part_a: String,
+        /// Another one that does not come before it, or the same.
+        part_b: String,
+        /// Index of the part's first entry in the block's flat order, from 0.
+        first_a: i64,
+        /// The same of the other part.
+        first_b: i64,
+        /// Entries of H between the parts, on both sides of the diagonal.
+        num_entries: i64,
+        /// Sum of their squares.
+        frobenius_squared: f64,
+        /// That sum as a share of the block's squared Frobenius norm; null for a zero block.
+        share: Option<f64>,
+    }
 }
 
 /// Rows of several tables that are written together: of one group, or at the end of a run.
@@ -426,4 +534,16 @@ pub struct Tables {
     pub diagonal: Vec<DiagonalRow>,
     /// Table `diagonal_probes`.
     pub diagonal_probes: Vec<DiagonalProbeRow>,
+    /// Table `quadratic`.
+    pub quadratic: Vec<QuadraticRow>,
+    /// Table `quadratic_blocks`.
+    pub quadratic_blocks: Vec<QuadraticBlockRow>,
+    /// Table `quadratic_curves`.
+    pub quadratic_curves: Vec<QuadraticCurveRow>,
+    /// Table `quadratic_trials`.
+    pub quadratic_trials: Vec<QuadraticTrialRow>,
+    /// Table `dense`.
+    pub dense: Vec<DenseRow>,
+    /// Table `dense_shares`.
+    pub dense_shares: Vec<DenseShareRow>,
 }
