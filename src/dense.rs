@@ -4,6 +4,7 @@
 //! a matrix lies between which of its parts. The rows are written a group at a time, so that an interrupted call goes on where
 //! it stopped.
 
+mod condition;
 mod shares;
 #[cfg(test)]
 mod tests;
@@ -11,6 +12,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 
+pub use condition::{Condition, condition};
 pub use shares::{Part, Share, parts, shares};
 
 use crate::block::Block;
@@ -21,7 +23,7 @@ use crate::hessian::{BlockOperator, Precision};
 use crate::job::{self, Job, On, Task};
 use crate::krylov::Real;
 use crate::lock::Lock;
-use crate::output::{DenseRow, DenseShareRow, RunRow, RunStore, Tables, rfc3339};
+use crate::output::{DenseBlockRow, DenseRow, DenseShareRow, RunRow, RunStore, Tables, rfc3339};
 use crate::shown::Url;
 use crate::{Error, Result, plan, tables};
 
@@ -66,6 +68,8 @@ pub struct Finding {
     pub off_diagonal: Option<f64>,
     /// Share of the entries that lie there.
     pub off_diagonal_entries: f64,
+    /// Condition numbers; `None` for more than 1,500 parameters, and without curvature.
+    pub condition: Option<Condition>,
     /// `ok`, or what happened and what to do.
     pub status: String,
 }
@@ -126,7 +130,10 @@ impl Task for Matrices<'_> {
                 matrix.extend(group);
             }
             let shares = shares(&all_parts[index], &matrix);
-            blocks.push(finding(block, &matrix, &all_parts[index], &shares, T::UNIT_ROUNDOFF));
+            let gradient = operator.gradient(block)?.values;
+            let condition = condition(&matrix, &gradient, T::UNIT_ROUNDOFF)?;
+            let found = finding(block, &matrix, &all_parts[index], &shares, T::UNIT_ROUNDOFF);
+            blocks.push(Finding { condition, ..found });
             share_rows.extend(shares.iter().map(|share| share_row(&block.name, &all_parts[index], share)));
         }
         if !was_done {
@@ -146,7 +153,9 @@ impl Task for Matrices<'_> {
                 seconds: begin.elapsed().as_secs_f64(),
                 status: if status.is_empty() { "done".into() } else { status.join("; ") },
             };
-            store.finish_apart(&Tables { runs: vec![row], dense_shares: share_rows, ..Tables::default() })?;
+            let dense_blocks = blocks.iter().map(block_row).collect();
+            let tables = Tables { runs: vec![row], dense_blocks, dense_shares: share_rows, ..Tables::default() };
+            store.finish_apart(&tables)?;
         }
         Ok(Findings { run, url: url.clone(), blocks, was_done, seconds: begin.elapsed().as_secs_f64() })
     }
@@ -216,6 +225,21 @@ fn rows_of(block: &str, first: usize, rows: &[Vec<f64>]) -> Tables {
     Tables { dense: rows.iter().enumerate().map(row).collect(), ..Tables::default() }
 }
 
+fn block_row(found: &Finding) -> DenseBlockRow {
+    DenseBlockRow {
+        block: found.block.clone(),
+        num_params: found.num_params as i64,
+        frobenius: found.frobenius,
+        asymmetry: found.asymmetry,
+        parts: found.num_parts as i32,
+        off_diagonal: found.off_diagonal,
+        rank: found.condition.map(|condition| condition.rank as i64),
+        kappa: found.condition.map(|condition| condition.kappa),
+        kappa_adam: found.condition.map(|condition| condition.kappa_adam),
+        status: found.status.clone(),
+    }
+}
+
 fn share_row(block: &str, parts: &[Part], share: &Share) -> DenseShareRow {
     let (a, b) = (&parts[share.part_a], &parts[share.part_b]);
     DenseShareRow {
@@ -247,6 +271,7 @@ fn finding(block: &Block, matrix: &[Vec<f64>], parts: &[Part], shares: &[Share],
         num_parts: parts.len(),
         off_diagonal: (squared > 0.0).then(|| between().filter_map(|share| share.share).sum()),
         off_diagonal_entries: entries as f64 / (matrix.len() * matrix.len()) as f64,
+        condition: None,
         status: status(asymmetry, unit_roundoff),
     }
 }

@@ -41,12 +41,23 @@ pub fn main(arguments: &Arguments, networks: &Registry, json: bool) -> Result<()
 
 fn summary(findings: &Findings) -> String {
     let Findings { run, url, blocks, was_done, seconds } = findings;
-    let header =
-        ["block", "parameters", "Frobenius norm", "asymmetry", "parts", "between parts", "entries there", "status"];
+    let header = [
+        "block",
+        "parameters",
+        "Frobenius norm",
+        "asymmetry",
+        "parts",
+        "between parts",
+        "entries there",
+        "rank",
+        "kappa",
+        "kappa after 1/|g|",
+        "status",
+    ];
     let rows: Vec<Vec<String>> = blocks.iter().map(row).collect();
     let state = if *was_done { "was there already".to_owned() } else { format!("{seconds:.1} s") };
     format!(
-        "{}\nrun `{run}`: {state}; tables `dense` and `dense_shares` in {url}\nfigures: hesspec report {url} --run {run}",
+        "{}\nrun `{run}`: {state}; tables `dense`, `dense_blocks` and `dense_shares` in {url}\nfigures: hesspec report {url} --run {run}",
         table(&header, &rows)
     )
 }
@@ -61,6 +72,9 @@ fn row(found: &Finding) -> Vec<String> {
         found.num_parts.to_string(),
         share(found.off_diagonal),
         share(Some(found.off_diagonal_entries)),
+        found.condition.map_or("none".into(), |condition| condition.rank.to_string()),
+        found.condition.map_or("none".into(), |condition| format!("{:.3e}", condition.kappa)),
+        found.condition.map_or("none".into(), |condition| format!("{:.3e}", condition.kappa_adam)),
         found.status.clone(),
     ]
 }

@@ -38,8 +38,8 @@ pub use column::{Cell, Table};
 pub use manifest::{Part, RunRecord};
 pub use results::{Results, RunResults};
 pub use schema::{
-    APART, BlockRow, ComplementRow, ConvergencePairRow, ConvergenceRow, DenseRow, DenseShareRow, DensityRow,
-    DiagonalProbeRow, DiagonalRow, DivergenceRow, EigenvectorMassRow, EigenvectorRow, MetricsRow, NodeRow,
+    APART, BlockRow, ComplementRow, ConvergencePairRow, ConvergenceRow, DenseBlockRow, DenseRow, DenseShareRow,
+    DensityRow, DiagonalProbeRow, DiagonalRow, DivergenceRow, EigenvectorMassRow, EigenvectorRow, MetricsRow, NodeRow,
     QuadraticBlockRow, QuadraticCurveRow, QuadraticRow, QuadraticTrialRow, RunRow, SCHEMA_VERSION, SegmentRow,
     SummaryRow, TABLES, Tables, TridiagonalRow,
 };

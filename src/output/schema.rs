@@ -10,7 +10,7 @@ use super::column::{Cell, Table, column};
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// Names of all tables.
-pub const TABLES: [&str; 22] = [
+pub const TABLES: [&str; 23] = [
     "blocks",
     "tridiagonal",
     "complement",
@@ -32,12 +32,13 @@ pub const TABLES: [&str; 22] = [
     "quadratic_curves",
     "quadratic_trials",
     "dense",
+    "dense_blocks",
     "dense_shares",
 ];
 
 /// Tables that only a command of their own writes: a run of `hesspec run` has not even an empty part of them.
-pub const APART: [&str; 6] =
-    ["quadratic", "quadratic_blocks", "quadratic_curves", "quadratic_trials", "dense", "dense_shares"];
+pub const APART: [&str; 7] =
+    ["quadratic", "quadratic_blocks", "quadratic_curves", "quadratic_trials", "dense", "dense_blocks", "dense_shares"];
 
 tables! {
     /// One block of the network, in network order.
@@ -478,6 +479,31 @@ tables! {
         values: Vec<f64>,
     }
 
+    /// A dense Hessian in numbers.
+    DenseBlockRow = "dense_blocks" {
+        /// Block name.
+        block: String,
+        /// Rows, and columns.
+        num_params: i64,
+        /// |H|_F.
+        frobenius: f64,
+        /// |H - H'|_F / |H|_F, rounding; null for a zero block.
+        asymmetry: Option<f64>,
+        /// Parts that it is cut into, see `dense_shares`.
+        parts: i32,
+        /// Share of the squared Frobenius norm that lies between different parts; null for a zero block.
+        off_diagonal: Option<f64>,
+        /// Number k of |eigenvalues| above 1e-6 of the largest, or above a thousand roundings of it; null for more than 1,500
+        /// parameters and without curvature.
+        rank: Option<i64>,
+        /// Largest |eigenvalue| over the k-th largest; null as `rank`.
+        kappa: Option<f64>,
+        /// The same of D^-1/2 H D^-1/2, D = diag(|gradient|), with the same k; null as `rank`.
+        kappa_adam: Option<f64>,
+        /// `ok`, or what happened and what to do.
+        status: String,
+    }
+
     /// How much of a dense Hessian lies between two of its parts.
     DenseShareRow = "dense_shares" {
         /// Block name.
@@ -544,6 +570,8 @@ pub struct Tables {
     pub quadratic_trials: Vec<QuadraticTrialRow>,
     /// Table `dense`.
     pub dense: Vec<DenseRow>,
+    /// Table `dense_blocks`.
+    pub dense_blocks: Vec<DenseBlockRow>,
     /// Table `dense_shares`.
     pub dense_shares: Vec<DenseShareRow>,
 }

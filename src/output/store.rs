@@ -306,6 +306,7 @@ impl RunStore {
         self.write(part, &tables.quadratic_curves, &even_empty, &mut parts)?;
         self.write(part, &tables.quadratic_trials, &even_empty, &mut parts)?;
         self.write(part, &tables.dense, &even_empty, &mut parts)?;
+        self.write(part, &tables.dense_blocks, &even_empty, &mut parts)?;
         self.write(part, &tables.dense_shares, &even_empty, &mut parts)?;
         Ok(parts)
     }

@@ -246,6 +246,20 @@ pub(super) fn one_of_each() -> Tables {
             DenseRow { block: "b".into(), row: 0, values: vec![1.0, -0.0, f64::MAX] },
             DenseRow { block: "b".into(), row: 1, values: Vec::new() },
         ],
+        dense_blocks: [Some(0.5), None]
+            .map(|value| DenseBlockRow {
+                block: "b".into(),
+                num_params: 3,
+                frobenius: 2.0,
+                asymmetry: value,
+                parts: 2,
+                off_diagonal: value,
+                rank: value.map(|_| 2),
+                kappa: value,
+                kappa_adam: value,
+                status: "ok".into(),
+            })
+            .into(),
         dense_shares: [Some(0.5), None]
             .map(|share| DenseShareRow {
                 block: "b".into(),
@@ -292,6 +306,7 @@ fn every_table_comes_back_as_it_was() {
         quadratic_curves: run.read().unwrap(),
         quadratic_trials: run.read().unwrap(),
         dense: run.read().unwrap(),
+        dense_blocks: run.read().unwrap(),
         dense_shares: run.read().unwrap(),
     };
     assert_eq!(read, tables);

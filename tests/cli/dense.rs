@@ -1,6 +1,6 @@
 //! `dense`: matrices against a closed form, their parts, and how an interrupted call goes on.
 
-use hesspec::output::{DenseRow, DenseShareRow, Results};
+use hesspec::output::{DenseBlockRow, DenseRow, DenseShareRow, Results};
 
 use crate::folder::Folder;
 use crate::networks::{idx, perceptron_folder};
@@ -68,6 +68,11 @@ fn the_hessian_of_softmax_regression_is_its_closed_form() {
     for (found, expected) in matrix.iter().flatten().zip(expected.iter().flatten()) {
         assert!((found - expected).abs() < 1e-13 * largest, "{found} instead of {expected}");
     }
+    // of seven samples in three classes the rank is at most 14, and kappa that of the matrix
+    let run = Results::open(folder.path("out").to_str().unwrap()).unwrap().run(None).unwrap();
+    let numbers = run.read::<DenseBlockRow>().unwrap().pop().unwrap();
+    assert!((1..=14).contains(&numbers.rank.unwrap()) && numbers.kappa.unwrap() >= 1.0, "{numbers:?}");
+    assert_eq!((numbers.block.as_str(), numbers.parts, numbers.num_params), ("full", 2, 21));
     // between the weight and the bias
     let squared = |x: &[Vec<f64>]| x.iter().flatten().map(|x| x * x).sum::<f64>();
     let between: f64 = 2.0 * expected[..18].iter().flat_map(|row| &row[18..]).map(|x| x * x).sum::<f64>();

@@ -55,10 +55,12 @@ TABLES = {
     "bound_as_printed:f64?",
     "quadratic_trials": "trial:i32 quantity:utf8 block:utf8? value:f64?",
     "dense": "block:utf8 row:i64 values:f64[]",
+    "dense_blocks": "block:utf8 num_params:i64 frobenius:f64 asymmetry:f64? parts:i32 off_diagonal:f64? rank:i64? kappa:f64? "
+    "kappa_adam:f64? status:utf8",
     "dense_shares": "block:utf8 part_a:utf8 part_b:utf8 first_a:i64 first_b:i64 num_entries:i64 frobenius_squared:f64 share:f64?",
 }
 # tables of commands of their own, which a folder of runs need not have
-APART = {"quadratic", "quadratic_blocks", "quadratic_curves", "quadratic_trials", "dense", "dense_shares"}
+APART = {"quadratic", "quadratic_blocks", "quadratic_curves", "quadratic_trials", "dense", "dense_blocks", "dense_shares"}
 LIST = pyarrow.list_(pyarrow.field("item", pyarrow.float64(), nullable=False))
 ARROW = {
     "utf8": pyarrow.string(),
