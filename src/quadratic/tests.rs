@@ -123,8 +123,9 @@ fn gradient_descent_falls_by_the_square() {
         let theory = Theory::of(&problem);
         let path = descend(&problem, &theory::gd(&problem), 1e-6, 40_000, true).unwrap();
         let ratio = path.last_ratio().unwrap();
-        assert!((ratio - theory.gd_ratio()).abs() < 1e-6, "{ratio} {}", theory.gd_ratio());
-        assert!(theory.gd_ratio_as_printed() - ratio > 4e-4, "{ratio} {}", theory.gd_ratio_as_printed());
+        // the two modes at the ends are all that is left, but for what 6000 iterations leave of the next ones
+        assert!((ratio - theory.gd_ratio()).abs() < 1e-4, "{ratio} {}", theory.gd_ratio());
+        assert!(theory.gd_ratio_as_printed() - ratio > 9e-4, "{ratio} {}", theory.gd_ratio_as_printed());
         assert!(path.largest_ratio().unwrap() <= theory.gd_ratio() + 1e-12);
     }
 }

@@ -129,38 +129,26 @@ pub fn preconditioned_ends(matrix: &Dense, gradient: &[f64]) -> Result<(f64, f64
     Ok((values[0], values[dim - 1]))
 }
 
-/// Every optimizer from the problem's start. Paths that are `kept` and need not stay where the accuracy is reached go on.
+/// Every optimizer from the problem's start. Where beta2 < 1, reaching the accuracy is not staying there: paths that are `kept` go on.
 fn all_descents(config: &Config, problem: &Quadratic, theory: &Theory, kept: bool) -> Result<Vec<Descent>> {
-    let run = |method: &Method, stops: bool| descend(problem, method, config.accuracy, config.iterations, stops);
-    let mut all = Vec::new();
-    for (optimizer, method, ratio, ratio_as_printed) in [
-        ("gd", theory::gd(problem), theory.gd_ratio(), Some(theory.gd_ratio_as_printed())),
-        ("blockwise_gd", theory::blockwise_gd(problem), theory.blockwise_gd_ratio(), None),
-    ] {
-        let learning_rate = match &method {
-            Method::Descent { rates } if rates.len() == 1 => Some(rates[0]),
-            _ => None,
+    let run = |optimizer: &'static str, method: Method, ratio: Option<f64>, ratio_as_printed: Option<f64>| {
+        let (beta2, learning_rate) = match &method {
+            Method::Adam { beta2, rate } => (Some(*beta2), Some(*rate)),
+            Method::Descent { rates } => (None, Some(rates[0]).filter(|_| rates.len() == 1)),
         };
-        let (path, ratio) = (run(&method, true)?, Some(ratio));
-        all.push(Descent { optimizer, beta2: None, learning_rate, is_best: false, path, ratio, ratio_as_printed });
-    }
-    let method = Method::Adam { beta2: 1.0, rate: theory.adam_rate };
-    all.push(Descent {
-        optimizer: "adam_theory",
-        beta2: Some(1.0),
-        learning_rate: Some(theory.adam_rate),
-        is_best: false,
-        path: run(&method, true)?,
-        ratio: Some(theory.adam_ratio()),
-        ratio_as_printed: Some(theory.adam_ratio_as_printed()),
-    });
+        let stops = !kept || beta2.is_none_or(|beta2| beta2 == 1.0);
+        let path = descend(problem, &method, config.accuracy, config.iterations, stops)?;
+        Ok(Descent { optimizer, beta2, learning_rate, is_best: false, path, ratio, ratio_as_printed })
+    };
+    let theory_method = Method::Adam { beta2: 1.0, rate: theory.adam_rate };
+    let (gd, blockwise) = (theory::gd(problem), theory::blockwise_gd(problem));
+    let mut all = vec![
+        run("gd", gd, Some(theory.gd_ratio()), Some(theory.gd_ratio_as_printed()))?,
+        run("blockwise_gd", blockwise, Some(theory.blockwise_gd_ratio()), None)?,
+        run("adam_theory", theory_method, Some(theory.adam_ratio()), Some(theory.adam_ratio_as_printed()))?,
+    ];
     for beta2 in &config.beta2 {
-        let stops = *beta2 == 1.0 || !kept;
-        let adam = |rate: &f64| {
-            let path = run(&Method::Adam { beta2: *beta2, rate: *rate }, stops)?;
-            let (optimizer, beta2, learning_rate) = ("adam", Some(*beta2), Some(*rate));
-            Ok(Descent { optimizer, beta2, learning_rate, is_best: false, path, ratio: None, ratio_as_printed: None })
-        };
+        let adam = |rate: &f64| run("adam", Method::Adam { beta2: *beta2, rate: *rate }, None, None);
         let mut of_grid = config.learning_rates.iter().map(adam).collect::<Result<Vec<_>>>()?;
         if let Some(best) = of_grid.iter_mut().min_by(|a, b| merit(&a.path).total_cmp(&merit(&b.path))) {
             best.is_best = true;
