@@ -181,9 +181,10 @@ pub fn parse(text: &str, source: &str, default_name: &str, overrides: &[String])
     let range = match *keys.range.as_slice() {
         [low, high] if 0.0 < low && low < high && high.is_finite() => [low, high],
         _ => {
-            let shown = format!("{:?}", keys.range);
-            check.that(false, "range", shown, "expected two numbers above 0, the larger one last")?;
-            [1.0, 1.0]
+            let (origin, found) = (check.origin("range"), &keys.range);
+            return Err(Error::Config(format!(
+                "{origin}: quadratic.range = {found:?}: expected two numbers above 0, the larger one last"
+            )));
         }
     };
     Check::document(&tree).place("output.url", &output.url, output.url.refused())?;

@@ -46,7 +46,7 @@ pub struct Findings {
     pub run: String,
     /// Where its tables are.
     pub url: Url,
-    /// Each block's condition number.
+    /// The blocks in numbers.
     pub blocks: Vec<BlockFinding>,
     /// Condition number of H.
     pub kappa: f64,
@@ -105,28 +105,20 @@ pub fn run(config: &Config, log: &dyn Fn(&str)) -> Result<Findings> {
         let first = problem::Quadratic::draw(config, &spectra, 0)?;
         store.finish_apart(&Tables { runs: vec![row], ..rows::tables(config, &first, &trials, &statistics) })?;
     }
-    let ends = |values: &[f64]| (values[0], values[values.len() - 1]);
-    let blocks: Vec<BlockFinding> = config
-        .blocks
-        .iter()
-        .zip(&spectra)
-        .map(|(keys, eigenvalues)| {
-            let (lambda_min, lambda_max) = ends(eigenvalues);
-            let (block, dim, kappa) = (keys.name.clone(), eigenvalues.len(), lambda_max / lambda_min);
-            BlockFinding { block, dim, lambda_min, lambda_max, kappa }
-        })
-        .collect();
+    let blocks = block_findings(config, &spectra);
     let least = blocks.iter().map(|block| block.lambda_min).fold(f64::INFINITY, f64::min);
     let most = blocks.iter().map(|block| block.lambda_max).fold(0.0, f64::max);
-    Ok(Findings {
-        run: config.name.clone(),
-        url: url.clone(),
-        blocks,
-        kappa: most / least,
-        statistics,
-        was_done,
-        seconds: begin.elapsed().as_secs_f64(),
-    })
+    let (run, kappa, seconds) = (config.name.clone(), most / least, begin.elapsed().as_secs_f64());
+    Ok(Findings { run, url: url.clone(), blocks, kappa, statistics, was_done, seconds })
+}
+
+fn block_findings(config: &Config, spectra: &[Vec<f64>]) -> Vec<BlockFinding> {
+    let finding = |(keys, eigenvalues): (&BlockKeys, &Vec<f64>)| {
+        let (lambda_min, lambda_max) = (eigenvalues[0], eigenvalues[eigenvalues.len() - 1]);
+        let (block, dim, kappa) = (keys.name.clone(), eigenvalues.len(), lambda_max / lambda_min);
+        BlockFinding { block, dim, lambda_min, lambda_max, kappa }
+    };
+    config.blocks.iter().zip(spectra).map(finding).collect()
 }
 
 /// All trials, in their order. The first `config.paths` of them run the optimizers; the first keeps all its paths.
