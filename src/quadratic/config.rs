@@ -72,7 +72,7 @@ pub struct BlockKeys {
     pub start: Option<Vec<f64>>,
 }
 
-/// The positive part of a block's density, from the tables of a run.
+/// The positive part of a block's density, smoothed from the table `nodes` of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spectrum {

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Owns the experiment from its configuration to its rows. Eigenvalues are written down in the configuration, or drawn from
-//! the density of a block that `hesspec run` has computed.
+//! the spectrum of a block that `hesspec run` has computed.
 
 mod config;
 mod optimizer;
