@@ -2,6 +2,7 @@
 # The long checks, before an issue is called resolved: launch/test.sh, then what takes too long for every change.
 #
 #   JAX                         dense Hessians of all networks of tests/python/reference_jax.py
+#   quadratic                   optimizers' paths and the statistics of Cases 3 and 4 (tests/python/reference_quadratic.py)
 #   the reference backend       cargo test with the feature ndarray
 #   many kills                  a run killed sixty times ends with the same bits
 #   many kills of ranks         twenty kills of a run under mpirun, of all kinds (tests/kills/run.sh)
@@ -27,12 +28,20 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 HESSPEC_CHECK_CUDA=1 launch/test.sh
 
 say "products and Lanczos against JAX, all networks"
-need_venv numpy safetensors jax
+need_venv numpy safetensors jax pyarrow
 cargo build --locked
 (
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT
     "$python" tests/python/reference_jax.py all --dir "$scratch" --hesspec target/debug/hesspec
+)
+
+say "optimizers on quadratic problems against NumPy"
+(
+    need_venv numpy pyarrow
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    "$python" tests/python/reference_quadratic.py --dir "$scratch" --hesspec target/debug/hesspec
 )
 
 say "the reference backend"

@@ -125,7 +125,8 @@ pub fn all_blocks(config: &Config, layout: &Layout) -> Result<Vec<Block>> {
     Ok(blocks)
 }
 
-fn partitioned(config: &Config, layout: &Layout) -> Result<Vec<Block>> {
+/// All blocks of the configured partition, in network order.
+pub fn partitioned(config: &Config, layout: &Layout) -> Result<Vec<Block>> {
     partition(layout, &config.network.structure(), config.blocks.partition)
 }
 

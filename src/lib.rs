@@ -52,6 +52,8 @@ pub mod announce;
 #[cfg(feature = "program")]
 pub mod coordinator;
 #[cfg(feature = "program")]
+pub mod dense;
+#[cfg(feature = "program")]
 pub mod derive;
 #[cfg(feature = "program")]
 pub mod doctor;
@@ -63,6 +65,8 @@ pub mod job;
 pub mod lock;
 #[cfg(feature = "program")]
 pub mod plan;
+#[cfg(feature = "program")]
+pub mod quadratic;
 #[cfg(feature = "program")]
 pub mod series;
 #[cfg(feature = "program")]

@@ -48,11 +48,16 @@ pub struct RunFacts {
 
 /// Resolved configuration and versions.
 pub fn provenance(config: &Config) -> Result<Provenance> {
+    provenance_of(config.resolved_json()?.to_string())
+}
+
+/// A configuration of a command of its own, and versions.
+pub fn provenance_of(config: String) -> Result<Provenance> {
     let versions = BTreeMap::from([
         ("hesspec".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         ("burn".to_owned(), burn_version()?),
     ]);
-    Ok(Provenance { config: config.resolved_json()?.to_string(), versions })
+    Ok(Provenance { config, versions })
 }
 
 /// burn's version, which the manifest pins to one.
@@ -267,11 +272,16 @@ fn run_row(config: &Config, facts: &RunFacts) -> Result<RunRow> {
 
 /// Names of the accelerator, if there is one, and of the processor, and number of threads.
 pub fn hardware(config: &Config) -> String {
+    let accelerator = job::accelerator(config).map_or(String::new(), |name| format!("{name}, "));
+    format!("{accelerator}{}", processor())
+}
+
+/// Processor and threads.
+pub fn processor() -> String {
     let model = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
         let line = text.lines().find(|line| line.starts_with("model name"))?;
         Some(line.split_once(':')?.1.trim().to_owned())
     });
-    let accelerator = job::accelerator(config).map_or(String::new(), |name| format!("{name}, "));
     let model = model.unwrap_or_else(|| "unknown processor".into());
-    format!("{accelerator}{model}, {} threads", rayon::current_num_threads())
+    format!("{model}, {} threads", rayon::current_num_threads())
 }

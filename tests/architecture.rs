@@ -41,6 +41,8 @@ const ROOMS: &[(&str, u32)] = &[
     ("announce", 33),
     ("lock", 34),
     ("derive", 35),
+    ("quadratic", 35),
+    ("dense", 35),
     ("coordinator", 36),
     ("train", 37),
     ("series", 37),

@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod common;
 mod data;
+mod dense;
 mod derive;
 mod doctor;
 mod hvp;
@@ -15,6 +16,7 @@ mod launch;
 mod logging;
 mod plan;
 mod progress;
+mod quadratic;
 mod report;
 mod run;
 mod table;
@@ -72,6 +74,10 @@ enum Command {
     Derive(derive::Arguments),
     /// What the tables of a run hold: every column with its type and meaning.
     Tables(tables::Arguments),
+    /// Dense Hessians of small blocks, and how block-diagonal they are.
+    Dense(dense::Arguments),
+    /// Gradient descent and Adam on quadratic problems whose blocks have given or measured spectra.
+    Quadratic(quadratic::Arguments),
     /// Prepare and inspect files of tokens.
     #[command(subcommand)]
     Data(data::Command),
@@ -94,6 +100,8 @@ impl Command {
             Self::Lanczos(_) => Some("lanczos"),
             Self::Bench(_) => Some("bench"),
             Self::Derive(_) => Some("derive"),
+            Self::Dense(_) => Some("dense"),
+            Self::Quadratic(_) => Some("quadratic"),
             Self::Report(_) => Some("report"),
             Self::Data(_) => Some("data"),
             Self::Weights(_) => Some("weights"),
@@ -120,6 +128,7 @@ pub fn main(name: &'static str, networks: &Registry) -> Result<()> {
             | Command::Train(_)
             | Command::Hvp(_)
             | Command::Lanczos(_)
+            | Command::Dense(_)
             | Command::Data(data::Command::Prepare(_))
     );
     if let Some(name) = command.alone() {
@@ -142,6 +151,8 @@ pub fn main(name: &'static str, networks: &Registry) -> Result<()> {
         Command::Report(arguments) => report::main(&arguments, json),
         Command::Derive(arguments) => derive::main(&arguments, networks, json),
         Command::Tables(arguments) => tables::main(&arguments, json),
+        Command::Dense(arguments) => dense::main(&arguments, networks, json),
+        Command::Quadratic(arguments) => quadratic::main(&arguments, json),
         Command::Data(command) => data::main(command, json),
         Command::Weights(command) => weights::main(&command, networks, json),
         Command::Completions { shell } => completions(name, shell),

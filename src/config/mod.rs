@@ -146,6 +146,14 @@ const MOST_BYTES: u64 = 16 << 20;
 /// [`Error::Config`] with `file:line:column` (or the `--set` in question), the key, the value and what is allowed.
 pub fn load(path: impl AsRef<Path>, overrides: &[String], networks: &Registry) -> Result<Config> {
     let path = path.as_ref();
+    parse(&read_text(path)?, &path.display().to_string(), &stem(path), overrides, networks)
+}
+
+/// The text of a configuration.
+///
+/// # Errors
+/// [`Error::Config`] for a file that cannot be read or is larger than any configuration.
+pub fn read_text(path: &Path) -> Result<String> {
     let mut text = String::new();
     let read = file::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_string(&mut text));
     read.map_err(|error| {
@@ -155,8 +163,12 @@ pub fn load(path: impl AsRef<Path>, overrides: &[String], networks: &Registry) -
         let expected = format!("expected a configuration, of at most {MOST_BYTES} bytes");
         return Err(Error::Config(format!("{}: is too large; {expected}", path.display())));
     }
-    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    parse(&text, &path.display().to_string(), &stem, overrides, networks)
+    Ok(text)
+}
+
+/// What a run is called that its configuration gives no name.
+pub fn stem(path: &Path) -> String {
+    path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// As [`load`], from text. `source` names it in errors, `default_name` is used where `run.name` is absent.

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, new_null_array,
+    Array, ArrayRef, BooleanArray, Float64Array, Float64Builder, Int32Array, Int64Array, ListArray, ListBuilder,
+    RecordBatch, StringArray, new_null_array,
 };
 use arrow::datatypes::{DataType, Field};
 use serde::Serialize;
@@ -12,7 +13,7 @@ use serde::Serialize;
 /// A Rust type that is one column of a table; `Option` makes the column nullable.
 pub trait Cell: Sized {
     /// Arrow type of the column.
-    const TYPE: DataType;
+    fn data_type() -> DataType;
     /// Whether the column may hold nulls.
     const NULLABLE: bool;
     /// The column's array.
@@ -24,21 +25,26 @@ pub trait Cell: Sized {
 macro_rules! cell {
     ($type:ty, $array:ty, $arrow:expr) => {
         impl Cell for Option<$type> {
-            const TYPE: DataType = $arrow;
             const NULLABLE: bool = true;
+            fn data_type() -> DataType {
+                $arrow
+            }
             fn array(values: impl Iterator<Item = Self>) -> ArrayRef {
                 Arc::new(<$array>::from(values.collect::<Vec<_>>()))
             }
             fn values(array: &dyn Array) -> Result<Vec<Self>, String> {
                 let typed = array.as_any().downcast_ref::<$array>();
-                let typed = typed.ok_or_else(|| format!("type {}, expected {}", array.data_type(), Self::TYPE))?;
+                let typed =
+                    typed.ok_or_else(|| format!("type {}, expected {}", array.data_type(), Self::data_type()))?;
                 Ok(typed.iter().map(|value| value.map(<$type>::from)).collect())
             }
         }
 
         impl Cell for $type {
-            const TYPE: DataType = $arrow;
             const NULLABLE: bool = false;
+            fn data_type() -> DataType {
+                $arrow
+            }
             fn array(values: impl Iterator<Item = Self>) -> ArrayRef {
                 Arc::new(<$array>::from(values.collect::<Vec<_>>()))
             }
@@ -57,6 +63,29 @@ cell!(i64, Int64Array, DataType::Int64);
 cell!(f64, Float64Array, DataType::Float64);
 cell!(bool, BooleanArray, DataType::Boolean);
 
+/// A list of numbers in one cell, such as a row of a matrix.
+impl Cell for Vec<f64> {
+    const NULLABLE: bool = false;
+    fn data_type() -> DataType {
+        DataType::new_list(DataType::Float64, false)
+    }
+    fn array(values: impl Iterator<Item = Self>) -> ArrayRef {
+        let item = Field::new_list_field(DataType::Float64, false);
+        let mut lists = ListBuilder::new(Float64Builder::new()).with_field(item);
+        for list in values {
+            lists.values().append_slice(&list);
+            lists.append(true);
+        }
+        Arc::new(lists.finish())
+    }
+    fn values(array: &dyn Array) -> Result<Vec<Self>, String> {
+        let typed = array.as_any().downcast_ref::<ListArray>();
+        let typed = typed.ok_or_else(|| format!("type {}, expected {}", array.data_type(), Self::data_type()))?;
+        let list = |list: Option<ArrayRef>| f64::values(list.ok_or("a null, expected none")?.as_ref());
+        typed.iter().map(list).collect()
+    }
+}
+
 /// A row type that is a table: its name, its columns, and the way there and back.
 pub trait Table: Sized {
     /// Name of the table, and of its folder.
@@ -73,7 +102,7 @@ pub trait Table: Sized {
 
 /// Values of a named column of a batch. A nullable one may be missing: it came later than the table.
 pub(super) fn column<T: Cell>(batch: &RecordBatch, name: &str) -> Result<std::vec::IntoIter<T>, String> {
-    let later = || T::NULLABLE.then(|| new_null_array(&T::TYPE, batch.num_rows()));
+    let later = || T::NULLABLE.then(|| new_null_array(&T::data_type(), batch.num_rows()));
     let array = batch.column_by_name(name).cloned().or_else(later);
     let array = array.ok_or_else(|| format!("column `{name}` is missing"))?;
     let values = T::values(array.as_ref()).map_err(|found| format!("column `{name}`: found {found}"))?;
@@ -114,7 +143,7 @@ pub(super) fn text(lines: &[&str]) -> String {
 
 /// A column's field, with its meaning as metadata.
 pub(super) fn field<T: Cell>(name: &str, meaning: &[&str]) -> Field {
-    Field::new(name, T::TYPE, T::NULLABLE).with_metadata(HashMap::from([(MEANING.to_owned(), text(meaning))]))
+    Field::new(name, T::data_type(), T::NULLABLE).with_metadata(HashMap::from([(MEANING.to_owned(), text(meaning))]))
 }
 
 /// What a table is.

@@ -37,8 +37,9 @@ pub use column::{Cell, ColumnDescription, Table, TableDescription};
 pub use manifest::{Part, RunRecord};
 pub use results::{Results, RunResults};
 pub use schema::{
-    BlockRow, ComplementRow, ConvergencePairRow, ConvergenceRow, DensityRow, DiagonalProbeRow, DiagonalRow,
-    DivergenceRow, EigenvectorMassRow, EigenvectorRow, MetricsRow, NodeRow, RunRow, SCHEMA_VERSION, SegmentRow,
+    APART, BlockRow, ComplementRow, ConvergencePairRow, ConvergenceRow, DenseBlockRow, DenseRow, DenseShareRow,
+    DensityRow, DiagonalProbeRow, DiagonalRow, DivergenceRow, EigenvectorMassRow, EigenvectorRow, MetricsRow, NodeRow,
+    QuadraticBlockRow, QuadraticCurveRow, QuadraticRow, QuadraticTrialRow, RunRow, SCHEMA_VERSION, SegmentRow,
     SeriesDistanceRow, SeriesPairRow, SeriesRow, SummaryRow, TABLES, Tables, TrainingRow, TridiagonalRow, descriptions,
 };
 pub use store::{Provenance, RunStore};

@@ -9,6 +9,10 @@ use super::column::{Cell, EachTable, Table, TableDescription, column, descriptio
 /// Version of the schema below, written into every part and into the run's record.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// Tables that only a command of their own writes: a run of `hesspec run` has not even an empty part of them.
+pub const APART: [&str; 7] =
+    ["quadratic", "quadratic_blocks", "quadratic_curves", "quadratic_trials", "dense", "dense_blocks", "dense_shares"];
+
 tables! {
     /// One block of the network, in network order.
     BlockRow = blocks {
@@ -470,5 +474,128 @@ tables! {
         held_out_accuracy: Option<f64>,
         /// Wall seconds of the step, without what is held out.
         seconds: f64,
+    }
+
+    /// One quantity over all trials of `hesspec quadratic`.
+    QuadraticRow = quadratic {
+        /// As in `quadratic_trials`.
+        quantity: String,
+        /// Block name; null for a quantity of the whole problem.
+        block: Option<String>,
+        /// Trials that have the quantity.
+        trials: i64,
+        /// Those of them in which it has no value: the accuracy was not reached. They count as infinite below.
+        missing: i64,
+        /// Quartile below the median, by linear interpolation; null where infinite.
+        lower_quartile: Option<f64>,
+        /// Median; null where infinite.
+        median: Option<f64>,
+        /// Quartile above the median; null where infinite.
+        upper_quartile: Option<f64>,
+        /// Mean: for a quantity that is 0 or 1, its share of the trials. Null where infinite.
+        mean: Option<f64>,
+        /// Largest; null where infinite.
+        max: Option<f64>,
+    }
+
+    /// One entry of the quadratic problem of the first trial.
+    QuadraticBlockRow = quadratic_blocks {
+        /// Block name.
+        block: String,
+        /// Number from 0.
+        index: i32,
+        /// Eigenvalue of the block's Hessian, ascending.
+        eigenvalue: f64,
+        /// Entry of the start w0.
+        start: f64,
+        /// Entry of the gradient H w0.
+        gradient: f64,
+    }
+
+    /// The loss of the first trial's problem after one iteration of one optimizer.
+    QuadraticCurveRow = quadratic_curves {
+        /// `gd`, `blockwise_gd`, `adam` with a rate of the grid, or `adam_theory` with the rate of Theorem 2.
+        optimizer: String,
+        /// Adam's beta2; null for gradient descent.
+        beta2: Option<f64>,
+        /// The learning rate; null where each block has its own.
+        learning_rate: Option<f64>,
+        /// Whether it is the best rate of the grid for this beta2: the first to reach the accuracy, else the lowest last loss.
+        is_best: bool,
+        /// Number of iterations done; not every one is listed.
+        iteration: i64,
+        /// The loss.
+        loss: f64,
+        /// What theory says that the loss does not exceed, as corrected; null where it says nothing.
+        bound: Option<f64>,
+        /// The same as printed in the paper; null where it says nothing else.
+        bound_as_printed: Option<f64>,
+    }
+
+    /// One quantity in one trial of `hesspec quadratic`.
+    QuadraticTrialRow = quadratic_trials {
+        /// Number from 0.
+        trial: i32,
+        /// What it is; the documentation of the command lists them.
+        quantity: String,
+        /// Block name; null for a quantity of the whole problem.
+        block: Option<String>,
+        /// Its value; null where the accuracy was not reached.
+        value: Option<f64>,
+    }
+
+    /// A row of a dense Hessian.
+    DenseRow = dense {
+        /// Block name.
+        block: String,
+        /// Row number from 0, in the block's flat order.
+        row: i64,
+        /// All entries of the row.
+        values: Vec<f64>,
+    }
+
+    /// A dense Hessian in numbers.
+    DenseBlockRow = dense_blocks {
+        /// Block name.
+        block: String,
+        /// Rows, and columns.
+        num_params: i64,
+        /// |H|_F.
+        frobenius: f64,
+        /// |H - H'|_F / |H|_F, rounding; null for a zero block.
+        asymmetry: Option<f64>,
+        /// Parts that it is cut into, see `dense_shares`.
+        parts: i32,
+        /// Share of the squared Frobenius norm that lies between different parts; null for a zero block.
+        off_diagonal: Option<f64>,
+        /// Number k of |eigenvalues| above 1e-6 of the largest, or above a thousand roundings of it; null for more than 1,500
+        /// parameters and without curvature.
+        rank: Option<i64>,
+        /// Largest |eigenvalue| over the k-th largest; null as `rank`.
+        kappa: Option<f64>,
+        /// The same of D^-1/2 H D^-1/2, D = diag(|gradient|), with the same k; null as `rank`.
+        kappa_adam: Option<f64>,
+        /// `ok`, or what happened and what to do.
+        status: String,
+    }
+
+    /// How much of a dense Hessian lies between two of its parts.
+    DenseShareRow = dense_shares {
+        /// Block name.
+        block: String,
+        /// A part of the block's parameters.
+        part_a: String,
+        /// Another one that does not come before it, or the same.
+        part_b: String,
+        /// Index of the part's first entry in the block's flat order, from 0.
+        first_a: i64,
+        /// The same of the other part.
+        first_b: i64,
+        /// Entries of H between the parts, on both sides of the diagonal.
+        num_entries: i64,
+        /// Sum of their squares.
+        frobenius_squared: f64,
+        /// That sum as a share of the block's squared Frobenius norm; null for a zero block.
+        share: Option<f64>,
     }
 }

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::column::{EachTable, Table};
 use super::manifest::{Manifest, Part, RunRecord, paths};
 use super::parts::{self, Metadata};
-use super::schema::{SCHEMA_VERSION, TABLES, Tables};
+use super::schema::{APART, SCHEMA_VERSION, TABLES, Tables};
 use super::{results, seal};
 use crate::shown::Url;
 use crate::storage::{Access, Location, rfc3339};
@@ -249,15 +249,25 @@ impl RunStore {
         ))
     }
 
-    /// Writes the run's last tables, then the manifest, then `DONE`. A table that has no rows at all gets an empty
+    /// Writes the run's last tables, then the manifest, then `DONE`. A table of runs that has no rows at all gets an empty
     /// part, so that every table can be read.
     pub fn finish(&mut self, tables: &Tables) -> Result<()> {
+        self.finish_with(tables, |table| !APART.contains(&table))
+    }
+
+    /// As [`RunStore::finish`], for what is no run of spectra: tables without rows are left out.
+    pub fn finish_apart(&mut self, tables: &Tables) -> Result<()> {
+        self.finish_with(tables, |_| false)
+    }
+
+    /// `even_empty`: which tables get an empty part where they have no rows.
+    fn finish_with(&mut self, tables: &Tables, even_empty: impl Fn(&str) -> bool) -> Result<()> {
         if self.is_done {
             return Err(Error::Other(format!("run `{}` is already done", self.run)));
         }
         self.check_all()?;
         let of_groups: BTreeSet<_> = self.groups.values().flatten().map(|part| part.table.clone()).collect();
-        let last = self.write_tables(FINAL, tables, |table| !of_groups.contains(table))?;
+        let last = self.write_tables(FINAL, tables, |table| even_empty(table) && !of_groups.contains(table))?;
         let parts = self.groups.values().flatten().cloned().chain(last).collect();
         self.location.put(&paths::manifest(&self.run), self.manifest(&self.run, parts)?)?;
         let done = paths::done(&self.run);

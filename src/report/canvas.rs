@@ -21,6 +21,10 @@ pub const GRID: &str = "#e4e4e4";
 pub const BLUE: &str = "#2f6db3";
 /// Second data colour.
 pub const ORANGE: &str = "#d9722b";
+/// Third data colour.
+pub const GREEN: &str = "#3a8f5a";
+/// Fourth data colour.
+pub const VIOLET: &str = "#8a5ab5";
 /// Marks that stand back.
 pub const GREY: &str = "#9a9a9a";
 /// Cells without a value.

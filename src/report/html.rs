@@ -7,7 +7,7 @@ use super::heatmap::metrics;
 use super::means::means;
 use super::scale::number;
 use super::{Content, Section};
-use crate::output::{ConvergenceRow, DivergenceRow, SummaryRow};
+use crate::output::{ConvergenceRow, DenseShareRow, DivergenceRow, QuadraticRow, SummaryRow};
 
 const STYLE: &str = include_str!("page.css");
 /// Above this many pairs the page names the table instead of listing it.
@@ -20,6 +20,13 @@ pub fn page(content: &Content) -> String {
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>{run}: Hessian spectra</title><style>{STYLE}</style></head><body>\n"
     );
     page.push_str(&head(content, &run));
+    section(
+        &mut page,
+        "quadratic",
+        "Optimizers on a quadratic problem",
+        &[figures(content, Section::Quadratic), quadratic_table(content)],
+    );
+    section(&mut page, "dense", "Dense Hessians", &[figures(content, Section::Dense), share_table(content)]);
     section(&mut page, "summary", "Summary", &[figures(content, Section::Summary), summary_table(content)]);
     section(
         &mut page,
@@ -55,6 +62,15 @@ pub fn page(content: &Content) -> String {
 
 fn head(content: &Content, run: &str) -> String {
     let state = if content.is_done { "done" } else { "<span class=\"warn\">not done</span>" };
+    let apart = match (&*content.tables.quadratic, &*content.tables.dense) {
+        ([], []) => None,
+        ([], _) => Some("Dense Hessians"),
+        _ => Some("Gradient descent and Adam on quadratic problems"),
+    };
+    if let Some(what) = apart {
+        let created = escaped(&content.record.created);
+        return format!("<h1>{run}</h1><p class=\"lead\">{what}; begun {created}; {state}.</p>\n");
+    }
     format!(
         "<h1>{run}</h1><p class=\"lead\">Hessian spectra by stochastic Lanczos quadrature; {} blocks; begun {}; {state}.</p>\n<nav><a href=\"#summary\">Summary</a><a href=\"#full\">Whole network</a><a href=\"#blocks\">Blocks</a><a href=\"#distances\">Distances</a><a href=\"#advice\">Advice</a><a href=\"#run\">Run</a></nav>\n",
         content.tables.blocks.len(),
@@ -120,6 +136,50 @@ fn is_fine(status: &str) -> bool {
 fn status_cell(status: &str) -> String {
     let class = if is_fine(status) { "text" } else { "text wrap warn" };
     format!("<td class=\"{class}\">{}</td>", escaped(status))
+}
+
+/// What lies between which parts.
+fn share_table(content: &Content) -> String {
+    let rows = &content.tables.dense_shares;
+    if rows.is_empty() {
+        return String::new();
+    }
+    if rows.len() > MOST_PAIRS {
+        return format!("<p>{} pairs of parts: read them from the table <code>dense_shares</code>.</p>", rows.len());
+    }
+    let header = ["block", "part", "other part", "entries", "squared norm", "share of the block's"];
+    let cells = |row: &DenseShareRow| {
+        let name = |text: &str| format!("<td class=\"text\">{}</td>", escaped(text));
+        vec![
+            cell(&row.block),
+            name(&row.part_a),
+            name(&row.part_b),
+            cell(&row.num_entries.to_string()),
+            number_cell(row.frobenius_squared),
+            error_cell(row.share, None),
+        ]
+    };
+    let body = table(&header, rows.iter().map(cells));
+    format!("<details><summary>all {} pairs of parts</summary>{body}</details>", rows.len())
+}
+
+fn quadratic_table(content: &Content) -> String {
+    let rows = &content.tables.quadratic;
+    if rows.is_empty() {
+        return String::new();
+    }
+    let header =
+        ["quantity", "block", "trials", "missing", "lower quartile", "median", "upper quartile", "mean", "largest"];
+    let cells = |row: &QuadraticRow| {
+        let names = [cell(&row.quantity), cell(row.block.as_deref().unwrap_or("all"))];
+        let counts = [row.trials, row.missing].map(|count| cell(&count.to_string()));
+        let numbers = [row.lower_quartile, row.median, row.upper_quartile, row.mean, row.max];
+        names.into_iter().chain(counts).chain(numbers.map(|value| error_cell(value, None))).collect()
+    };
+    format!(
+        "{}<p class=\"soft\">Missing: the accuracy was not reached, which counts as infinite.</p>",
+        table(&header, rows.iter().map(cells))
+    )
 }
 
 fn summary_table(content: &Content) -> String {

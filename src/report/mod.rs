@@ -6,10 +6,12 @@
 mod canvas;
 mod charts;
 mod convergence;
+mod dense;
 mod density;
 mod heatmap;
 mod html;
 mod means;
+mod quadratic;
 mod scale;
 mod summary;
 #[cfg(test)]
@@ -18,8 +20,9 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use crate::output::{
-    BlockRow, ConvergencePairRow, ConvergenceRow, DensityRow, DivergenceRow, Results, RunRecord, RunResults, RunRow,
-    SummaryRow, Table, Tables,
+    BlockRow, ConvergencePairRow, ConvergenceRow, DenseRow, DenseShareRow, DensityRow, DivergenceRow,
+    QuadraticBlockRow, QuadraticCurveRow, QuadraticRow, Results, RunRecord, RunResults, RunRow, SummaryRow, Table,
+    Tables,
 };
 use crate::shown::Url;
 use crate::{Error, Result};
@@ -50,6 +53,8 @@ struct Figure {
 /// Sections of the page that hold figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Section {
+    Quadratic,
+    Dense,
     Summary,
     ConvergenceOverview,
     Convergence,
@@ -98,13 +103,24 @@ impl Content {
             runs: run.read::<RunRow>()?,
             convergence: run.read::<ConvergenceRow>()?,
             convergence_pairs: run.read::<ConvergencePairRow>()?,
+            quadratic: run.read::<QuadraticRow>()?,
+            quadratic_blocks: run.read::<QuadraticBlockRow>()?,
+            quadratic_curves: run.read::<QuadraticCurveRow>()?,
+            dense: run.read::<DenseRow>()?,
+            dense_shares: run.read::<DenseShareRow>()?,
             ..Tables::default()
         };
         let mut notes = Vec::new();
-        let mut figures = summary::figures(&tables, &mut notes);
-        figures.extend(convergence::figures(&tables));
-        figures.extend(density::figures(&tables, &mut notes));
-        figures.extend(heatmap::figures(&tables, &mut notes));
+        let mut figures = quadratic::figures(&tables);
+        if figures.is_empty() {
+            figures.extend(dense::figures(&tables));
+        }
+        if figures.is_empty() {
+            figures.extend(summary::figures(&tables, &mut notes));
+            figures.extend(convergence::figures(&tables));
+            figures.extend(density::figures(&tables, &mut notes));
+            figures.extend(heatmap::figures(&tables, &mut notes));
+        }
         if !run.is_done() {
             notes.push("The run is not done: only finished groups are here. Run it again to continue.".into());
         }

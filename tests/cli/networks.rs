@@ -39,7 +39,7 @@ pub fn idx(shape: &[u32], entries: impl Iterator<Item = u8>) -> Vec<u8> {
 }
 
 /// Nine images of 2 x 3 pixels in three classes.
-fn folder() -> Folder {
+pub fn perceptron_folder() -> Folder {
     let folder = Folder::new();
     folder.write("mlp.toml", CONFIG.as_bytes());
     let byte = |at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8;
@@ -58,7 +58,7 @@ pub fn tridiagonals(folder: &Folder, url: &str) -> HashMap<(String, i32, i32), (
 
 #[test]
 fn a_perceptron_has_every_command() {
-    let folder = folder();
+    let folder = perceptron_folder();
     let plan = folder.hesspec("plan mlp.toml --no-timing").ok().stdout;
     assert!(plan.contains("samples          7 in micro-batches of 1 images"), "{plan}"); // seven segments of one image
     let check = folder.hesspec("check mlp.toml --json").ok().json();
@@ -83,7 +83,7 @@ fn a_perceptron_has_every_command() {
 
 #[test]
 fn its_spectra_depend_neither_on_ranks_nor_on_the_micro_batch() {
-    let folder = folder();
+    let folder = perceptron_folder();
     folder.hesspec("run mlp.toml --output out").ok();
     let one = tridiagonals(&folder, "out");
     let scale = one.values().map(|(alpha, _)| alpha.abs()).fold(0.0, f64::max);
@@ -105,7 +105,7 @@ fn its_spectra_depend_neither_on_ranks_nor_on_the_micro_batch() {
 #[test]
 fn scaled_outputs_scale_what_they_must() {
     // one layer: logits are linear in the weights, and softmax of c z has c^2 times the curvature where z = 0
-    let folder = folder();
+    let folder = perceptron_folder();
     folder.write("zero.toml", CONFIG.replace("[6, 5, 3]", "[6, 3]").as_bytes());
     let trace = |set: &str| -> f64 {
         let out = set.replace(['.', '='], "_");
@@ -126,7 +126,7 @@ fn scaled_outputs_scale_what_they_must() {
 
 #[test]
 fn what_does_not_fit_together_is_said_with_its_place() {
-    let folder = folder();
+    let folder = perceptron_folder();
     let said = |set: &str| -> Said { folder.hesspec(&format!("run mlp.toml --output out --set {set}")) };
     said("batch.tokens=7").failed(2, &["batch.tokens = 7", "[data.images] is counted by batch.samples"]);
     said("batch.samples=10").failed(2, &["batch.samples = 10: 10 images", "9 images hold 9"]);

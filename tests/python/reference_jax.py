@@ -22,6 +22,7 @@ import tomllib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow.dataset
 from safetensors.numpy import load_file, save_file
 
 jax.config.update("jax_enable_x64", True)
@@ -727,6 +728,26 @@ def check_scalars(hesspec, truth, tolerance):
     yield "loss", abs(loss - float(truth["loss"])) / float(truth["loss"]), tolerance
 
 
+def check_dense(hesspec, truth, tolerance):
+    """`hesspec dense` of the whole network, and what lies between its parameters."""
+    run = f"dense-{hesspec.precision}"
+    names = ["--set", f"run.name={run}", "--set", "blocks.include=[]", "--output", run]
+    hesspec.call("dense", "config.toml", *names)
+    read = lambda table: pyarrow.dataset.dataset(os.path.join(hesspec.folder, run, table, f"run={run}-dense")).to_table()
+    rows = read("dense").sort_by("row").to_pylist()
+    found = np.array([row["values"] for row in rows])
+    yield "dense H", relative(found, truth["H"]), tolerance
+    blocks = hesspec.problem.blocks()
+    total = np.linalg.norm(truth["H"]) ** 2
+    worst = 0.0
+    for row in read("dense_shares").to_pylist():
+        a, b = blocks[row["part_a"]], blocks[row["part_b"]]
+        sides = 1 if row["part_a"] == row["part_b"] else 2
+        expected = sides * np.linalg.norm(truth["H"][np.ix_(a, b)]) ** 2 / total
+        worst = max(worst, abs(row["share"] - expected))
+    yield "dense_shares", worst, 10 * tolerance
+
+
 def check_lanczos(hesspec, truth, tolerance, steps=8):
     rng = np.random.default_rng(1)
     dim = hesspec.problem.dim
@@ -758,6 +779,7 @@ def check(folder, program, per_call):
     for precision in ("f64", "f32"):
         hesspec, tolerance = Hesspec(program, folder, precision), TOLERANCE[precision]
         rows = [check_scalars(hesspec, truth, tolerance), check_products(hesspec, truth, tolerance, per_call)]
+        rows.append(check_dense(hesspec, truth, tolerance))
         if precision == "f64":
             rows.append(check_lanczos(hesspec, truth, tolerance))
         passed &= table(f"{folder} {precision}", itertools.chain(*rows))
