@@ -27,7 +27,7 @@ fn found<'a>(statistics: &'a [Statistic], quantity: &str, block: Option<&str>) -
 fn matrices_have_their_eigenvalues_and_are_symmetric() {
     let eigenvalues: Vec<f64> = (1..=40).map(|k| f64::from(k * k)).collect();
     let config = configured(&format!("[[quadratic.block]]\neigenvalues = {eigenvalues:?}\n"), "");
-    let problem = Quadratic::draw(&config, &[eigenvalues.clone()], 3).unwrap();
+    let problem = Quadratic::draw(&config, std::slice::from_ref(&eigenvalues), 3).unwrap();
     let matrix = &problem.matrices[0];
     let lower: Vec<f64> = (0..40).flat_map(|i| (0..=i).map(move |j| (i, j))).map(|(i, j)| matrix.entry(i, j)).collect();
     let values = crate::spectrum::eigen::packed_symmetric(40, &lower).unwrap().values;
