@@ -269,7 +269,7 @@ fn finding(block: &Block, matrix: &[Vec<f64>], parts: &[Part], shares: &[Share],
         frobenius: squared.sqrt(),
         asymmetry,
         num_parts: parts.len(),
-        off_diagonal: (squared > 0.0).then(|| between().filter_map(|share| share.share).sum()),
+        off_diagonal: (squared > 0.0).then(|| between().filter_map(|share| share.share).fold(0.0, |sum, x| sum + x)), // not -0
         off_diagonal_entries: entries as f64 / (matrix.len() * matrix.len()) as f64,
         condition: None,
         status: status(asymmetry, unit_roundoff),
