@@ -128,12 +128,12 @@ fn add(density: &mut [f64], covered: &[bool], grid: &Grid, node: f64, weight: f6
     let (low, high) = (index(-RECURRENCE), index(RECURRENCE));
     let z = |i: usize| (grid.start + i as f64 * grid.step - node) / sigma;
     let mut plain = |range: Range<usize>| range.for_each(|i| density[i] += (-0.5 * z(i).powi(2)).exp() * norm * weight);
-    if grid.step > FINE * sigma {
-        return plain(first..last);
-    }
     let mut tail = |range: Range<usize>| range.filter(|i| !covered[*i]).for_each(|i| plain(i..i + 1));
     tail(first..low);
     tail(high..last);
+    if grid.step > FINE * sigma {
+        return plain(low..high);
+    }
     for start in (low..high).step_by(LANES * LENGTH) {
         let end = high.min(start + LANES * LENGTH);
         recur(&mut density[start..end], norm * weight, z(start), grid.step / sigma);
