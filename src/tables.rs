@@ -22,7 +22,7 @@ use crate::spectrum::noise_floor;
 use crate::{Error, Result, job};
 
 pub use diagonal::{diagonal, diagonal_probes};
-pub use spectral::{axis_and_sigma, spectral_tables};
+pub use spectral::{axis_and_sigma, spectral_tables, tables_of_spectra};
 pub use vectors::push_eigenvectors;
 
 /// What is recorded of a run beside its numbers.

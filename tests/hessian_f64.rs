@@ -11,8 +11,9 @@ use hesspec::cluster::solo;
 use hesspec::engine::SecondOrder;
 use hesspec::hessian::{BlockOperator, Kind, Listed, Problem, cast, self_tests};
 use hesspec::krylov::Operator;
-use hesspec::models::{Names, Partition, partition};
+use hesspec::models::{Names, Partition, VectorObject, partition};
 use hesspec::networks::gpt2::{Gelu, Gpt2, Gpt2Config, NAMES, structure};
+use hesspec::output::{EigenvectorRow, Results, SummaryRow, TridiagonalRow};
 use hesspec::worker::Progress;
 use hesspec::{Analysis, Curvature};
 
@@ -236,6 +237,40 @@ fn an_analysis_has_eigenvectors_on_one_rank_and_on_three() {
         }
     }
     assert!(found > 20, "{found} eigenvectors");
+}
+
+/// What is saved is a run: its tables are what was found, and its file of eigenvectors has them.
+#[test]
+fn an_analysis_is_saved_as_a_run() {
+    let config = small();
+    let (model, data, folder) = (model(&config), batches(&config), tempfile::tempdir().unwrap());
+    let url = folder.path().to_str().unwrap();
+    let analysis = Analysis::<Plain, _, _>::new(&Tokens, &model, &data).probes(2).steps(12).eigenvectors(2);
+    let found = analysis.run().unwrap();
+    found.save(url, "mine").unwrap();
+    let run = Results::open(url).unwrap().run(Some("mine")).unwrap();
+    assert!(run.is_done());
+    let summary: Vec<SummaryRow> = run.read().unwrap();
+    for (row, block) in summary.iter().zip(found.blocks()) {
+        let moments = block.moments();
+        assert_eq!((&row.block, row.trace, row.lambda_max), (&block.block.name, moments.trace, moments.lambda_max));
+    }
+    let rows: Vec<TridiagonalRow> = run.read().unwrap();
+    assert_eq!(
+        rows.len(),
+        found.blocks().iter().flat_map(|block| &block.tridiagonals).map(|t| t.steps()).sum::<usize>()
+    );
+    let vectors: Vec<EigenvectorRow> = run.read().unwrap();
+    assert_eq!(vectors.len(), found.blocks().iter().map(|block| block.eigenvectors.len()).sum::<usize>());
+    for row in vectors {
+        let pair = &found[row.block.as_str()].eigenvectors[row.index as usize];
+        assert_eq!((row.eigenvalue, row.gradient_overlap), (pair.eigenvalue, pair.gradient_overlap));
+        let file = std::fs::read(folder.path().join(row.file)).unwrap();
+        let read = VectorObject::read::<f64>(&file, found.layout(), &found[row.block.as_str()].block).unwrap();
+        assert_eq!(read[row.index as usize], pair.vector);
+    }
+    let again = found.save(url, "mine").expect_err("taken");
+    assert!(again.exit_code() == 2 && again.to_string().contains("choose another name"), "{again}");
 }
 
 /// A flag of the caller's ends it, on all ranks, with the exit code of an interruption.

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::ops::Index;
+use std::time::Duration;
 
 use crate::Result;
 use crate::block::{Block, Layout};
-use crate::hessian::ProductError;
+use crate::hessian::{ProductError, Settings};
 use crate::krylov::Tridiagonal;
 use crate::spectrum::{
     AxisChoice, BlockSpectrum, Density, DistanceSettings, Divergence, Metric, Moments, Sigma, View, density,
@@ -74,6 +75,17 @@ impl Eigenpair {
 pub struct Curvature {
     pub(super) layout: Layout,
     pub(super) blocks: Vec<BlockResult>,
+    /// What was asked for.
+    pub(super) settings: Settings,
+    /// Ranks that computed it, and how long it took them.
+    pub(super) ranks: usize,
+    pub(super) took: Duration,
+}
+
+/// How blocks are compared where nothing else is asked for.
+pub(super) fn distances(metrics: Vec<Metric>) -> DistanceSettings {
+    let (axis, sigma) = (AxisChoice::Asinh(None), Sigma::Relative(None));
+    DistanceSettings { metrics, axis, sigma, grid_points: GRID_POINTS }
 }
 
 impl Curvature {
@@ -92,6 +104,16 @@ impl Curvature {
         &self.layout
     }
 
+    /// What was asked for.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Ranks that computed it, and how long it took them.
+    pub fn took(&self) -> (usize, Duration) {
+        (self.ranks, self.took)
+    }
+
     /// Density of every block on one axis for all of them: asinh(lambda / lambda_c), or linear.
     ///
     /// # Errors
@@ -108,10 +130,9 @@ impl Curvature {
     /// # Errors
     /// [`Error::Numerics`](crate::Error::Numerics) for spectra that no axis holds.
     pub fn distances(&self, metric: Metric) -> Result<Vec<Divergence>> {
-        let (axis, sigma) = (AxisChoice::Asinh(None), Sigma::Relative(None));
-        let settings = DistanceSettings { metrics: vec![metric], axis, sigma, grid_points: GRID_POINTS };
+        let settings = distances(vec![metric]);
         let all: Vec<BlockSpectrum> = self.blocks().iter().map(|block| block.spectrum.clone()).collect();
-        let view = View::new(&all, axis, sigma)?;
+        let view = View::new(&all, settings.axis, settings.sigma)?;
         let is_part = |(block, _): &(&BlockResult, BlockSpectrum)| !block.block.is_full();
         let parts: Vec<_> = self.blocks().iter().zip(all).filter(is_part).map(|(_, spectrum)| spectrum).collect();
         divergences_in(&view, &parts, &settings)

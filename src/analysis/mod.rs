@@ -18,6 +18,8 @@
 
 mod curvature;
 mod rank;
+#[cfg(feature = "program")]
+mod save;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Instant;
 
 use super::Asked;
 use super::curvature::{BlockResult, Curvature, Eigenpair};
@@ -43,7 +44,7 @@ impl Rank<'_> {
         P: Problem<SecondOrder<K>>,
         D: MicroBatches<Batch = P::Batch>,
     {
-        let settings = &self.asked.settings;
+        let (begin, settings) = (Instant::now(), &self.asked.settings);
         let passes: Rc<dyn Passes<K, T> + '_> = Rc::new(OnData::new(problem, model, self.layout, data));
         let mut operator = BlockOperator::<K, T>::of(passes.clone(), self.comm);
         (operator.kind, operator.reduction, operator.recompute) =
@@ -51,7 +52,9 @@ impl Rank<'_> {
         let work = Work { operator, blocks: self.blocks, settings, starts: None };
         let errors = self.errors(&work)?;
         let found = self.groups(&work, &errors)?;
-        self.curvature::<T>(found, errors, &segment_shares(&*passes)?)
+        let blocks = self.results::<T>(found, errors, &segment_shares(&*passes)?)?;
+        let (layout, settings) = (self.layout.clone(), settings.clone());
+        Ok(Curvature { layout, blocks, settings, ranks: self.comm.size(), took: begin.elapsed() })
     }
 
     fn errors<K: Kernels, T: Precision>(&self, work: &Work<'_, K, T>) -> Result<Vec<ProductError>> {
@@ -103,7 +106,12 @@ impl Rank<'_> {
         Ok(Found { tridiagonals, eigenvectors, files: files.into_inner() })
     }
 
-    fn curvature<T: Precision>(&self, found: Found, errors: Vec<ProductError>, shares: &[f64]) -> Result<Curvature> {
+    fn results<T: Precision>(
+        &self,
+        found: Found,
+        errors: Vec<ProductError>,
+        shares: &[f64],
+    ) -> Result<Vec<BlockResult>> {
         let Found { tridiagonals, eigenvectors, files } = found;
         let mut results = Vec::new();
         for (at, ((block, tridiagonals), error)) in self.blocks.iter().zip(tridiagonals).zip(errors).enumerate() {
@@ -115,7 +123,7 @@ impl Rank<'_> {
             let eigenvectors = of_block.map(|(found, vector)| Eigenpair::new(self.layout, found, vector)).collect();
             results.push(BlockResult { block: block.clone(), error, tridiagonals, spectrum, eigenvectors });
         }
-        Ok(Curvature { layout: self.layout.clone(), blocks: results })
+        Ok(results)
     }
 }
 

@@ -28,8 +28,22 @@ pub fn spectral_tables(
         BlockSpectrum::of(&block.name, block.num_params(layout), t, *floor, config.lanczos.weights, shares)
     };
     let spectra = blocks.iter().zip(found).zip(floors).map(spectrum).collect::<Result<Vec<_>>>()?;
-    let (axis, sigma) = axis_and_sigma(config);
-    let view = View::new(&spectra, axis, sigma)?;
+    let ((axis, sigma), config::Distance { metrics, grid_points }) = (axis_and_sigma(config), config.distance.clone());
+    tables_of_spectra(layout, blocks, spectra, found, &DistanceSettings { metrics, axis, sigma, grid_points })
+}
+
+/// The tables of spectra that are there: one axis for all.
+///
+/// # Errors
+/// [`Error::Config`](crate::Error::Config) for an axis or sigma that is not above 0.
+pub fn tables_of_spectra(
+    layout: &Layout,
+    blocks: &[Block],
+    spectra: Vec<BlockSpectrum>,
+    found: &[Vec<Tridiagonal>],
+    settings: &DistanceSettings,
+) -> Result<Tables> {
+    let view = View::new(&spectra, settings.axis, settings.sigma)?;
     let mut rows = Tables::default();
     for ((block, spectrum), t) in blocks.iter().zip(&spectra).zip(found) {
         rows.blocks.push(block_row(layout, block));
@@ -40,9 +54,7 @@ pub fn spectral_tables(
     let parts: Vec<BlockSpectrum> =
         blocks.iter().zip(spectra).filter(|(block, _)| !block.is_full()).map(|(_, spectrum)| spectrum).collect();
     if !parts.is_empty() {
-        let grid_points = config.distance.grid_points;
-        let settings = DistanceSettings { metrics: config.distance.metrics.clone(), axis, sigma, grid_points };
-        rows.divergence = divergences_in(&view, &parts, &settings)?.into_iter().map(divergence_row).collect();
+        rows.divergence = divergences_in(&view, &parts, settings)?.into_iter().map(divergence_row).collect();
     }
     Ok(rows)
 }
