@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every check that a change has to pass, at most 25 minutes on 2 cores from nothing; .ci/run calls it.
+# Every check that a change has to pass, about 50 minutes on 2 cores from nothing; .ci/run calls it.
 #
 #   format, lints, cargo test                            Rust alone
 #   tests/python/reference_jax.py                        products and Lanczos against dense Hessians in JAX, f64 and f32
@@ -29,6 +29,7 @@ cargo test --locked
 
 say "lints"
 cargo clippy --locked --all-targets -- -D warnings
+cargo clippy --locked --no-default-features --features flex -- -D warnings # the library without a program
 
 say "Python packages"
 need_venv numpy safetensors jax duckdb polars pandas pyarrow
