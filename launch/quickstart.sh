@@ -3,7 +3,7 @@
 #
 # Network   GPT2-nano at initialisation: 6 layers, 384 wide, 10.8 million parameters; 512 tokens.
 # Work      576 products with blocks of the first and last layer, 48 with the whole network (configs/quickstart.toml).
-# Time      about 15 minutes on 2 cores, nearly all of it the first build; the run itself takes 2. What is done is not done again.
+# Time      about 15 minutes on 2 cores, nearly all of it the first build; the run itself takes 3. What is done is not done again.
 # Needs     rustup's cargo; the rest (C compiler, Python with pip) is installed here on Debian and Ubuntu.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
