@@ -66,7 +66,11 @@ fn states(config: &Config, series: &config::Series) -> Result<Vec<State>> {
     }
     let mut places = Vec::new();
     for place in &series.checkpoints {
-        places.extend(expand(place)?);
+        let named = |error: Error| match error {
+            Error::Config(text) => Error::Config(format!("series.checkpoints: {text}")),
+            other => other,
+        };
+        places.extend(expand(place).map_err(named)?);
     }
     let mut numbered: Vec<(i64, Url)> = places.into_iter().map(|place| (number(&place), place)).collect();
     numbered.sort_by_key(|(number, _)| *number); // stable: those without a number stay in their order

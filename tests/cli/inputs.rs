@@ -179,7 +179,7 @@ fn a_configuration_of_very_many_keys_is_refused_at_once() {
     let keys = |between: &str| (0..100_000).map(|i| format!("key_{i} = {i}{between}")).collect::<String>();
     let text = std::fs::read_to_string(folder.path("tiny.toml")).unwrap();
     for (name, more, place) in [
-        ("lines.toml", format!("[series]\n{}", keys("\n")), "lines.toml:32:"),
+        ("lines.toml", format!("[rows]\n{}", keys("\n")), "lines.toml:32:"),
         ("many.toml", format!("[output]\n{}", keys("\n")), "many.toml:33:1: output.key_0 = 0: unknown key"),
         ("one.toml", format!("[output]\nurl = {{ {} }}", keys(", ").trim_end_matches(", ")), "one.toml:33:"),
         ("accents.toml", format!("[output]\nurl = [\"{}\"]", "\u{e9}".repeat(1 << 20)), "accents.toml:33:"),
