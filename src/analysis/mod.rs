@@ -68,7 +68,7 @@ where
     P: Problem<SecondOrder<K>>,
     D: MicroBatches<Batch = P::Batch>,
 {
-    /// Of a model with its loss, over all of some data.
+    /// An analysis of a model with its loss, over all of some data.
     pub fn new(problem: &'a P, model: &'a P::Model, data: &'a D) -> Self {
         Self { problem, model, data, asked: Asked::default() }
     }

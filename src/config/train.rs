@@ -30,30 +30,30 @@ pub struct Train {
     pub batch: usize,
     /// What an update is.
     pub optimizer: Optimizer,
-    /// Of the updates. A list: one training for each, called `NAME-lrX`.
+    /// Length of an update in the optimizer's own units. A list: one training for each, called `NAME-lrX`.
     pub learning_rate: Each,
-    /// Of sgd, the share of the last update's direction that is kept. Default: 0.
+    /// For sgd: the share of the last update's direction that is kept. Default: 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub momentum: Option<f64>,
-    /// Of sgd: Nesterov's variant. Default: false.
+    /// For sgd: whether Nesterov's variant is taken. Default: false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nesterov: Option<bool>,
-    /// Of adam and adamw, the share of the first moment that is kept. Default: 0.9.
+    /// For adam and adamw: the share of the first moment that is kept. Default: 0.9.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beta1: Option<f64>,
-    /// Of adam and adamw, the share of the second moment that is kept. Default: 0.999.
+    /// For adam and adamw: the share of the second moment that is kept. Default: 0.999.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beta2: Option<f64>,
-    /// Of adam and adamw: added to the root of the second moment. Default: 1e-8.
+    /// For adam and adamw: what is added to the root of the second moment. Default: 1e-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epsilon: Option<f64>,
-    /// Of adam and adamw: whether moments are divided by 1 - beta^t. Default: true.
+    /// For adam and adamw: whether moments are divided by 1 - beta^t. Default: true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bias_correction: Option<bool>,
-    /// Of adam and adamw: what the moments begin with. Default: zero.
+    /// For adam and adamw: what the moments begin with. Default: zero.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub moments: Option<Moments>,
-    /// Of adamw decoupled from the gradient, else added to it. Default: 0.01 for adamw, else 0.
+    /// Weight decay: decoupled from the gradient for adamw, added to it for the others. Default: 0.01 for adamw, else 0.
     pub weight_decay: f64,
     /// Largest norm of the gradient: a longer one is scaled down to it. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,7 +62,7 @@ pub struct Train {
     pub warmup: usize,
     /// How the learning rate goes on after these. Default: constant.
     pub schedule: Schedule,
-    /// Of cosine: the learning rate at the end, as a share of the largest. Default: 0.
+    /// For a cosine: the learning rate at the end, as a share of the largest. Default: 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decay_to: Option<f64>,
     /// Seed of the order of samples. Default: `run.seed`.

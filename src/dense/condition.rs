@@ -22,11 +22,11 @@ pub struct Condition {
     pub rank: usize,
     /// |lambda|_1 / |lambda|_rank of H.
     pub kappa: f64,
-    /// The same of D^-1/2 H D^-1/2, D = diag(|g|).
+    /// Condition number of D^-1/2 H D^-1/2, D = diag(|g|).
     pub kappa_adam: f64,
 }
 
-/// Of a matrix, whose lower triangle is read, and its gradient. Parameters whose gradient is exactly 0 are left out: Adam does not move
+/// Condition numbers of a matrix, whose lower triangle is read, with the gradient beside it. Parameters whose gradient is exactly 0 are left out: Adam does not move
 /// them. `None` for a matrix that is too large, or without curvature.
 ///
 /// # Errors

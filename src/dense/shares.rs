@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::block::{Block, Layout};
 use crate::{Error, Result};
 
-/// Of more parts, nobody reads all pairs.
+/// Most parts whose pairs are listed: nobody reads all pairs of more.
 const MOST_PARTS: usize = 500;
 
 /// A part of a block: a parameter, or what the partition cuts out of one.

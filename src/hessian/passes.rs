@@ -87,7 +87,7 @@ pub struct Evaluation {
     pub weight: f64,
     /// Its mean loss.
     pub loss: f64,
-    /// Of a classifier: how many outputs are largest at the class that is to be found, and how many there are.
+    /// For a classifier: how many outputs are largest at the class that is to be found, and how many there are.
     pub right: Option<(usize, usize)>,
 }
 

@@ -33,7 +33,7 @@ pub trait Problem<B: Backend> {
     /// sum; 0 for a micro-batch of which nothing counts, whose loss is then of no importance.
     fn weight(&self, batch: &Self::Batch) -> f64;
 
-    /// Of a classifier: the class that each row of the outputs should be largest at, (predictions). `None`: the outputs are
+    /// For a classifier: the class that each row of the outputs should be largest at, (predictions). `None`: the outputs are
     /// something else, or nobody counts how many are right.
     fn classes(&self, _batch: &Self::Batch) -> Option<Tensor<B, 1, Int>> {
         None

@@ -78,7 +78,7 @@ pub trait Network: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 
     /// then be finite nevertheless.
     fn weight<B: Backend>(&self, batch: &BatchOf<Self, B>) -> f64;
 
-    /// Of a classifier: the class that each row of the outputs should be largest at, (predictions), so that training says how many
+    /// For a classifier: the class that each row of the outputs should be largest at, (predictions), so that training says how many
     /// are right. Default: the outputs are something else, or nobody counts.
     fn classes<B: Backend>(&self, _batch: &BatchOf<Self, B>) -> Option<Tensor<B, 1, Int>> {
         None

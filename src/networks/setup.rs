@@ -143,7 +143,8 @@ pub struct Pair<N: Network> {
     pub network: N,
     /// `[data.KIND]`.
     pub data: N::Data,
-    /// The same with what `[train.held_out] data` says, if it says something: where the samples are that training does not see.
+    /// `[data.KIND]` with the keys that `[train.held_out] data` gives instead: where the samples are that training does not see. `None`
+    /// where it gives none.
     pub held_out: Option<N::Data>,
 }
 

@@ -104,7 +104,7 @@ tables! {
         eigenvalue: f64,
         /// Mean over probes, per unit of *coordinate*.
         density: f64,
-        /// The same per unit of eigenvalue; at least the smallest normal number. Null in tables of earlier versions.
+        /// Mean over probes, per unit of eigenvalue; at least the smallest normal number. Null in tables of earlier versions.
         density_per_eigenvalue: Option<f64>,
         /// Standard error of the mean over probes, times Student's t for as many, so that one error holds 68 %; null with one
         /// probe.
@@ -528,7 +528,7 @@ tables! {
         loss: f64,
         /// What theory says that the loss does not exceed, as corrected; null where it says nothing.
         bound: Option<f64>,
-        /// The same as printed in the paper; null where it says nothing else.
+        /// The bound as it is printed in the paper; null where it says nothing else.
         bound_as_printed: Option<f64>,
     }
 
@@ -573,7 +573,7 @@ tables! {
         rank: Option<i64>,
         /// Largest |eigenvalue| over the k-th largest; null as `rank`.
         kappa: Option<f64>,
-        /// The same of D^-1/2 H D^-1/2, D = diag(|gradient|), with the same k; null as `rank`.
+        /// Condition number of D^-1/2 H D^-1/2, D = diag(|gradient|), with the same k; null as `rank`.
         kappa_adam: Option<f64>,
         /// `ok`, or what happened and what to do.
         status: String,
@@ -589,7 +589,7 @@ tables! {
         part_b: String,
         /// Index of the part's first entry in the block's flat order, from 0.
         first_a: i64,
-        /// The same of the other part.
+        /// Index of the other part's first entry in the block's flat order, from 0.
         first_b: i64,
         /// Entries of H between the parts, on both sides of the diagonal.
         num_entries: i64,

@@ -117,7 +117,7 @@ struct Cumulative {
 }
 
 impl Cumulative {
-    /// Of points (coordinate, eigenvalue, density), ascending; `None` where there is no mass.
+    /// The distribution through points (coordinate, eigenvalue, density), ascending; `None` where there is no mass.
     fn of(points: &[[f64; 3]]) -> Option<Self> {
         let mut mass = 0.0;
         let steps = points.windows(2).map(|pair| {

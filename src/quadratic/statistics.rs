@@ -56,7 +56,7 @@ fn of(quantity: &str, block: Option<&str>, mut values: Vec<f64>) -> Statistic {
     }
 }
 
-/// Of sorted values, one or more, by linear interpolation, as NumPy does it; infinite where an infinite value takes part.
+/// A quantile of sorted values, one or more, by linear interpolation, as NumPy does it; infinite where an infinite value takes part.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let place = share * (sorted.len() - 1) as f64;
     let (below, within) = (place.floor() as usize, place.fract());

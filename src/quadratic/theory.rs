@@ -33,7 +33,7 @@ pub struct Theory {
 }
 
 impl Theory {
-    /// Of a problem and its start.
+    /// The constants of a problem and its start.
     pub fn of(problem: &Quadratic) -> Self {
         let ratio = |(least, most): (f64, f64)| most / least;
         let entries = |block: usize| {

@@ -40,7 +40,7 @@ pub struct Descent {
     pub path: Path,
     /// Bound of the ratio of two losses, as corrected.
     pub ratio: Option<f64>,
-    /// The same as printed.
+    /// What the bound as it is printed in the paper says.
     pub ratio_as_printed: Option<f64>,
 }
 
